@@ -1,0 +1,158 @@
+"""What people read: each answer of the daemon as text. Nothing here asks the daemon."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from poolmgr.cli.tables import duration, entry, printable, short, span, table
+from poolmgr.model import AttemptInfo, Event, TaskInfo
+
+
+def status_page(status: Mapping[str, Any]) -> str:
+    """The answer to ``status``: the pool in a few lines, then a line for each worker."""
+    return f"{metrics_page(status)}\n\n{worker_table(status['worker_list'])}"
+
+
+def metrics_page(status: Mapping[str, Any]) -> str:
+    """The answer to ``metrics``, which is ``status`` without its workers."""
+    return "\n".join(_metrics_lines(status))
+
+
+def _metrics_lines(status: Mapping[str, Any]) -> Iterator[str]:
+    pool, workers, tasks = status["pool"], status["workers"], status["tasks"]
+    queue, times, health = status["queue"], status["performance"], status["health"]
+    yield _headline(status)
+    counts = [f"{workers[state]} {state}" for state in _WORKER_STATES if workers[state]]
+    yield entry("workers", [f"{workers['total']} of {pool['size']} ({pool['min']} to {pool['max']})", *counts])
+    yield entry("app", [*(pool["app"] or ["none"]), f"{len(pool['tasks_known'])} handlers"])
+    always = ("submitted", "completed", "running", "queued", "dead")
+    seldom = ("failed_attempts", "retried", "scheduled", "cancelled", "expired", "interrupted")
+    shown = [*always, *(name for name in seldom if tasks[name])]
+    yield entry("tasks", [f"{tasks[name]:,} {name.replace('_', ' ')}" for name in shown])
+    waiting = [f"{queue['depth']:,} waiting", f"average wait {span(queue['average_wait_s'])}"]
+    yield entry("queue", [*waiting, *(f"{name} paused" for name in queue["paused"])])
+    yield entry(
+        "speed",
+        [f"{times['throughput_per_s']:,.1f} tasks/s", _spans("run", times["run_s"]), _spans("wait", times["wait_s"])],
+    )
+    yield entry("health", [*_health_parts(health), f"worker reuse {times['worker_reuse_rate']:.4f}"])
+    if status["store"]["error"]:
+        yield entry("store", [f"refuses: {status['store']['error']}", f"{status['store']['pending']} waiting"])
+    yield from _alert_lines(health)
+
+
+_WORKER_STATES: Final = ("ready", "busy", "starting", "draining", "unhealthy", "failed", "stuck")
+
+
+def _headline(status: Mapping[str, Any]) -> str:
+    state = "shutting down" if status["pool"]["shutting_down"] else f"up {duration(status['pool']['uptime_s'])}"
+    return f"poolmgr {status['version']}, {status['mode']}, pid {status['pid']}, epoch {status['epoch']}, {state}"
+
+
+def _spans(what: str, seconds: Mapping[str, float | None]) -> str:
+    return " ".join([what, *(f"{name} {span(seconds[name])}" for name in ("p50", "p95", "p99"))])
+
+
+def _health_parts(health: Mapping[str, Any]) -> list[str]:
+    return [health["status"], f"capacity {health['capacity']:.0%}"]
+
+
+def _alert_lines(health: Mapping[str, Any]) -> Iterator[str]:
+    for alert in health["alerts"]:
+        yield entry("alert", alert.split(), separator=" ")
+
+
+def health_page(health: Mapping[str, Any]) -> str:
+    """The answer to ``health``: one line, and one for each alert."""
+    workers = health["workers"]
+    parts = [*_health_parts(health), f"{workers['healthy']} of {workers['total']} workers healthy"]
+    return "\n".join([entry("health", [*parts, f"up {duration(health['uptime_s'])}"]), *_alert_lines(health)])
+
+
+def worker_table(workers: Sequence[Mapping[str, Any]]) -> str:
+    """A line for each worker (``WorkerInfo`` as maps)."""
+    head = ("worker", "pid", "state", "tasks", "running", "up", "cpu", "memory", "restarts")
+    return table(
+        head, [_worker_row(each) for each in workers], right="pid tasks up cpu memory restarts", flexible="running"
+    )
+
+
+def _worker_row(worker: Mapping[str, Any]) -> tuple[str, ...]:
+    running = worker["current_name"] or ""
+    return (
+        worker["id"],
+        str(worker["pid"] or "-"),
+        worker["state"],
+        short(worker["tasks_executed"]),
+        f"{running} {worker['current_task'][:8]}" if worker["current_task"] else "-",
+        duration(worker["uptime_s"]) if worker["pid"] else "-",
+        f"{worker['cpu_percent']:.0f}%",
+        f"{worker['memory_mb']:.0f}M",
+        short(worker["restarts"]),
+    )
+
+
+def task_table(tasks: Sequence[TaskInfo]) -> str:
+    """A line for each task."""
+    head = ("id", "name", "state", "priority", "attempt", "age")
+    rows = [
+        (each.id, each.name, each.state, str(each.priority), str(each.attempt), _age(each.submitted_at))
+        for each in tasks
+    ]
+    return table(head, rows, right="priority attempt age", flexible="name") if rows else "no tasks"
+
+
+def dead_table(tasks: Sequence[TaskInfo]) -> str:
+    """A line for each dead letter."""
+    rows = [
+        (each.id, each.name, each.cause or "", f"{'requeued: ' if each.requeued_as else ''}{each.message}")
+        for each in tasks
+    ]
+    return table(("id", "name", "cause", "message"), rows, flexible="message") if rows else "no dead letters"
+
+
+def task_page(task: TaskInfo) -> str:
+    """All that is known of one task, and how each bad attempt ended."""
+    known = [
+        ("id", task.id),
+        ("name", task.name),
+        ("state", f"{task.state}{f', assigned to {task.assigned_to}' if task.assigned_to else ''}"),
+        ("cause", f"{task.cause}: {task.message}" if task.cause else ""),
+        ("options", f"priority {task.priority}, {'durable' if task.durable else 'not durable'}, group {task.group}"),
+        ("attempts", f"{task.attempt}, {task.failures} failed, {task.max_retries} retries allowed"),
+        ("submitted", _moment(task.submitted_at)),
+        ("due", _moment(task.due_at)),
+        ("started", _moment(task.started_at)),
+        ("ended", _moment(task.ended_at)),
+        ("origin", task.origin or ""),
+        ("requeued", task.requeued_as or ""),
+    ]
+    lines = [f"{label:<11}{printable(value)}" for label, value in known if value]
+    return "\n".join(lines + [part for attempt in task.attempts for part in _attempt_lines(attempt)])
+
+
+def _attempt_lines(attempt: AttemptInfo) -> Iterator[str]:
+    lasted = span(max(0.0, attempt.ended_at - attempt.started_at))
+    what = f"{attempt.type}: {attempt.message}" if attempt.type else attempt.message
+    yield f"\nattempt {attempt.attempt} on {attempt.worker}, {lasted}: {attempt.cause}: {printable(what)}"
+    for line in attempt.traceback.splitlines():
+        yield f"    {line}"
+
+
+def event_line(event: Event) -> str:
+    """One event: the local time, its name, its fields."""
+    clock = time.strftime("%H:%M:%S", time.localtime(event.at)) + f"{event.at % 1:.3f}"[1:]
+    known = " ".join(f"{name}={value}" for name, value in event.fields.items())
+    return printable(f"{clock} {event.name:<16} {known}")
+
+
+def _moment(wall_time: float | None) -> str:
+    if wall_time is None:
+        return ""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(wall_time))
+
+
+def _age(wall_time: float | None) -> str:
+    return "-" if wall_time is None else duration(max(0.0, time.time() - wall_time))

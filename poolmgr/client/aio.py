@@ -1,0 +1,296 @@
+"""The async client: the sync one's methods, with ``await``. See ``protocol`` and ``aio_link`` for how it works."""
+
+# ruff: noqa: ASYNC109  -- the methods have the signatures of the sync client, time-outs included
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from types import TracebackType
+from typing import Any, ParamSpec, Self, TypeVar, overload
+
+from poolmgr.client import commands
+from poolmgr.client.aio_future import AsyncTaskFuture
+from poolmgr.client.aio_link import AsyncLink
+from poolmgr.client.aio_results import AsyncEventStream, AsyncMapResults
+from poolmgr.client.awaited import Awaited
+from poolmgr.client.batches import CHUNK, Batches
+from poolmgr.client.calling import Options, handler_name
+from poolmgr.errors import ConnectionLost, WrongState
+from poolmgr.model import TaskInfo, WorkerInfo
+from poolmgr.wire.values import pack_call
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class AsyncRedial:
+    """Gives the live link, dialled again when it was lost, or when this is another process or event loop."""
+
+    def __init__(self, path: str | None, timeout_s: float, name: str) -> None:
+        self.timeout_s = timeout_s
+        self.link: AsyncLink | None = None
+        self.closed = False
+        self._path = path
+        self._name = name
+        self._dialling: asyncio.Task[AsyncLink] | None = None
+
+    async def live(self) -> AsyncLink:
+        """Errors: those of ``AsyncLink.open``, and WrongState once it is closed."""
+        if self.link is not None and self.link.usable:
+            return self.link
+        if self._dialling is None or self._dialling.done():
+            self._dialling = asyncio.create_task(self.another())
+        link = await asyncio.shield(self._dialling)  # whoever waits for it, too, must not see it cancelled
+        if self.closed:
+            link.close(ConnectionLost("this client was closed"))
+        self.link = link
+        return link
+
+    def ready(self) -> AsyncLink:
+        """The live link, at once.
+
+        Raises:
+            ConnectionLost: there is none.
+        """
+        if self.link is not None and self.link.usable:
+            return self.link
+        lost = None if self.link is None else self.link.protocol.lost
+        raise lost or ConnectionLost("not connected: use `async with AsyncClient()`, or `await client.connect()`")
+
+    async def another(self) -> AsyncLink:
+        """A connection beside the live one; whoever takes it closes it."""
+        if self.closed:
+            raise WrongState("this client is closed")
+        return await AsyncLink.open(self._path, self.timeout_s, self._name)
+
+
+class AsyncCaller:
+    """What hands over work, with certain options: a client, or a view of it that ``using`` made."""
+
+    def __init__(self, redial: AsyncRedial, options: Options) -> None:
+        self._redial = redial
+        self._options = options
+
+    def using(self, **options: Any) -> AsyncCaller:
+        """The same client, whose work has these task options. BadOption: as ``Client.using``."""
+        return AsyncCaller(self._redial, self._options.merged(options))
+
+    @overload
+    def submit(
+        self, handler: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> AsyncTaskFuture[R]: ...
+    @overload
+    def submit(self, handler: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> AsyncTaskFuture[R]: ...
+    @overload
+    def submit(self, handler: str, /, *args: Any, **kwargs: Any) -> AsyncTaskFuture[Any]: ...
+    def submit(self, handler: Any, /, *args: Any, **kwargs: Any) -> AsyncTaskFuture[Any]:
+        """Hand a task over; see ``Client.submit``. Not a coroutine: it never waits.
+
+        So a program that submits faster than the daemon accepts should ``await flush()`` now and then.
+
+        Raises:
+            ConnectionLost: there is no connection now; any awaited call makes one.
+        """
+        link, options = self._redial.ready(), self._options
+        future: AsyncTaskFuture[Any] = AsyncTaskFuture(link, options.submits_durable)
+        link.submit(future, handler_name(handler), pack_call(args, kwargs), options.for_submit)
+        return future
+
+    @overload
+    async def run(self, handler: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def run(self, handler: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def run(self, handler: str, /, *args: Any, **kwargs: Any) -> Any: ...
+    async def run(self, handler: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Call a handler and wait for its result; see ``Client.run``. Cancelling the wait cancels the call."""
+        link, options = await self._redial.live(), self._options
+        call: Awaited[Any] = Awaited(options.calls_durable)
+        link.submit(call, handler_name(handler), pack_call(args, kwargs), options.for_call)
+        try:
+            return await call
+        except asyncio.CancelledError:
+            link.abandon((call,))
+            raise
+
+    @overload
+    def map(
+        self,
+        handler: Callable[..., Coroutine[Any, Any, R]],
+        /,
+        *inputs: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = CHUNK,
+    ) -> AsyncMapResults[R]: ...
+    @overload
+    def map(
+        self,
+        handler: Callable[..., R],
+        /,
+        *inputs: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = CHUNK,
+    ) -> AsyncMapResults[R]: ...
+    @overload
+    def map(
+        self, handler: str, /, *inputs: Iterable[Any], timeout: float | None = None, chunksize: int = CHUNK
+    ) -> AsyncMapResults[Any]: ...
+    def map(
+        self, handler: Any, /, *inputs: Iterable[Any], timeout: float | None = None, chunksize: int = CHUNK
+    ) -> AsyncMapResults[Any]:
+        """An async iterator over the results, in order; see ``Client.map``. ``timeout`` counts from the first."""
+        options = self._options
+        durable = options.calls_durable
+        batches: Batches[Any] = Batches(
+            inputs, handler_name(handler), options.for_call, chunksize, lambda: Awaited(durable)
+        )
+        return AsyncMapResults(self._redial.live, batches, timeout)
+
+
+class AsyncClient(AsyncCaller):
+    """A connection to the daemon, for one event loop. ``async with`` connects, and flushes and closes at the end.
+
+    Without ``async with`` the first awaited call connects. See ``Client`` for the arguments, the errors, and what
+    becomes of work when the connection is lost.
+    """
+
+    def __init__(self, socket: str | None = None, *, timeout_s: float = 30.0, name: str = "") -> None:
+        super().__init__(AsyncRedial(socket, timeout_s, name), Options({}))
+
+    async def connect(self) -> Self:
+        """Connect now. Errors: those of ``Client``."""
+        await self._redial.live()
+        return self
+
+    async def flush(self, timeout: float | None = None) -> None:
+        """Wait until the daemon has acknowledged or refused every task submitted so far; see ``Client.flush``."""
+        link = self._redial.link
+        if link is None:
+            return
+        count = link.protocol.submitted
+        async with asyncio.timeout(timeout):
+            await link.acknowledged(count)
+        if link.protocol.acknowledged < count and link.protocol.lost is not None:
+            raise link.protocol.lost
+
+    async def close(self) -> None:
+        """End the connection: calls are cancelled, durable tasks that were acknowledged go on. Safe to call twice."""
+        self._redial.closed = True
+        if self._redial.link is not None:
+            self._redial.link.close(ConnectionLost("this client was closed"))
+
+    async def __aenter__(self) -> Self:
+        return await self.connect()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                await self.flush()
+        finally:
+            await self.close()
+
+    # -------------------------------------------------------------------------------------------------- tasks
+
+    async def result(self, task_id: str, timeout: float | None = None) -> Any:
+        """The result of a task, also of one that another process submitted; see ``Client.result``."""
+        link = await self._redial.live()
+        found = await link.watch(commands.key_of(task_id), self._redial.timeout_s)
+        async with asyncio.timeout(timeout):
+            await found.settled()
+        return found.value()
+
+    async def task(self, task_id: str) -> TaskInfo:
+        """What is known of a task, with its failed attempts. NotFound: nothing."""
+        return await self._ask(commands.task(task_id))
+
+    async def tasks(
+        self, *, state: str | None = None, name: str | None = None, limit: int = 100, before: str | None = None
+    ) -> list[TaskInfo]:
+        """Tasks, newest first; ``before`` an id, to see the next older ones."""
+        return await self._ask(commands.tasks(state, name, limit, before))
+
+    async def cancel(self, task_id: str, kill: bool = False) -> bool:
+        """Cancel a task. True: it never began. ``kill`` also ends a running one, and True then means that too."""
+        return await self._ask(commands.cancel(commands.key_of(task_id), kill))
+
+    async def dead_letters(self, limit: int = 100) -> list[TaskInfo]:
+        """The tasks that used up their failures, newest first."""
+        return await self._ask(commands.dead_letters(limit))
+
+    async def requeue(self, *task_ids: str) -> dict[str, str]:
+        """Submit dead tasks again, all where none is named: the new id by the old one."""
+        return await self._ask(commands.requeue(task_ids))
+
+    async def purge(self, *task_ids: str) -> int:
+        """Forget dead tasks, all where none is named; how many."""
+        return await self._ask(commands.purge(task_ids))
+
+    async def clear(self) -> int:
+        """Cancel everything that has not begun; how many."""
+        return await self._ask(commands.CLEAR)
+
+    async def pause(self, name: str) -> None:
+        """Start no task of this name until ``resume``."""
+        await self._ask(commands.pause(name))
+
+    async def resume(self, name: str) -> None:
+        """End a ``pause``."""
+        await self._ask(commands.resume(name))
+
+    # ------------------------------------------------------------------------------------------------ workers
+
+    async def workers(self) -> list[WorkerInfo]:
+        """Every slot, and the process in it."""
+        return await self._ask(commands.WORKERS)
+
+    async def worker(self, worker_id: str) -> WorkerInfo:
+        """One slot, such as ``worker-0``. NotFound: there is none."""
+        return await self._ask(commands.worker(worker_id))
+
+    async def start_worker(self) -> str:
+        """Add a worker; its id."""
+        return await self._ask(commands.START_WORKER)
+
+    async def stop_worker(self, worker_id: str) -> None:
+        """Drain a worker and remove its slot."""
+        await self._ask(commands.stop_worker(worker_id))
+
+    async def scale(self, size: int | str) -> int:
+        """Make the pool so large, or change it by ``"+3"`` or ``"-3"``; the new size."""
+        return await self._ask(commands.scale(size))
+
+    # --------------------------------------------------------------------------------------------- the daemon
+
+    async def status(self) -> dict[str, Any]:
+        """Everything that ``poolmgr status --json`` shows."""
+        return await self._ask(commands.STATUS)
+
+    async def health(self) -> dict[str, Any]:
+        """The verdict (healthy, degraded, critical), the capacity and the alerts."""
+        return await self._ask(commands.HEALTH)
+
+    async def metrics(self) -> dict[str, Any]:
+        """Counters and gauges by name."""
+        return await self._ask(commands.METRICS)
+
+    async def config(self) -> dict[str, Any]:
+        """The daemon's settings."""
+        return await self._ask(commands.CONFIG)
+
+    async def collect_garbage(self) -> dict[str, Any]:
+        """Have the daemon and its idle workers collect garbage."""
+        return await self._ask(commands.COLLECT_GARBAGE)
+
+    async def stop(self, now: bool = False) -> None:
+        """Stop the daemon: running tasks finish, unless ``now``; queued durable tasks stay."""
+        await self._ask(commands.stop(now))
+
+    def events(self, *names: str) -> AsyncEventStream:
+        """An async iterator over events, all or those named, such as ``"task-completed"``."""
+        return AsyncEventStream(self._redial.another, names, self._redial.timeout_s)
+
+    async def _ask(self, question: commands.Question[T]) -> T:
+        return await (await self._redial.live()).ask(question, self._redial.timeout_s)

@@ -1,0 +1,195 @@
+"""The async client's connection: the shared protocol on a transport of the event loop.
+
+Everything happens in the loop's thread, so there is no lock; only ``abandon`` may come from elsewhere. What is
+submitted within one turn of the loop leaves in one write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, TypeVar, cast
+
+from poolmgr.client import commands
+from poolmgr.client.awaited import Awaited
+from poolmgr.client.dial import dial
+from poolmgr.client.pending import Pending
+from poolmgr.client.protocol import Protocol, Settled, Submit
+from poolmgr.errors import ConnectionLost, PoolError, Unavailable
+
+T = TypeVar("T")
+
+_READ_BYTES: Final = 256 * 1024
+
+
+class AsyncLink(asyncio.BufferedProtocol):
+    """One connection of one event loop.
+
+    Attributes:
+        protocol: its state.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.protocol = Protocol()
+        self._loop = loop
+        self._pid = os.getpid()
+        self._transport: asyncio.Transport | None = None
+        self._buffer = memoryview(bytearray(_READ_BYTES))
+        self._unsent: list[bytes] = []
+        # Waiters for the first n submits to be acknowledged, least n first; the middle number makes each comparable.
+        self._acknowledgements: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._waited = 0
+        self._arrival: asyncio.Future[None] | None = None
+
+    @classmethod
+    async def open(cls, path: str | None, timeout_s: float, name: str) -> AsyncLink:
+        """Connect and be welcomed. Errors: those of ``dial``, and VersionMismatch, ProtocolError, Unavailable."""
+        loop = asyncio.get_running_loop()
+        sock = await loop.run_in_executor(
+            None, dial, path, timeout_s
+        )  # it may wait for a daemon that is slow to accept
+        sock.setblocking(False)
+        link = cls(loop)
+        try:
+            await loop.create_unix_connection(lambda: link, sock=sock)
+        except BaseException:
+            sock.close()
+            raise
+        try:
+            async with asyncio.timeout(timeout_s):
+                link._write(link.protocol.hello(name))
+                while link.protocol.welcome is None and link.protocol.lost is None:
+                    await link.arrival()
+            if link.protocol.lost is not None:
+                raise link.protocol.lost
+        except TimeoutError:
+            link.close(ConnectionLost("the connection was not made"))
+            raise Unavailable(f"the daemon did not answer within {timeout_s:g} s") from None
+        except BaseException:
+            link.close(ConnectionLost("the connection was not made"))
+            raise
+        return link
+
+    @property
+    def usable(self) -> bool:
+        """Whether it is alive, and of this process and the running loop."""
+        return self.protocol.lost is None and self._pid == os.getpid() and self._loop is asyncio.get_running_loop()
+
+    # --------------------------------------------------------------------------------------------------- sending
+
+    def submit(self, pending: Pending[Any], name: str, payload: bytes, options: bytes | None) -> None:
+        """Hand a task over, at the end of this turn of the loop."""
+        self._write(self.protocol.submit(pending, name, payload, options))
+
+    def submit_all(self, batch: Sequence[Submit]) -> None:
+        """Hand many tasks over. A task that cannot be sent has its outcome."""
+        self._write(self.protocol.submit_all(batch))
+
+    async def ask(self, question: commands.Question[T], timeout_s: float | None) -> T:
+        """Put a question and wait for its answer.
+
+        Raises:
+            PoolError: the daemon's refusal, or the connection broke; Unavailable after ``timeout_s``.
+        """
+        answer: Awaited[Any] = Awaited()
+        self._write(self.protocol.request(answer, question.command, question.arguments))
+        try:
+            async with asyncio.timeout(timeout_s):
+                await answer.settled()
+        except TimeoutError:
+            raise Unavailable(f"the daemon did not answer {question.command!r} within {timeout_s:g} s") from None
+        return question.read(answer.value())
+
+    async def watch(self, key: bytes, timeout_s: float | None) -> Awaited[Any]:
+        """Whoever will have the end of the task ``key``. Errors: those of ``ask``."""
+        watcher: Awaited[Any] = Awaited(durable=True)
+        found = self.protocol.watch(key, watcher)
+        if found is watcher:
+            try:
+                await self.ask(commands.watch(key), timeout_s)
+            except PoolError as error:
+                self._settle(self.protocol.refuse(watcher, error))
+                raise
+        assert isinstance(found, Awaited)  # all that this client sends is
+        return found
+
+    def abandon(self, calls: Iterable[Pending[Any]]) -> None:
+        """Nobody waits for these calls any longer: cancel those that have not ended. From any thread."""
+        left = [each for each in calls if each.outcome is None and each.key]
+        if left and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._cancel, left)
+
+    def _cancel(self, calls: Iterable[Pending[Any]]) -> None:
+        if self.protocol.lost is not None:
+            return
+        self.protocol.forget(each.key for each in calls)
+        for each in calls:
+            question = commands.cancel(each.key, False)
+            self._write(self.protocol.request(Pending(), question.command, question.arguments))
+
+    def _write(self, data: bytes) -> None:
+        if not self._unsent:
+            self._loop.call_soon(self._flush)
+        self._unsent.append(data)
+
+    def _flush(self) -> None:
+        data, self._unsent = b"".join(self._unsent), []
+        if data and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    # --------------------------------------------------------------------------------------------------- waiting
+
+    async def acknowledged(self, count: int) -> None:
+        """Wait until the daemon has accepted or refused the first ``count`` submits, or the connection is lost."""
+        if self.protocol.acknowledged < count and self.protocol.lost is None:
+            waiter = self._loop.create_future()
+            self._waited += 1
+            heapq.heappush(self._acknowledgements, (count, self._waited, waiter))
+            await waiter
+
+    async def arrival(self) -> None:
+        """Wait until something has come. For one waiter at a time."""
+        self._arrival = self._loop.create_future()
+        await self._arrival
+
+    # --------------------------------------------------------------------------------------------------- reading
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one by duty, not by descent
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._settle(self.protocol.receive(self._buffer[:nbytes]))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        cause = ConnectionLost(f"the connection to the daemon broke: {exc}") if exc else self.protocol.ended()
+        self._settle(self.protocol.lose(cause))
+
+    def close(self, reason: PoolError) -> None:
+        """End the connection; what is owed fails. Safe to call twice."""
+        self._flush()
+        if self._transport is not None:
+            self._transport.close()  # what is written still leaves
+        self._settle(self.protocol.lose(reason, closed=True))
+
+    def _settle(self, settled: Settled) -> None:
+        for pending, outcome in settled:
+            pending.settle(outcome)
+        lost = self.protocol.lost is not None
+        waiters = self._acknowledgements
+        while waiters and (lost or waiters[0][0] <= self.protocol.acknowledged):
+            _wake(heapq.heappop(waiters)[2])
+        if self._arrival is not None:
+            _wake(self._arrival)
+            self._arrival = None
+        if lost and self._transport is not None and not self._transport.is_closing():
+            self._transport.abort()
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

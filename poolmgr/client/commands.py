@@ -1,0 +1,152 @@
+"""Every request that a client can make: its name and arguments on the wire, and how its answer reads.
+
+Both clients ask by these, so that neither is the twin of the other: a method of theirs is one line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Generic, NamedTuple, TypeVar
+
+from poolmgr.errors import BadValue, NotFound
+from poolmgr.model import TaskInfo, TaskState, WorkerInfo, task_info, worker_info
+
+T = TypeVar("T")
+
+
+class Question(NamedTuple, Generic[T]):
+    """A request: the command's name, its arguments, and how to read the answer's value."""
+
+    command: str
+    arguments: Mapping[str, Any]
+    read: Callable[[Any], T]
+
+
+def key_of(task_id: str) -> bytes:
+    """The 16 bytes of a task's id, which is 32 hex digits.
+
+    Raises:
+        NotFound: it is not.
+    """
+    try:
+        key = bytes.fromhex(task_id)
+    except (TypeError, ValueError):
+        key = b""
+    if len(key) != 16:
+        raise NotFound(f"there is no task {task_id!r}: an id is 32 hex digits")
+    return key
+
+
+def _nothing(value: Any) -> None:
+    return None
+
+
+def _workers(value: Sequence[Mapping[str, Any]]) -> list[WorkerInfo]:
+    return [worker_info(each) for each in value]
+
+
+def _tasks(value: Sequence[Mapping[str, Any]]) -> list[TaskInfo]:
+    return [task_info(each) for each in value]
+
+
+def _keys(task_ids: Sequence[str]) -> list[bytes] | None:
+    return [key_of(each) for each in task_ids] or None
+
+
+# -------------------------------------------------------------------------------------------------- tasks
+
+
+def task(task_id: str) -> Question[TaskInfo]:
+    return Question("task", {"id": key_of(task_id)}, task_info)
+
+
+def tasks(state: str | None, name: str | None, limit: int, before: str | None) -> Question[list[TaskInfo]]:
+    asked = {
+        "state": None if state is None else str(state),
+        "name": name,
+        "limit": limit,
+        "before": None if before is None else key_of(before),
+    }
+    return Question("tasks", {key: value for key, value in asked.items() if value is not None}, _tasks)
+
+
+def dead_letters(limit: int) -> Question[list[TaskInfo]]:
+    return tasks(TaskState.DEAD, None, limit, None)
+
+
+def watch(key: bytes) -> Question[None]:
+    return Question("watch", {"id": key}, _nothing)
+
+
+def cancel(key: bytes, kill: bool) -> Question[bool]:
+    return Question("cancel", {"id": key, "kill": kill}, bool)
+
+
+def requeue(task_ids: Sequence[str]) -> Question[dict[str, str]]:
+    return Question("requeue", {"ids": _keys(task_ids)}, dict)
+
+
+def purge(task_ids: Sequence[str]) -> Question[int]:
+    return Question("purge", {"ids": _keys(task_ids)}, int)
+
+
+CLEAR: Final[Question[int]] = Question("clear", {}, int)
+
+
+def pause(name: str) -> Question[None]:
+    return Question("pause", {"name": name}, _nothing)
+
+
+def resume(name: str) -> Question[None]:
+    return Question("resume", {"name": name}, _nothing)
+
+
+# -------------------------------------------------------------------------------------------------- workers
+
+
+WORKERS: Final[Question[list[WorkerInfo]]] = Question("workers", {}, _workers)
+
+
+def worker(worker_id: str) -> Question[WorkerInfo]:
+    return Question("worker", {"worker": worker_id}, worker_info)
+
+
+START_WORKER: Final[Question[str]] = Question("start_worker", {}, str)
+
+
+def stop_worker(worker_id: str) -> Question[None]:
+    return Question("stop_worker", {"worker": worker_id}, _nothing)
+
+
+def scale(size: int | str) -> Question[int]:
+    """``size`` workers, or so many more or fewer: ``"+3"``, ``"-2"``. The answer is the new size.
+
+    Raises:
+        BadValue: it is neither.
+    """
+    text = str(size).strip()
+    try:
+        number = int(text)
+    except ValueError:
+        raise BadValue(f"scale takes a number of workers, or a change such as '+3', got {size!r}") from None
+    relative = isinstance(size, str) and text[:1] in ("+", "-")
+    return Question("scale", {"by" if relative else "size": number}, _size)
+
+
+def _size(value: Mapping[str, int]) -> int:
+    return int(value["size"])
+
+
+# -------------------------------------------------------------------------------------------------- the daemon
+
+
+STATUS: Final[Question[dict[str, Any]]] = Question("status", {}, dict)
+HEALTH: Final[Question[dict[str, Any]]] = Question("health", {}, dict)
+METRICS: Final[Question[dict[str, Any]]] = Question("metrics", {}, dict)
+CONFIG: Final[Question[dict[str, Any]]] = Question("config", {}, dict)
+COLLECT_GARBAGE: Final[Question[dict[str, Any]]] = Question("collect_garbage", {}, dict)
+EVENTS: Final[Question[None]] = Question("events", {}, _nothing)
+
+
+def stop(now: bool) -> Question[None]:
+    return Question("stop", {"now": now}, _nothing)

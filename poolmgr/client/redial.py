@@ -1,0 +1,47 @@
+"""The connection that a sync client has now: dialled again when it was lost, or when the process has forked."""
+
+from __future__ import annotations
+
+import threading
+
+from poolmgr.client.link import Link
+from poolmgr.errors import ConnectionLost, WrongState
+
+
+class Redial:
+    """Gives the live link. What was under way on a lost one has failed there: nothing is sent again."""
+
+    def __init__(self, path: str | None, timeout_s: float, name: str) -> None:
+        self.timeout_s = timeout_s
+        self._path = path
+        self._name = name
+        self._lock = threading.Lock()
+        self._link: Link | None = None
+        self._closed = False
+
+    def live(self) -> Link:
+        """Errors: those of ``Link.open``, and WrongState once it is closed."""
+        link = self._link
+        if link is not None and link.protocol.lost is None:
+            return link
+        with self._lock:
+            link = self._link
+            if link is None or link.protocol.lost is not None:
+                link = self._link = self.another()
+            return link
+
+    def another(self) -> Link:
+        """A connection beside the live one; whoever takes it closes it."""
+        if self._closed:
+            raise WrongState("this client is closed")
+        return Link.open(self._path, self.timeout_s, self._name)
+
+    def current(self) -> Link | None:
+        """The last link, if there was one; it may be lost."""
+        return self._link
+
+    def close(self) -> None:
+        """End the connection. Safe to call twice."""
+        self._closed = True
+        if self._link is not None:
+            self._link.close(ConnectionLost("this client was closed"))

@@ -1,0 +1,308 @@
+"""The sync client. It holds no protocol and no waiting of its own: see ``protocol`` and ``link``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterable
+from functools import cache
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
+
+from poolmgr.client import commands
+from poolmgr.client.batches import CHUNK, Batches
+from poolmgr.client.calling import Options, handler_name
+from poolmgr.client.pending import Pending
+from poolmgr.client.redial import Redial
+from poolmgr.client.results import EventStream, MapResults
+from poolmgr.model import TaskInfo, WorkerInfo
+from poolmgr.wire.values import pack_call
+
+if TYPE_CHECKING:
+    from poolmgr.client.future import TaskFuture
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+@cache
+def _future_class() -> type[TaskFuture[Any]]:
+    """Imported with the first submit: concurrent.futures takes 20 ms, and ``poolmgr status`` has no future."""
+    from poolmgr.client.future import TaskFuture
+
+    return TaskFuture
+
+
+class Caller:
+    """What hands over work, with certain options: a client, or a view of it that ``using`` made."""
+
+    def __init__(self, redial: Redial, options: Options) -> None:
+        self._redial = redial
+        self._options = options
+
+    def using(self, **options: Any) -> Caller:
+        """The same client, whose work has these task options (model.TaskOptions) on top of those it had.
+
+        Raises:
+            BadOption: an unknown name, a wrong type or a value out of range.
+        """
+        return Caller(self._redial, self._options.merged(options))
+
+    @overload
+    def submit(
+        self, handler: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> TaskFuture[R]: ...
+    @overload
+    def submit(self, handler: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[R]: ...
+    @overload
+    def submit(self, handler: str, /, *args: Any, **kwargs: Any) -> TaskFuture[Any]: ...
+    def submit(self, handler: Any, /, *args: Any, **kwargs: Any) -> TaskFuture[Any]:
+        """Hand a task over: durable unless ``using(durable=False)``. Does not wait for the daemon.
+
+        It does wait while 10,000 tasks, or 32 MB, are not acknowledged. A refusal comes from the future.
+
+        Args:
+            handler: the function, or its name as a string.
+
+        Raises:
+            BadValue: an argument cannot be carried; the message has the path to it.
+            PayloadTooLarge: the arguments exceed the frame limit.
+            Unavailable: the daemon cannot be reached.
+        """
+        link, options = self._redial.live(), self._options
+        future = _future_class()(link, options.submits_durable)
+        link.submit(future, handler_name(handler), pack_call(args, kwargs), options.for_submit)
+        return future
+
+    @overload
+    def run(self, handler: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    def run(self, handler: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    def run(self, handler: str, /, *args: Any, **kwargs: Any) -> Any: ...
+    def run(self, handler: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Call a handler and wait for its result: not durable unless ``using(durable=True)``.
+
+        Raises:
+            TaskFailed: it did not complete; the subclass says how. Also what ``submit`` raises.
+        """
+        link, options = self._redial.live(), self._options
+        call: Pending[Any] = Pending(options.calls_durable)
+        try:
+            link.submit(call, handler_name(handler), pack_call(args, kwargs), options.for_call)
+            link.wait(lambda: call.outcome is not None)
+        except BaseException:
+            link.abandon((call,))
+            raise
+        return call.value()
+
+    @overload
+    def map(
+        self,
+        handler: Callable[..., Coroutine[Any, Any, R]],
+        /,
+        *inputs: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = CHUNK,
+    ) -> MapResults[R]: ...
+    @overload
+    def map(
+        self,
+        handler: Callable[..., R],
+        /,
+        *inputs: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = CHUNK,
+    ) -> MapResults[R]: ...
+    @overload
+    def map(
+        self, handler: str, /, *inputs: Iterable[Any], timeout: float | None = None, chunksize: int = CHUNK
+    ) -> MapResults[Any]: ...
+    def map(
+        self, handler: Any, /, *inputs: Iterable[Any], timeout: float | None = None, chunksize: int = CHUNK
+    ) -> MapResults[Any]:
+        """Call a handler with each of ``zip(*inputs)``, and iterate over the results in that order. Each is a task.
+
+        Inputs are read as results are taken, about 4,096 ahead. Not durable unless ``using(durable=True)``.
+
+        Args:
+            timeout: seconds from now within which each result must come.
+            chunksize: how many tasks go to the daemon in one send.
+
+        Raises, as it is iterated over:
+            TaskFailed, BadValue: at the place of the one that failed. The rest is cancelled.
+            TimeoutError: a result did not come in time. The rest is cancelled.
+        """
+        if chunksize < 1:
+            raise ValueError(f"chunksize is at least 1, got {chunksize!r}")
+        options = self._options
+        durable = options.calls_durable
+        batches: Batches[Any] = Batches(
+            inputs, handler_name(handler), options.for_call, chunksize, lambda: Pending(durable)
+        )
+        return MapResults(self._redial.live(), batches, timeout)
+
+
+class Client(Caller):
+    """A connection to the daemon, for any number of threads. As a context manager it flushes, then closes.
+
+    A connection that is lost is made again by the next call; what was under way on it has failed with
+    ``ConnectionLost`` (durable tasks: safe, see its message) or ``TaskLost`` (calls), and is not sent again.
+    After a fork the child makes its own.
+
+    Args:
+        socket: the daemon's socket; by default $POOLMGR_SOCKET, else where a daemon answers.
+        timeout_s: how long connecting, and the answer to a request, may take.
+        name: shown to whoever looks at the daemon's clients.
+
+    Raises:
+        NotRunning: no daemon is there.
+        NotAllowed: the socket or the daemon belongs to neither this user nor root.
+        VersionMismatch: the daemon speaks another version of the protocol.
+    """
+
+    def __init__(self, socket: str | None = None, *, timeout_s: float = 30.0, name: str = "") -> None:
+        super().__init__(Redial(socket, timeout_s, name), Options({}))
+        self._redial.live()
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Wait until the daemon has acknowledged or refused every task submitted so far.
+
+        Raises:
+            ConnectionLost: the connection broke before; each future tells whether its task is safe.
+            TimeoutError: it took longer than ``timeout`` seconds.
+        """
+        link = self._redial.current()
+        if link is None:
+            return
+        protocol, count = link.protocol, link.protocol.submitted
+        link.wait(lambda: protocol.acknowledged >= count or protocol.lost is not None, timeout)
+        if protocol.acknowledged >= count:
+            return
+        if protocol.lost is not None:
+            raise protocol.lost
+        raise TimeoutError(f"{count - protocol.acknowledged} tasks were not acknowledged within {timeout} s")
+
+    def close(self) -> None:
+        """End the connection: calls are cancelled, durable tasks that were acknowledged go on. Safe to call twice."""
+        self._redial.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self.flush()
+        finally:
+            self.close()
+
+    # -------------------------------------------------------------------------------------------------- tasks
+
+    def result(self, task_id: str, timeout: float | None = None) -> Any:
+        """The result of a task, also of one that another process submitted; waits for its end.
+
+        Raises:
+            NotFound: there is no such task, or its result is no longer kept.
+            TaskFailed: it ended otherwise.
+            TimeoutError: it has not ended within ``timeout`` seconds.
+        """
+        link = self._redial.live()
+        found = link.watch(commands.key_of(task_id), self._redial.timeout_s)
+        if not link.wait(lambda: found.outcome is not None, timeout):
+            raise TimeoutError(f"task {task_id} has not ended within {timeout} s")
+        return found.value()
+
+    def task(self, task_id: str) -> TaskInfo:
+        """What is known of a task, with its failed attempts. NotFound: nothing."""
+        return self._ask(commands.task(task_id))
+
+    def tasks(
+        self, *, state: str | None = None, name: str | None = None, limit: int = 100, before: str | None = None
+    ) -> list[TaskInfo]:
+        """Tasks, newest first; ``before`` an id, to see the next older ones."""
+        return self._ask(commands.tasks(state, name, limit, before))
+
+    def cancel(self, task_id: str, kill: bool = False) -> bool:
+        """Cancel a task. True: it never began. ``kill`` also ends a running one, and True then means that too."""
+        return self._ask(commands.cancel(commands.key_of(task_id), kill))
+
+    def dead_letters(self, limit: int = 100) -> list[TaskInfo]:
+        """The tasks that used up their failures, newest first."""
+        return self._ask(commands.dead_letters(limit))
+
+    def requeue(self, *task_ids: str) -> dict[str, str]:
+        """Submit dead tasks again, all where none is named: the new id by the old one."""
+        return self._ask(commands.requeue(task_ids))
+
+    def purge(self, *task_ids: str) -> int:
+        """Forget dead tasks, all where none is named; how many."""
+        return self._ask(commands.purge(task_ids))
+
+    def clear(self) -> int:
+        """Cancel everything that has not begun; how many."""
+        return self._ask(commands.CLEAR)
+
+    def pause(self, name: str) -> None:
+        """Start no task of this name until ``resume``."""
+        self._ask(commands.pause(name))
+
+    def resume(self, name: str) -> None:
+        """End a ``pause``."""
+        self._ask(commands.resume(name))
+
+    # ------------------------------------------------------------------------------------------------ workers
+
+    def workers(self) -> list[WorkerInfo]:
+        """Every slot, and the process in it."""
+        return self._ask(commands.WORKERS)
+
+    def worker(self, worker_id: str) -> WorkerInfo:
+        """One slot, such as ``worker-0``. NotFound: there is none."""
+        return self._ask(commands.worker(worker_id))
+
+    def start_worker(self) -> str:
+        """Add a worker; its id."""
+        return self._ask(commands.START_WORKER)
+
+    def stop_worker(self, worker_id: str) -> None:
+        """Drain a worker and remove its slot."""
+        self._ask(commands.stop_worker(worker_id))
+
+    def scale(self, size: int | str) -> int:
+        """Make the pool so large, or change it by ``"+3"`` or ``"-3"``; the new size."""
+        return self._ask(commands.scale(size))
+
+    # --------------------------------------------------------------------------------------------- the daemon
+
+    def status(self) -> dict[str, Any]:
+        """Everything that ``poolmgr status --json`` shows."""
+        return self._ask(commands.STATUS)
+
+    def health(self) -> dict[str, Any]:
+        """The verdict (healthy, degraded, critical), the capacity and the alerts."""
+        return self._ask(commands.HEALTH)
+
+    def metrics(self) -> dict[str, Any]:
+        """Counters and gauges by name."""
+        return self._ask(commands.METRICS)
+
+    def config(self) -> dict[str, Any]:
+        """The daemon's settings."""
+        return self._ask(commands.CONFIG)
+
+    def collect_garbage(self) -> dict[str, Any]:
+        """Have the daemon and its idle workers collect garbage."""
+        return self._ask(commands.COLLECT_GARBAGE)
+
+    def stop(self, now: bool = False) -> None:
+        """Stop the daemon: running tasks finish, unless ``now``; queued durable tasks stay."""
+        self._ask(commands.stop(now))
+
+    def events(self, *names: str) -> EventStream:
+        """Events from now on, all or those named, such as ``"task-completed"``."""
+        return EventStream(self._redial.another(), names, self._redial.timeout_s)
+
+    def _ask(self, question: commands.Question[T]) -> T:
+        return self._redial.live().ask(question, self._redial.timeout_s)

@@ -1,0 +1,190 @@
+"""The settings of a daemon: one frozen object, made of defaults, a TOML file, the environment and flags."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Final, Literal, TypeVar
+
+from poolmgr.config.kinds import Kind, choice, flag, modules, percentages, seconds, text, whole
+from poolmgr.errors import ConfigError
+from poolmgr.model import TaskOptions
+
+PREFIX: Final = "POOLMGR_"
+# Variables that look like settings: the place of the file, and what the daemon sets in its workers.
+NOT_SETTINGS: Final = frozenset({"POOLMGR_CONFIG", "POOLMGR_WORKER", "POOLMGR_POOL"})
+
+_T = TypeVar("_T")
+
+
+def _setting(default: _T, kind: Kind) -> _T:
+    made: _T = field(default=default, metadata={"kind": kind})
+    return made
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings, checked. docs/reference/settings.md explains each.
+
+    ``Settings.load`` is the door for what people wrote. Built directly, only relations between settings are
+    checked. Times are in seconds; 0 switches a limit off where that makes sense.
+    """
+
+    mode: str = _setting("managed", choice("managed"))
+    app: tuple[str, ...] = _setting((), modules())
+    start_method: str = _setting("fork", choice("fork", "spawn"))
+    worker_command: str | None = _setting(None, text())
+    socket: str | None = _setting(None, text())
+    socket_group: str | None = _setting(None, text())
+    state_dir: str | None = _setting(None, text())
+
+    pool_size: int = _setting(20, whole(1))
+    min_workers: int = _setting(0, whole(1))  # not given (0): 5, or pool_size where that is less
+    max_workers: int = _setting(0, whole(1))  # not given (0): 50, or pool_size where that is more
+    autoscale: bool = _setting(False, flag())
+    load_balancing: str = _setting("round-robin", choice("round-robin", "least-loaded", or_import=True))
+
+    worker_memory_limit_mb: int = _setting(512, whole(0))
+    max_tasks_per_worker: int = _setting(0, whole(0))
+    max_worker_age_s: float = _setting(0.0, seconds())
+    idle_timeout_s: float = _setting(0.0, seconds())
+    gc_interval_s: float = _setting(30.0, seconds())
+    heartbeat_interval_s: float = _setting(5.0, seconds(above_zero=True))
+    zombie_after_s: float = _setting(30.0, seconds(above_zero=True))
+    auto_restart: bool = _setting(True, flag())
+    max_restart_attempts: int = _setting(3, whole(0))
+    restart_cooldown_s: float = _setting(5.0, seconds())
+    graceful_shutdown_timeout_s: float = _setting(30.0, seconds())
+
+    task_timeout_s: float = _setting(300.0, seconds())
+    max_task_retries: int = _setting(3, whole(0))
+    retry_backoff_s: float = _setting(1.0, seconds())
+    max_backoff_s: float = _setting(30.0, seconds())
+    retry_jitter: str = _setting("ten-percent", choice("ten-percent", "full", "none"))
+    poison_after: int = _setting(3, whole(1))
+    result_ttl_s: float = _setting(3600.0, seconds())
+    max_queue_depth: int = _setting(0, whole(0))
+    synchronous: Literal["FULL", "NORMAL"] = _setting("FULL", choice("FULL", "NORMAL"))
+
+    memory_thresholds: tuple[int, ...] = _setting((70, 85, 95), percentages(3))
+    breaker_failures: int = _setting(3, whole(1))
+    breaker_window_s: float = _setting(60.0, seconds(above_zero=True))
+    breaker_open_s: float = _setting(30.0, seconds(above_zero=True))
+
+    log_worker_errors: bool = _setting(True, flag())
+    log_worker_warnings: bool = _setting(True, flag())
+    log_worker_info: bool = _setting(False, flag())
+    log_worker_debug: bool = _setting(False, flag())
+
+    def __post_init__(self) -> None:
+        _stretch_bounds(self)
+        if not self.min_workers <= self.pool_size <= self.max_workers:
+            raise ConfigError(
+                f"pool_size {self.pool_size} is not between min_workers {self.min_workers} "
+                f"and max_workers {self.max_workers}"
+            )
+        if self.zombie_after_s <= self.heartbeat_interval_s:
+            raise ConfigError(
+                f"zombie_after_s {self.zombie_after_s:g} must be longer than "
+                f"heartbeat_interval_s {self.heartbeat_interval_s:g}"
+            )
+
+    @classmethod
+    def load(
+        cls,
+        *,
+        file: str | None = None,
+        environ: Mapping[str, str] | None = None,
+        flags: Mapping[str, Any] | None = None,
+    ) -> Settings:
+        """Defaults, then the TOML file (flat), then POOLMGR_* variables, then ``flags``: the last one wins.
+
+        The file is ``file``, else $POOLMGR_CONFIG, else none. ``environ`` is ``os.environ`` unless given; an
+        empty variable counts as unset. ``flags`` holds values by the settings' names.
+
+        Raises:
+            ConfigError: an unknown or wrong setting; the message names it and where it came from.
+        """
+        environ = os.environ if environ is None else environ
+        file = file or environ.get("POOLMGR_CONFIG")
+        given = _from_file(file) if file else {}
+        given.update(_from_environment(environ))
+        for name, value in (flags or {}).items():
+            given[name] = _checked(name, value, "the command line")
+        for name, only in _NOT_YET.items():
+            if given.get(name, only) != only:
+                raise ConfigError(f"{name} = {given[name]!r} is not available in this version of poolmgr")
+        return cls(**given)
+
+
+KINDS: Final[dict[str, Kind]] = {each.name: each.metadata["kind"] for each in fields(Settings)}
+
+# Settings of which this version knows only one value: any other is refused, not taken and ignored.
+_NOT_YET: Final[dict[str, Any]] = {"start_method": "fork", "autoscale": False, "worker_command": None}
+
+
+def task_options(settings: Settings) -> TaskOptions:
+    """The options of a task for which neither its handler nor its submitter asked otherwise."""
+    return TaskOptions(
+        timeout_s=settings.task_timeout_s or None,
+        max_retries=settings.max_task_retries,
+        retry_backoff_s=settings.retry_backoff_s,
+        max_backoff_s=settings.max_backoff_s,
+        result_ttl_s=settings.result_ttl_s,
+    )
+
+
+def _stretch_bounds(settings: Settings) -> None:
+    bounds = {"min_workers": min(5, settings.pool_size), "max_workers": max(50, settings.pool_size)}
+    for name, bound in bounds.items():
+        if not getattr(settings, name):
+            object.__setattr__(settings, name, bound)  # frozen for everybody else
+
+
+def _from_file(path: str) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        with open(path, "rb") as file:
+            found = tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"the settings file {path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from None
+    return {name: _checked(name, value, path) for name, value in found.items()}
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    found = {}
+    for variable, written in environ.items():
+        if not variable.startswith(PREFIX) or variable in NOT_SETTINGS or not written:
+            continue
+        name = variable.removeprefix(PREFIX).lower()
+        kind = KINDS.get(name)
+        if kind is None or variable != variable.upper():
+            raise _unknown(variable, (PREFIX + each.upper() for each in KINDS), "the environment")
+        try:
+            found[name] = kind.check(kind.read(written))
+        except ValueError:
+            raise ConfigError(f"${variable} takes {kind.takes}, got {written!r}") from None
+    return found
+
+
+def _checked(name: str, value: Any, source: str) -> Any:
+    kind = KINDS.get(name)
+    if kind is None:
+        raise _unknown(name, KINDS, source)
+    try:
+        return kind.check(value)
+    except ValueError:
+        raise ConfigError(f"{source}: {name} takes {kind.takes}, got {value!r}") from None
+
+
+def _unknown(name: str, known: Iterable[str], source: str) -> ConfigError:
+    from difflib import get_close_matches
+
+    by_lower = {each.lower(): each for each in known}
+    near = get_close_matches(name.lower(), by_lower, n=1)
+    hint = f"; did you mean {by_lower[near[0]]!r}?" if near else "; docs/reference/settings.md lists all settings"
+    return ConfigError(f"{source}: unknown setting {name!r}{hint}")

@@ -1,0 +1,49 @@
+"""Which of the workers that could take a task gets it. Capabilities are no preference: the candidates have them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from poolmgr.core.slot import Slot
+from poolmgr.core.task import Task
+
+
+class Balancer(Protocol):
+    """One small protocol. A balancer sees at most the workers of equal, lowest load."""
+
+    def choose(self, task: Task, candidates: Sequence[Slot]) -> Slot:
+        """One of ``candidates``: at least two, all fit for ``task``, the one that waits longest first."""
+        ...
+
+
+class RoundRobin:
+    """Each in turn: the one that has waited longest."""
+
+    def choose(self, task: Task, candidates: Sequence[Slot]) -> Slot:
+        return candidates[0]
+
+
+class LeastLoaded:
+    """The least work in flight, then the least CPU, then the least memory, as last sampled."""
+
+    def choose(self, task: Task, candidates: Sequence[Slot]) -> Slot:
+        return min(candidates, key=lambda slot: (len(slot.in_flight), slot.cpu_percent, slot.memory_mb))
+
+
+class Affine:
+    """Prefers the worker that has lately run a task with the same ``affinity``; else asks ``otherwise``."""
+
+    def __init__(self, otherwise: Balancer) -> None:
+        self._otherwise = otherwise
+
+    def choose(self, task: Task, candidates: Sequence[Slot]) -> Slot:
+        key = task.options.affinity
+        if key is not None:
+            for slot in candidates:
+                if key in slot.affinities:
+                    return slot
+        return self._otherwise.choose(task, candidates)
+
+
+BALANCERS: dict[str, type[Balancer]] = {"round-robin": RoundRobin, "least-loaded": LeastLoaded}

@@ -1,0 +1,91 @@
+"""What the scheduler asks a store to remember. A change is a fact, not a query: applying it twice does no harm.
+
+Times in changes are wall times (seconds since 1970), because a store outlives a boot. Changes that were made together
+are applied together, in one transaction, in their order.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from poolmgr.model import AttemptInfo, TaskOptions, TaskState
+
+
+class TaskRecord(NamedTuple):
+    """All that is needed to run a task again after the daemon's death, or to requeue it once it is dead."""
+
+    id: bytes
+    name: str
+    payload: bytes
+    options: TaskOptions
+    group: str
+    order: int  # FIFO within a group: smaller runs first
+    state: TaskState
+    submitted_at: float
+    due_at: float | None = None  # when a scheduled task is to be queued
+    attempt: int = 0
+    failures: int = 0
+    kills: int = 0  # workers that died under it
+    interruptions: int = 0  # daemon deaths while it ran
+    origin: bytes | None = None  # the dead task that this one was requeued from
+
+
+class TaskAdded(NamedTuple):
+    """A new task. A task of that id that is already there is left as it is."""
+
+    task: TaskRecord
+
+
+class TaskMoved(NamedTuple):
+    """A task that is not final has a new state (scheduled, queued or running) and new counts."""
+
+    id: bytes
+    state: TaskState
+    due_at: float | None
+    attempt: int
+    failures: int
+    kills: int
+    interruptions: int
+
+
+class AttemptEnded(NamedTuple):
+    """An attempt ended in another way than by completing."""
+
+    id: bytes
+    attempt: AttemptInfo
+
+
+class TaskEnded(NamedTuple):
+    """A task reached a final state. ``outcome`` is the result's payload, or the packed failure (wire/messages.py).
+
+    ``code`` is '' for a completed task, else the failure's code. ``expires_at`` says when ``outcome`` may be forgotten
+    (a dead task is kept until it is purged: None).
+    """
+
+    id: bytes
+    state: TaskState
+    ended_at: float
+    started_at: float | None
+    attempt: int
+    failures: int
+    worker: str | None
+    code: str
+    message: str
+    outcome: bytes
+    expires_at: float | None
+
+
+class TaskRequeued(NamedTuple):
+    """The dead task ``id`` has been submitted again as ``requeued_as``."""
+
+    id: bytes
+    requeued_as: bytes
+
+
+class TasksPurged(NamedTuple):
+    """These final tasks are to be forgotten with their whole history."""
+
+    ids: tuple[bytes, ...]
+
+
+Change = TaskAdded | TaskMoved | AttemptEnded | TaskEnded | TaskRequeued | TasksPurged

@@ -1,0 +1,37 @@
+"""What is to happen later: one heap of (when, kind, subject). Nothing is ever taken out early.
+
+Whoever handles a deadline checks whether it still means anything: a task that was cancelled, a worker that has gone, a
+due time that has moved. That is cheaper than finding the entry, and cannot be forgotten.
+"""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+from typing import Any
+
+NEVER = float("inf")
+
+
+class Deadlines:
+    """A heap of times with what falls due then. Equal times come out in the order in which they went in."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, str, Any]] = []
+        self._count = 0
+
+    def add(self, when: float, kind: str, subject: Any) -> None:
+        """``subject`` falls due at ``when``."""
+        self._count += 1
+        heappush(self._heap, (when, self._count, kind, subject))
+
+    @property
+    def next(self) -> float:
+        """When the earliest falls due; infinity if there is none."""
+        return self._heap[0][0] if self._heap else NEVER
+
+    def pop_due(self, now: float) -> tuple[str, Any] | None:
+        """The earliest that is due at ``now``, taken out; None if none is."""
+        if self._heap and self._heap[0][0] <= now:
+            _, _, kind, subject = heappop(self._heap)
+            return kind, subject
+        return None

@@ -1,0 +1,282 @@
+"""From the queue to the workers: which task starts where, how many wait there, and how they come back.
+
+A worker holds the task that it runs and, where the name's tasks are known to be short, a few more behind it. No task
+waits behind another while a fitting worker is idle. Once the running one has taken 10 ms, what waits behind it is
+recalled; see ``recall_sent`` for why the shared page is proof enough.
+"""
+
+from __future__ import annotations
+
+from poolmgr.core.deadlines import NEVER
+from poolmgr.core.effects import Answer, Recall, Start
+from poolmgr.core.measurements import PREFETCH_MAX
+from poolmgr.core.ready_queue import Demand, Row
+from poolmgr.core.slot import Slot
+from poolmgr.core.state import State
+from poolmgr.core.task import Task
+from poolmgr.core.transitions import move_task, move_worker
+from poolmgr.model import TaskState, WorkerState
+
+RECALL_AFTER_S = 0.010
+_AFFINITIES_KEPT = 64
+_COMING = frozenset({WorkerState.STARTING, WorkerState.DRAINING})
+
+
+class Dispatcher:
+    """Hands queued tasks to workers. Keeps the available workers sorted by how much they hold."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._by_load: list[dict[str, Slot]] = [{} for _ in range(PREFETCH_MAX)]
+        self._touched: dict[str, Slot] = {}
+        self.worn_out: list[Slot] = []  # to be retired, so that fresh processes come for ephemeral tasks
+        self.look_at = NEVER  # the earliest ``next_look`` of any worker
+
+    def touch(self, slot: Slot) -> None:
+        """Something about the worker has changed: sort it anew before the next dispatch."""
+        self._touched[slot.id] = slot
+
+    def dispatch(self, now: float) -> None:
+        """Start all that can be started."""
+        if self._touched:
+            for touched in self._touched.values():
+                self._sort(touched)
+            self._touched.clear()
+        state = self._state
+        queue = state.queue
+        if not len(queue) or state.shutting_down:
+            return
+        full: list[Demand] = []
+        while (row := self._next(full)) is not None:
+            task = row.tasks[0][1]
+            if state.limits and self._held_back(task, now):
+                continue
+            slot = self._choose(task, row.lane.demand)
+            if slot is None:
+                if row.lane.demand.fresh:
+                    self._wear_out(row)
+                full.append(row.lane.demand)
+                continue
+            queue.pop(row)
+            self._start(task, slot, now)
+
+    def _next(self, full: list[Demand]) -> Row | None:
+        queue = self._state.queue
+        best: Row | None = None
+        for demand in queue.demands:
+            if demand.heads and demand not in full:
+                row = queue.head(demand)
+                if row is not None and (best is None or row.entry < best.entry):  # type: ignore[operator]
+                    best = row
+        return best
+
+    def _held_back(self, task: Task, now: float) -> bool:
+        limits = self._state.limits.get(task.name)
+        if limits is None:
+            return False
+        if limits.full:
+            self._state.queue.block(task.name, "concurrency")
+            return True
+        free_at = limits.rate_free_at(now)
+        if free_at > now:
+            self._state.queue.block(task.name, "rate")
+            self._state.deadlines.add(free_at, "rate", task.name)
+            return True
+        return False
+
+    def _choose(self, task: Task, demand: Demand) -> Slot | None:
+        for load in range(1 if demand.fresh else self._depth(task)):
+            bucket = self._by_load[load]
+            if not bucket:
+                continue
+            candidates = list(bucket.values())
+            if demand.requires:
+                candidates = [slot for slot in candidates if demand.requires <= slot.capabilities]
+            if demand.fresh:
+                candidates = [slot for slot in candidates if not slot.executed]
+            if task.last_worker is not None and len(candidates) > 1:
+                candidates = [slot for slot in candidates if slot.id != task.last_worker]
+            if candidates:
+                return candidates[0] if len(candidates) == 1 else self._state.balancer.choose(task, candidates)
+        return None
+
+    def _wear_out(self, row: Row) -> None:
+        """Ephemeral tasks wait, and no idle process is fresh: give idle used ones up for as many as wait."""
+        slots = self._state.slots.values()
+        coming = sum(not slot.in_flight and not slot.leaving and slot.state in _COMING for slot in slots)
+        wanted = len(row.tasks) - row.dead - coming
+        idle = [slot for slot in self._by_load[0].values() if row.lane.demand.requires <= slot.capabilities]
+        for slot in idle[: max(0, wanted)]:
+            self.forget(slot)
+            self.worn_out.append(slot)
+
+    def _depth(self, task: Task) -> int:
+        options = task.options
+        if (
+            not options.restartable
+            or options.affinity is not None
+            or options.memory_limit_mb is not None
+            or task.recovered
+            or task.kills
+            or task.name in self._state.limits
+        ):
+            return 1
+        times = self._state.statistics.by_name.get(task.name)
+        return times.depth if times is not None else 1
+
+    def _start(self, task: Task, slot: Slot, now: float) -> None:
+        state = self._state
+        options = task.options
+        state.last_fence += 1
+        fence = task.fence = state.last_fence
+        task.slot = slot.id
+        task.attempt += 1
+        first = not slot.in_flight
+        slot.in_flight.append(task)
+        commit = 0
+        if first:
+            if slot.state is WorkerState.READY:
+                move_worker(slot, WorkerState.BUSY)
+            self.begin(slot, now)
+            if options.durable and _starts_after_commit(task):
+                commit = state.commit
+        elif slot.next_look > slot.begun_at + RECALL_AFTER_S:
+            self.look_again(slot, slot.begun_at + RECALL_AFTER_S)
+        if state.limits and (limits := state.limits.get(task.name)) is not None:
+            limits.running += 1
+            if limits.starts:
+                limits.times.append(now)
+        if options.affinity is not None:
+            _remember(slot, options.affinity)
+        self._sort(slot)
+        state.effects.append(
+            Start(
+                slot.id, fence, task.id, task.attempt, task.name, task.payload, options.timeout_s,
+                options.soft_timeout_s, commit,
+            )
+        )  # fmt: skip
+
+    def begin(self, slot: Slot, at: float) -> None:
+        """The first task in flight is, as far as is known, what the worker runs since ``at``."""
+        task = slot.in_flight[0]
+        move_task(task, TaskState.RUNNING)
+        task.started_at = at
+        slot.begun_at = at
+        options = task.options
+        when = NEVER if options.timeout_s is None else at + options.timeout_s
+        if options.soft_timeout_s is not None:
+            when = min(when, at + options.soft_timeout_s)
+        if len(slot.in_flight) > 1:
+            when = min(when, at + RECALL_AFTER_S)
+        if task.cancel_tokens or task.kill_wanted:
+            when = self._too_late_to_cancel(task, at, when)
+        self.look_again(slot, when)
+        if options.durable:
+            self._state.moved(task)
+        if self._state.listening:
+            fields = {"task_id": task.id.hex(), "name": task.name, "worker_id": slot.id, "attempt": task.attempt}
+            self._state.emit("task-started", fields)
+
+    def _too_late_to_cancel(self, task: Task, at: float, when: float) -> float:
+        """A cancel waited for the answer to a recall, and the task has begun: kill it, or say so."""
+        if task.kill_wanted:
+            return at
+        for token in task.cancel_tokens:
+            self._state.effects.append(Answer(token, False, 0))
+        task.cancel_tokens = ()
+        return when
+
+    def ended(self, task: Task) -> None:
+        """A task is no longer in flight: its name's limits have room again."""
+        limits = self._state.limits.get(task.name)
+        if limits is not None:
+            limits.running -= 1
+            self._state.queue.unblock(task.name, "concurrency")
+
+    def recall(self, slot: Slot) -> None:
+        """Ask for what the worker holds behind its running task."""
+        if len(slot.in_flight) > 1 and not slot.recalling:
+            slot.recalling = slot.in_flight[-1].fence
+            self.touch(slot)
+            self._state.effects.append(Recall(slot.id, slot.incarnation, slot.recalling))
+
+    def recall_sent(self, slot: Slot, page_fence: int) -> list[Task]:
+        """The tasks that are certain not to have begun, out of flight.
+
+        RECALL was written before the page was read. A worker publishes a fence before it looks for recalls, so while
+        the page still shows the running task, whatever it begins next will see this recall first, and not begin.
+        Where the page has moved on, the worker's word (RECALLED) decides.
+        """
+        if not slot.recalling or not slot.in_flight or slot.in_flight[0].fence != page_fence:
+            return []
+        return self._take(slot, {task.fence for task in list(slot.in_flight)[1:] if task.fence <= slot.recalling})
+
+    def recalled(self, slot: Slot, fences: list[int]) -> list[Task]:
+        """The worker says that it has not begun these, and will not."""
+        slot.recalling = 0
+        return self._take(slot, set(fences))
+
+    def _take(self, slot: Slot, fences: set[int]) -> list[Task]:
+        taken = [task for task in slot.in_flight if task.fence in fences]
+        if taken:
+            kept = [task for task in slot.in_flight if task.fence not in fences]
+            slot.in_flight.clear()
+            slot.in_flight.extend(kept)
+            self.touch(slot)
+        return taken
+
+    def look_again(self, slot: Slot, when: float) -> None:
+        """Read the worker's page at ``when``."""
+        slot.next_look = when
+        if when < self.look_at:
+            self.look_at = when
+
+    def due_looks(self, now: float) -> list[Slot]:
+        """The workers whose page is to be read now."""
+        due = []
+        self.look_at = NEVER
+        for slot in self._state.slots.values():
+            if slot.next_look <= now:
+                slot.next_look = NEVER
+                due.append(slot)
+            elif slot.next_look < self.look_at:
+                self.look_at = slot.next_look
+        return due
+
+    def _sort(self, slot: Slot) -> None:
+        load = len(slot.in_flight)
+        limit = self._state.settings.max_tasks_per_worker
+        room = slot.available and load < PREFETCH_MAX and not (load and (slot.slow or slot.recalling))
+        if room and limit and slot.executed + load >= limit:
+            room = False
+        if room and load and (slot.in_flight[0].options.ephemeral or _starts_after_commit(slot.in_flight[0])):
+            room = False
+        bucket = load if room else -1
+        old = slot.bucket
+        if old >= 0:
+            self._by_load[old].pop(slot.id, None)
+        if bucket >= 0:
+            self._by_load[bucket][slot.id] = slot
+        slot.bucket = bucket
+
+    def forget(self, slot: Slot) -> None:
+        """The slot has no process now."""
+        if slot.bucket >= 0:
+            self._by_load[slot.bucket].pop(slot.id, None)
+            slot.bucket = -1
+        self._touched.pop(slot.id, None)
+
+
+def _starts_after_commit(task: Task) -> bool:
+    """Its start is kept before it is made, so that a death of the daemon is known to have interrupted it.
+
+    Nothing may stand behind it: that could be written to the worker first.
+    """
+    return not task.options.restartable or task.recovered
+
+
+def _remember(slot: Slot, affinity: str) -> None:
+    slot.affinities.pop(affinity, None)
+    slot.affinities[affinity] = None
+    if len(slot.affinities) > _AFFINITIES_KEPT:
+        del slot.affinities[next(iter(slot.affinities))]

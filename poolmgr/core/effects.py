@@ -1,0 +1,166 @@
+"""What the scheduler wants done. The shell performs effects in their order.
+
+An effect with a ``commit`` other than 0 must not be performed before that commit has succeeded: whoever learns of it
+may rely on what it says. Effects are plain values, so a log of them is a log of every decision.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from poolmgr.core.changes import Change
+from poolmgr.model import TaskState
+
+
+class Persist(NamedTuple):
+    """Apply ``changes`` as commit ``number``; non-durable ones go to memory (``durable`` False, number 0)."""
+
+    number: int
+    durable: bool
+    changes: tuple[Change, ...]
+
+
+class Start(NamedTuple):
+    """Write a task to a worker's task pipe. ``fence`` names this attempt within this epoch."""
+
+    worker: str
+    fence: int
+    task_id: bytes
+    attempt: int
+    name: str
+    payload: bytes
+    timeout_s: float | None
+    soft_timeout_s: float | None
+    commit: int
+
+
+class Look(NamedTuple):
+    """Read the worker's shared page and say ``page_seen``."""
+
+    worker: str
+    incarnation: int
+
+
+class Recall(NamedTuple):
+    """Send RECALL, then read the worker's page and say ``recall_sent``. In this order: it makes the page a proof."""
+
+    worker: str
+    incarnation: int
+    fence: int
+
+
+class Interrupt(NamedTuple):
+    """Raise in the handler, if ``fence`` is still what the worker runs."""
+
+    worker: str
+    incarnation: int
+    fence: int
+    reason: str
+
+
+class Inspect(NamedTuple):
+    """The worker is silent: look in /proc what it does, and say ``inspected``."""
+
+    worker: str
+    incarnation: int
+
+
+class Continue(NamedTuple):
+    """The worker is stopped: send it SIGCONT, once."""
+
+    worker: str
+    incarnation: int
+
+
+class Kill(NamedTuple):
+    """End the worker and its process group. ``grace_s`` after a SIGTERM comes the SIGKILL; 0 is SIGKILL at once."""
+
+    worker: str
+    incarnation: int
+    reason: str
+    grace_s: float
+
+
+class Spawn(NamedTuple):
+    """Make a process for the slot."""
+
+    worker: str
+    incarnation: int
+
+
+class Retire(NamedTuple):
+    """Close the worker's task pipe: it finishes what it has begun and exits."""
+
+    worker: str
+    incarnation: int
+
+
+class Forget(NamedTuple):
+    """The slot is gone: release what the shell keeps for it."""
+
+    worker: str
+
+
+class Accepted(NamedTuple):
+    """Of this client's submits, the first ``up_to`` are accepted (or were refused)."""
+
+    client: int
+    up_to: int
+    commit: int
+
+
+class Finished(NamedTuple):
+    """Tell a client how a task ended. ``outcome`` is the result's payload or the packed failure."""
+
+    client: int
+    task_id: bytes
+    state: TaskState
+    code: str
+    outcome: bytes
+    commit: int
+
+
+class Same(NamedTuple):
+    """A client's submit ``task_id`` is the task ``first``, by its key. If that is ``final``, tell its outcome too."""
+
+    client: int
+    task_id: bytes
+    first: bytes
+    final: bool
+    watch: bool
+    commit: int
+
+
+class Progressed(NamedTuple):
+    """Tell a client how far a task is."""
+
+    client: int
+    task_id: bytes
+    fraction: float
+    message: str
+
+
+class Answer(NamedTuple):
+    """The answer to a request that could not be answered at once."""
+
+    token: int
+    value: Any
+    commit: int
+
+
+class Emit(NamedTuple):
+    """An event for whoever listens, and for the log."""
+
+    name: str
+    fields: dict[str, Any]
+    commit: int
+
+
+class Drained(NamedTuple):
+    """Nothing runs any more, and nothing will."""
+
+
+Effect = (
+    Persist | Start | Look | Recall | Interrupt | Inspect | Continue | Kill | Spawn | Retire | Forget
+    | Accepted | Finished | Same | Progressed | Answer | Emit | Drained
+)  # fmt: skip

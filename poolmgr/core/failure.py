@@ -1,0 +1,27 @@
+"""How an attempt went wrong."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgpack
+
+
+class Failure(NamedTuple):
+    """A failed attempt, as the worker told it or as the scheduler saw it.
+
+    ``code`` is one of errors.py's. ``types`` are the names of the exception and its bases, for the retry policy.
+    ``retry_delay_s``: None leaves the retry to the policy, a number asks for one after so long, False forbids it.
+    """
+
+    code: str
+    message: str
+    type: str = ""
+    traceback: str = ""
+    types: tuple[str, ...] = ()
+    retry_delay_s: float | bool | None = None
+
+    def packed(self) -> bytes:
+        """As it travels and is kept: a MessagePack map."""
+        found = {"type": self.type, "message": self.message, "traceback": self.traceback}
+        return bytes(msgpack.packb(found, unicode_errors="replace"))

@@ -1,0 +1,205 @@
+"""What clients ask of the scheduler: submits, cancels, watches, pauses."""
+
+from __future__ import annotations
+
+from poolmgr.core.changes import TaskRecord, TaskRequeued
+from poolmgr.core.dispatch import Dispatcher
+from poolmgr.core.effects import Answer, Look, Same
+from poolmgr.core.lifecycle import Lifecycle
+from poolmgr.core.limits import NameLimits
+from poolmgr.core.state import Session, State
+from poolmgr.core.task import Task
+from poolmgr.errors import IdConflict, NotFound, QueueFull, ShuttingDown, WrongState
+from poolmgr.model import TaskOptions, TaskState
+
+
+class Intake:
+    """The clients' side of the scheduler."""
+
+    def __init__(self, state: State, dispatcher: Dispatcher, lifecycle: Lifecycle) -> None:
+        self.state = state
+        self._dispatcher = dispatcher
+        self._lifecycle = lifecycle
+
+    def connected(self, client: int) -> None:
+        """A client has come. Its number is never used again, and is at least 1."""
+        self.state.sessions[client] = Session()
+
+    def disconnected(self, client: int, now: float) -> None:
+        """A client has gone: what it waited for as a call is cancelled, unless it runs already."""
+        session = self.state.sessions.pop(client, None)
+        if session is None:
+            return
+        for task in list(session.calls.values()):
+            task.owner = 0
+            task.watchers = tuple(each for each in task.watchers if each[0] != client)
+            if task.watchers:  # others, by its key or its id: it is theirs now
+                task.owner = task.watchers[0][0]
+                if (heir := self.state.sessions.get(task.owner)) is not None:
+                    heir.calls[task.id] = task
+            elif task.slot is None:
+                self._lifecycle.cancel(task, now)
+
+    def refused(self, client: int) -> None:
+        """A submit that never came so far as to be one; it counts all the same."""
+        session = self.state.sessions.get(client)
+        if session is not None:
+            session.submits += 1
+            self.state.counted(client, session)
+
+    def submit(
+        self,
+        now: float,
+        id: bytes,
+        name: str,
+        payload: bytes,
+        options: TaskOptions,
+        client: int,
+        watch: bool,
+        *,
+        origin: bytes | None = None,
+    ) -> None:
+        """A new task. ``client`` 0 is nobody: the task is acknowledged to none, and never cancelled with its client.
+
+        Raises:
+            ShuttingDown, QueueFull, IdConflict: refused; nothing has changed, but that the submit is counted.
+        """
+        state = self.state
+        session = state.sessions.get(client)
+        if session is not None:
+            session.submits += 1
+            state.counted(client, session)
+        if state.shutting_down:
+            raise ShuttingDown("the daemon is shutting down and takes no new work")
+        known = state.tasks.get(id)
+        if known is not None:
+            self._resent(known, name, payload, options, client, watch)
+            return
+        if options.key is not None and origin is None and self._deduplicated(options.key, id, client, watch, now):
+            return
+        limit = state.settings.max_queue_depth
+        if limit and len(state.queue) + state.scheduled >= limit:
+            raise QueueFull(f"{limit} tasks wait already (max_queue_depth): submit later, or raise the limit")
+        if options.rate_limit is not None or options.max_concurrency or name in state.limits:
+            self._limit(name, options)
+        state.last_order += 1
+        wall = now + state.wall_offset
+        group = options.group if options.group is not None else f"client-{client}"
+        owner = 0 if options.durable else client
+        task = Task(id, name, payload, options, group, state.last_order, owner, now, wall)
+        task.origin = origin
+        if watch:
+            task.watchers = ((client, id),)
+        if owner and session is not None:
+            session.calls[id] = task
+        state.statistics.submitted += 1
+        due_at = now + options.delay_s if options.delay_s else None
+        due_wall = None
+        if options.at is not None and options.at - state.wall_offset > (due_at or 0.0):
+            due_at, due_wall = options.at - state.wall_offset, options.at
+        state.added(task, session, client)
+        self._lifecycle.admit(task, due_at, due_wall, now)
+        if state.listening:
+            commit = state.commit if options.durable else 0
+            state.emit("task-submitted", {"task_id": id.hex(), "name": name, "priority": options.priority}, commit)
+
+    def _resent(self, known: Task, name: str, payload: bytes, options: TaskOptions, client: int, watch: bool) -> None:
+        if known.name != name or known.payload != payload or known.options != options:
+            raise IdConflict(f"task {known.id.hex()} was submitted before with other content: use a new id")
+        if watch and (client, known.id) not in known.watchers:
+            known.watchers = (*known.watchers, (client, known.id))
+        session = self.state.sessions.get(client)
+        if known.options.durable and session is not None:
+            session.commit = self.state.settled()
+
+    def _deduplicated(self, key: str, id: bytes, client: int, watch: bool, now: float) -> bool:
+        held = self.state.keys.get(key)
+        if held is None:
+            return False
+        first = self.state.tasks.get(held[0])
+        if first is None and held[1] <= now:
+            return False
+        if first is not None and watch:
+            first.watchers = (*first.watchers, (client, id))
+        commit = 0
+        if first is None or first.options.durable:  # this is acknowledged by the first: no sooner than that one
+            commit = self.state.settled()
+            if (session := self.state.sessions.get(client)) is not None:
+                session.commit = commit
+        self.state.effects.append(Same(client, id, held[0], first is None, watch, commit))
+        return True
+
+    def _limit(self, name: str, options: TaskOptions) -> None:
+        limits = self.state.limits.get(name)
+        if limits is None:
+            limits = self.state.limits[name] = NameLimits()
+            limits.running = sum(task.name == name for slot in self.state.slots.values() for task in slot.in_flight)
+        before = (limits.starts, limits.per_s, limits.max_concurrency)
+        limits.update(options)
+        if (limits.starts, limits.per_s, limits.max_concurrency) != before:  # what the old ones held may run now
+            self.state.queue.unblock(name, "rate")
+            self.state.queue.unblock(name, "concurrency")
+
+    def requeue(self, record: TaskRecord, new_id: bytes, now: float) -> None:
+        """Submit a dead task again as ``new_id``. Both tasks remember it.
+
+        Raises:
+            ShuttingDown, QueueFull: nothing has changed.
+            WrongState: another task holds its key; nothing has changed.
+        """
+        key = record.options.key
+        held = self.state.keys.get(key) if key is not None else None
+        if held is not None and held[0] in self.state.tasks:
+            raise WrongState(f"task {held[0].hex()}, which has the same key {key!r}, has not ended yet")
+        self.submit(now, new_id, record.name, record.payload, record.options, 0, False, origin=record.id)
+        self.state.fact(TaskRequeued(record.id, new_id), record.options.durable)
+
+    def watch(self, task_id: bytes, client: int) -> bool:
+        """Tell ``client`` the task's end. False if the task is not live: it may have ended, ask the store."""
+        task = self.state.tasks.get(task_id)
+        if task is None:
+            return False
+        if (client, task_id) not in task.watchers:
+            task.watchers = (*task.watchers, (client, task_id))
+        return True
+
+    def cancel(self, task_id: bytes, kill: bool, token: int, now: float) -> None:
+        """Cancel a task; ``Answer(token, True)`` follows if it never began, or was ended by ``kill``, else False.
+
+        Raises:
+            NotFound: no live task has that id.
+        """
+        task = self.state.tasks.get(task_id)
+        if task is None:
+            raise NotFound(f"no task {task_id.hex()} that has not ended")
+        if task.slot is None:
+            task.cancel_tokens = (*task.cancel_tokens, token)
+            self._lifecycle.cancel(task, now)
+            return
+        slot = self.state.slots[task.slot]
+        if task.state is TaskState.RUNNING and not kill:
+            self.state.effects.append(Answer(token, False, 0))
+            return
+        task.cancel_tokens = (*task.cancel_tokens, token)
+        task.kill_wanted = task.kill_wanted or kill
+        if task.state is TaskState.RUNNING:
+            self.state.effects.append(Look(slot.id, slot.incarnation))
+        else:
+            self._dispatcher.recall(slot)
+
+    def clear(self, now: float) -> int:
+        """Cancel every task that waits and is not assigned; how many there were."""
+        waiting = [task for task in self.state.tasks.values() if task.slot is None]
+        for task in waiting:
+            self._lifecycle.cancel(task, now)
+        return len(waiting)
+
+    def pause(self, name: str) -> None:
+        """Start no task of this name until ``resume``."""
+        self.state.paused[name] = None
+        self.state.queue.block(name, "paused")
+
+    def resume(self, name: str) -> None:
+        """Start tasks of this name again."""
+        self.state.paused.pop(name, None)
+        self.state.queue.unblock(name, "paused")

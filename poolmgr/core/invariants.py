@@ -1,0 +1,97 @@
+"""What must hold between any two inputs. The simulator and the stateful tests ask after every step."""
+
+from __future__ import annotations
+
+from poolmgr.core.ready_queue import ReadyQueue
+from poolmgr.core.scheduler import Scheduler
+from poolmgr.core.slot import Slot
+from poolmgr.core.state import State
+from poolmgr.core.task import Task
+from poolmgr.model import FINAL, TaskState, WorkerState
+
+
+def check_invariants(scheduler: Scheduler) -> None:
+    """Raise ``AssertionError`` with what is wrong.
+
+    1. No live task is final; each is in exactly one place: the queue, the schedule, or one worker's line.
+    2. The queue's length is the number of tasks in it, and every one of them can be reached from a heap.
+    3. A worker's line is in order of its fences; only its first task is running; all know their worker.
+    4. A task's current fence is unique: at most one current attempt a task, and none of two tasks share one.
+    5. Failures are within bounds: at most ``max_retries`` while a task lives; never ``poison_after`` kills.
+    6. A worker's state fits what it holds: ready is empty, busy is not, none without a process holds anything.
+    7. No limit is exceeded, and the running counts are right.
+    8. Deduplication keys that are held by a live task name it.
+    """
+    state = scheduler.state
+    in_flight: dict[bytes, Slot] = {}
+    fences: dict[int, bytes] = {}
+    for slot in state.slots.values():
+        _check_slot(slot)
+        last = 0
+        for position, task in enumerate(slot.in_flight):
+            assert task.id not in in_flight, f"{_name(task)} is in flight twice"
+            assert task.fence not in fences, f"fence {task.fence} is current twice"
+            assert last < task.fence <= state.last_fence, f"{slot.id}: fences out of order"
+            assert task.slot == slot.id, f"{_name(task)} does not know its worker"
+            expected = TaskState.QUEUED if position else TaskState.RUNNING
+            assert task.state is expected, f"{_name(task)} at {position} in flight is {task.state}"
+            in_flight[task.id] = slot
+            fences[task.fence] = task.id
+            last = task.fence
+    _check_tasks(state, in_flight)
+    _check_queue(state.queue)
+    _check_limits(state)
+
+
+def _check_slot(slot: Slot) -> None:
+    held = len(slot.in_flight)
+    if slot.state is WorkerState.READY:
+        assert not held, f"{slot.id} is ready and holds {held}"
+    elif slot.state is WorkerState.BUSY:
+        assert held, f"{slot.id} is busy and holds nothing"
+    elif slot.state in (WorkerState.STARTING, WorkerState.STOPPED, WorkerState.FAILED, WorkerState.STUCK):
+        assert not held, f"{slot.id} is {slot.state} and holds {held}"
+
+
+def _check_tasks(state: State, in_flight: dict[bytes, Slot]) -> None:
+    queued = scheduled = 0
+    for id, task in state.tasks.items():
+        assert id == task.id
+        assert task.state not in FINAL, f"{_name(task)} is {task.state} and still here"
+        places = task.in_queue + (task.state is TaskState.SCHEDULED) + (id in in_flight)
+        assert places == 1, f"{_name(task)} ({task.state}) is in {places} places"
+        queued += task.in_queue
+        scheduled += task.state is TaskState.SCHEDULED
+        assert task.failures <= task.options.max_retries, f"{_name(task)} has failed {task.failures} times"
+        assert task.kills < state.settings.poison_after, f"{_name(task)} has killed {task.kills} workers"
+        assert task.attempt >= task.failures, f"{_name(task)}: more failures than attempts"
+        assert (task.fence != 0) == (task.slot is not None), f"{_name(task)}: a fence without a worker"
+        if task.options.key is not None:
+            assert state.keys[task.options.key][0] == id, f"{_name(task)} does not hold its key"
+    assert queued == len(state.queue), f"{queued} tasks are queued, the queue says {len(state.queue)}"
+    assert scheduled == state.scheduled, f"{scheduled} tasks are scheduled, the count says {state.scheduled}"
+    for id in in_flight:
+        assert id in state.tasks, f"task {id.hex()} is in flight and not known"
+
+
+def _check_queue(queue: ReadyQueue) -> None:
+    reachable = 0
+    for lane in queue.lanes.values():
+        for row in lane.rows.values():
+            alive = sum(task.in_queue for _, task in row.tasks)
+            assert len(row.tasks) == alive + row.dead, f"row {row.priority} {row.group}: {row.dead} dead is wrong"
+            reachable += alive
+            if alive:
+                assert (row.entry is not None) != row.parked, f"row {row.priority} {row.group} can not be reached"
+            assert not row.parked or lane.blocks, f"lane {lane.name} is parked and not blocked"
+    assert reachable == len(queue), f"{reachable} of {len(queue)} queued tasks can be reached"
+
+
+def _check_limits(state: State) -> None:
+    for name, limits in state.limits.items():
+        running = sum(task.name == name for slot in state.slots.values() for task in slot.in_flight)
+        assert limits.running == running, f"{name}: {running} run, the count says {limits.running}"
+
+
+def _name(task: Task) -> str:
+    return f"task {task.id.hex()}"

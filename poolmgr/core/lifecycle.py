@@ -1,0 +1,292 @@
+"""What becomes of a task: queued, begun, completed, failed and tried again, ended.
+
+Every way into and out of a state goes through here, so that counts, stores, watchers and events agree.
+"""
+
+from __future__ import annotations
+
+from poolmgr.core.changes import AttemptEnded, TaskAdded, TaskEnded
+from poolmgr.core.deadlines import Deadlines
+from poolmgr.core.dispatch import Dispatcher
+from poolmgr.core.effects import Answer, Finished
+from poolmgr.core.failure import Failure
+from poolmgr.core.measurements import RunTimes
+from poolmgr.core.retry import is_retried
+from poolmgr.core.slot import Slot
+from poolmgr.core.state import State
+from poolmgr.core.task import Task
+from poolmgr.core.transitions import move_task
+from poolmgr.model import AttemptInfo, TaskState
+
+_NOT_RETRIED = frozenset({"bad_arguments", "unknown_task", "bad_result"})  # the same would happen again
+
+
+class Lifecycle:
+    """The steps of a task's life."""
+
+    def __init__(self, state: State, dispatcher: Dispatcher) -> None:
+        self._state = state
+        self._dispatcher = dispatcher
+        self._deadlines: Deadlines = state.deadlines
+
+    # ------------------------------------------------------------------------------------------ towards running
+
+    def admit(self, task: Task, due_at: float | None, due_wall: float | None, now: float) -> None:
+        """A new task takes its place: in the queue, or among those that wait for their time."""
+        state = self._state
+        state.tasks[task.id] = task
+        if task.options.key is not None:
+            state.keys[task.options.key] = (task.id, now + task.options.key_window_s)
+        if due_at is not None and due_at > now:
+            task.state = TaskState.SCHEDULED
+            task.due_wall = due_wall
+            self._schedule(task, due_at)
+        else:
+            state.queue.push(task)
+        if task.options.expires_s is not None:
+            wall_left = task.submitted_at + task.options.expires_s - (now + state.wall_offset)
+            self._deadlines.add(now + max(0.0, wall_left), "expires", task)
+
+    def due(self, task: Task, now: float) -> None:
+        """A scheduled task's time has come (or has been moved, and its own entry will come)."""
+        if task.state is not TaskState.SCHEDULED or task.due_at is None or task.due_at > now:
+            return
+        self._state.scheduled -= 1
+        move_task(task, TaskState.QUEUED)
+        task.due_at = task.due_wall = None
+        self._enqueue(task, now)
+
+    def _enqueue(self, task: Task, now: float) -> None:
+        task.queued_at = now
+        self._state.queue.push(task)
+        if task.options.durable:
+            self._state.moved(task)
+
+    def _schedule(self, task: Task, due_at: float) -> None:
+        task.due_at = due_at
+        self._state.scheduled += 1
+        self._deadlines.add(due_at, "due", task)
+        if task.options.durable:
+            self._state.moved(task)
+
+    def requeue_free(self, task: Task, now: float, *, begun: bool) -> None:
+        """Out of flight through no fault of its own: back to its old place.
+
+        If it was not ``begun`` (its state is a guess, the worker's page or word is not), it is as if it had not been
+        dispatched.
+        """
+        self._out_of_flight(task)
+        if task.state is TaskState.RUNNING:
+            move_task(task, TaskState.QUEUED)
+        if not begun:
+            task.attempt -= 1
+            if not task.attempt:
+                task.started_at = 0.0
+        if task.cancel_tokens or task.kill_wanted:
+            self.cancel(task, now)
+        elif begun and not task.options.restartable:
+            self._interrupted(task, now)
+        elif self._state.shutting_down and not task.options.durable:
+            self.lose(task, now)
+        elif task.overdue and not task.attempt:
+            self.expire(task, now)
+        else:
+            self._enqueue(task, now)
+
+    def _interrupted(self, task: Task, now: float) -> None:
+        self._state.statistics.interrupted += 1
+        failure = Failure("interrupted", "it was interrupted, and may not be run again (restartable=False)")
+        self.end(task, now, TaskState.DEAD, "interrupted", failure.packed(), failure.message)
+
+    def _out_of_flight(self, task: Task) -> None:
+        self._dispatcher.ended(task)
+        task.last_worker = None
+        task.slot = None
+        task.fence = 0
+
+    # ------------------------------------------------------------------------------------------ after running
+
+    def completed(self, task: Task, slot: Slot, begun_at: float, ended_at: float, payload: bytes, now: float) -> None:
+        """The running task is done."""
+        state = self._state
+        self._dispatcher.ended(task)
+        statistics = state.statistics
+        run_s = ended_at - begun_at
+        statistics.run_s.append(run_s)
+        statistics.wait_s.append(begun_at - task.queued_at)
+        times = statistics.by_name.get(task.name)
+        if times is None:
+            times = statistics.by_name[task.name] = RunTimes()
+        times.add(run_s)
+        if state.listening:
+            fields = {
+                "task_id": task.id.hex(), "name": task.name, "worker_id": slot.id, "duration_s": run_s,
+                "attempt": task.attempt,
+            }  # fmt: skip
+            state.emit("task-completed", fields, state.commit if task.options.durable else 0)
+        task.started_at = begun_at
+        self.end(task, now, TaskState.COMPLETED, "", payload)
+
+    def failed(self, task: Task, slot: Slot, begun_at: float, failure: Failure, now: float) -> None:
+        """The running task's attempt failed: remember it, and try again or give up."""
+        state = self._state
+        self._out_of_flight(task)
+        task.last_worker = slot.id
+        self._remember(task, slot, begun_at, failure, now)
+        if task.kill_wanted:
+            self.cancel(task, now)
+            return
+        task.failures += 1
+        state.statistics.failed_attempts += 1
+        if failure.code in ("worker_died", "out_of_memory"):
+            task.kills += 1
+        poisonous = task.kills >= state.settings.poison_after
+        retried = not poisonous and task.options.restartable and self._retry(task, failure, now)
+        fields = {
+            "task_id": task.id.hex(), "name": task.name, "worker_id": slot.id, "attempt": task.attempt,
+            "code": failure.code, "error": f"{failure.type}: {failure.message}" if failure.type else failure.message,
+            "retried": retried,
+        }  # fmt: skip
+        state.emit("task-failed", fields, state.commit if task.options.durable else 0)
+        if retried:
+            return
+        if poisonous:
+            quarantined = f"quarantined: it killed {task.kills} workers; the last: {failure.message}"
+            failure = failure._replace(message=quarantined)
+        task.started_at = begun_at
+        self.end(task, now, TaskState.DEAD, failure.code, failure.packed(), failure.message)
+
+    def _retry(self, task: Task, failure: Failure, now: float) -> bool:
+        if failure.code in _NOT_RETRIED or failure.retry_delay_s is False:
+            return False
+        if self._state.shutting_down and not task.options.durable:
+            return False
+        delay_s = failure.retry_delay_s
+        if not is_retried(task.options, task.failures, () if delay_s is not None else failure.types):
+            return False
+        self._state.statistics.retried += 1
+        if delay_s is None:
+            delay_s = self._state.retry.delay_s(task.options, task.failures)
+        if delay_s > 0:
+            move_task(task, TaskState.SCHEDULED)
+            self._schedule(task, now + delay_s)
+        else:
+            move_task(task, TaskState.QUEUED)
+            self._enqueue(task, now)
+        return True
+
+    def _remember(self, task: Task, slot: Slot, begun_at: float, failure: Failure, now: float) -> None:
+        offset = self._state.wall_offset
+        info = AttemptInfo(
+            task.attempt, slot.id, begun_at + offset, now + offset, failure.code, failure.type, failure.message,
+            failure.traceback,
+        )  # fmt: skip
+        if task.attempts is None:
+            task.attempts = []
+        task.attempts.append(info)
+        if task.options.durable:
+            self._state.fact(AttemptEnded(task.id, info), True)
+
+    # ------------------------------------------------------------------------------------------ the end
+
+    def cancel(self, task: Task, now: float) -> None:
+        """A task that is not in flight ends cancelled."""
+        self._leave_waiting(task)
+        failure = Failure("cancelled", "the task was cancelled")
+        self.end(task, now, TaskState.CANCELLED, "cancelled", failure.packed(), failure.message)
+
+    def expire(self, task: Task, now: float) -> None:
+        """A task that has not begun in time ends expired; one that has begun is left alone."""
+        if task.slot is not None:
+            task.overdue = True  # if it is only prefetched, and comes back, that is its end
+        elif self._state.tasks.get(task.id) is task and task.attempt == 0:
+            self._leave_waiting(task)
+            failure = Failure("expired", f"it was not begun within {task.options.expires_s:g} s")
+            self.end(task, now, TaskState.EXPIRED, "expired", failure.packed(), failure.message)
+
+    def lose(self, task: Task, now: float) -> None:
+        """The daemon goes, and a task that is not durable with it."""
+        self._leave_waiting(task)
+        failure = Failure("lost", "the daemon shut down before the task was run")
+        self.end(task, now, TaskState.CANCELLED, "lost", failure.packed(), failure.message)
+
+    def give_up(self, task: Task, now: float, code: str, message: str) -> None:
+        """A waiting task that can never run ends dead."""
+        self._leave_waiting(task)
+        self.end(task, now, TaskState.DEAD, code, Failure(code, message).packed(), message)
+
+    def _leave_waiting(self, task: Task) -> None:
+        """The bookkeeping of a task that leaves the queue or the schedule by another way than its turn."""
+        if task.state is TaskState.SCHEDULED:
+            self._state.scheduled -= 1
+            task.due_at = None
+
+    def end(self, task: Task, now: float, to: TaskState, code: str, outcome: bytes, message: str = "") -> None:
+        """The final state: told to the store and to whoever watches, and the task is dropped."""
+        state = self._state
+        move_task(task, to)
+        del state.tasks[task.id]
+        if task.in_queue:
+            state.queue.discard(task)
+        options = task.options
+        commit = 0
+        if options.durable or to is TaskState.DEAD:
+            commit = self._keep(task, now, to, code, outcome, message)
+        if options.key is not None:
+            self._release_key(task, now)
+        if task.owner and (session := state.sessions.get(task.owner)) is not None:
+            session.calls.pop(task.id, None)
+        for client, known_as in task.watchers:
+            state.effects.append(Finished(client, known_as, to, code, outcome, commit))
+        for token in task.cancel_tokens:
+            state.effects.append(Answer(token, to is TaskState.CANCELLED, commit))
+        self._count(task, to, code, message, commit)
+
+    def _count(self, task: Task, to: TaskState, code: str, message: str, commit: int) -> None:
+        statistics = self._state.statistics
+        if to is TaskState.COMPLETED:
+            statistics.completed += 1
+        elif to is TaskState.CANCELLED:
+            statistics.cancelled += 1
+        elif to is TaskState.EXPIRED:
+            statistics.expired += 1
+        else:
+            statistics.dead += 1
+            fields = {
+                "task_id": task.id.hex(), "name": task.name, "code": code, "error": message,
+                "failures": task.failures,
+            }  # fmt: skip
+            self._state.emit("task-dead", fields, commit)
+
+    def _keep(self, task: Task, now: float, to: TaskState, code: str, outcome: bytes, message: str) -> int:
+        state = self._state
+        durable = task.options.durable
+        ended_at = now + state.wall_offset
+        if not durable:
+            state.fact(TaskAdded(task.record(state.wall_offset)._replace(state=TaskState.RUNNING)), False)
+            for info in task.attempts or ():
+                state.fact(AttemptEnded(task.id, info), False)
+        return state.fact(
+            TaskEnded(
+                task.id, to, ended_at, task.started_at + state.wall_offset if task.started_at else None, task.attempt,
+                task.failures, task.slot or task.last_worker, code, message, outcome,
+                None if to is TaskState.DEAD else ended_at + task.options.result_ttl_s,
+            ),
+            durable,
+        )  # fmt: skip
+
+    def _release_key(self, task: Task, now: float) -> None:
+        key = task.options.key
+        assert key is not None
+        held = self._state.keys.get(key)
+        if held is not None and held[0] == task.id:
+            if held[1] > now:
+                self._deadlines.add(held[1], "key", key)
+            else:
+                del self._state.keys[key]
+
+    def key_due(self, key: str, now: float) -> None:
+        """The window of a key is over, unless a new task has the key by now."""
+        held = self._state.keys.get(key)
+        if held is not None and held[1] <= now and held[0] not in self._state.tasks:
+            del self._state.keys[key]

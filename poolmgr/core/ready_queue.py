@@ -1,0 +1,230 @@
+"""The tasks that could run now, in the order in which they should.
+
+Order: by priority (lower first); within a priority the groups take turns; within a group first in, first out. A
+*lane* holds the tasks that block together (one name, one set of required capabilities). A *demand* holds the lanes
+that can use the same workers.
+
+How the turns work. Each (priority, group) counts the turns that it has had. A *row* (one lane, one priority, one
+group) is a heap of its tasks by ``order``, and stands in its demand's heap under (priority, turns had, order of its
+first task). Turns only grow, so an entry that is out of date is one that is too small: it surfaces too early, is put
+back under its right key, and nothing else needs to be touched. A group that comes back from idleness starts at the
+turn last served, so it can neither save turns up nor be starved.
+
+Cost: O(log n) a push and a pop. The rows of a blocked lane leave the heap when they surface, and cost nothing then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from heapq import heapify, heappop, heappush, heapreplace
+
+from poolmgr.core.task import Task
+
+
+class Turns:
+    """How many turns one group has had at one priority."""
+
+    __slots__ = ("had",)
+
+    def __init__(self, had: int) -> None:
+        self.had = had
+
+
+_Entry = tuple[int, int, int, "Row"]
+_ROWS_KEPT = 64
+
+
+class Row:
+    """The queued tasks of one lane, priority and group."""
+
+    __slots__ = ("dead", "entry", "group", "lane", "parked", "priority", "tasks", "turns")
+
+    def __init__(self, lane: Lane, priority: int, group: str, turns: Turns) -> None:
+        self.lane = lane
+        self.priority = priority
+        self.group = group
+        self.turns = turns
+        self.tasks: list[tuple[int, Task]] = []
+        self.entry: _Entry | None = None  # its only valid entry in the demand's heap
+        self.dead = 0  # tasks in the heap that are cancelled or expired
+        self.parked = False  # out of the heap, because its lane is blocked
+
+
+class Lane:
+    """The tasks of one name and one set of capabilities: what blocks, blocks them all."""
+
+    __slots__ = ("blocks", "demand", "name", "parked", "rows")
+
+    def __init__(self, name: str, demand: Demand, blocks: dict[str, None]) -> None:
+        self.name = name
+        self.demand = demand
+        self.rows: dict[tuple[int, str], Row] = {}
+        self.blocks = blocks  # why it is held ("paused", "rate", "concurrency"): shared by the lanes of its name
+        self.parked: list[Row] = []
+
+
+class Demand:
+    """What a task needs of a worker: capabilities, and perhaps a fresh process."""
+
+    __slots__ = ("fresh", "heads", "requires")
+
+    def __init__(self, requires: frozenset[str], fresh: bool) -> None:
+        self.requires = requires
+        self.fresh = fresh
+        self.heads: list[_Entry] = []
+
+
+class ReadyQueue:
+    """Every queued task that is not assigned to a worker. ``len()`` counts them."""
+
+    def __init__(self) -> None:
+        self.demands: list[Demand] = []
+        self.lanes: dict[tuple[str, frozenset[str], bool], Lane] = {}
+        self._lanes_of: dict[str, list[Lane]] = {}
+        self._blocks: dict[str, dict[str, None]] = {}
+        self._turns: dict[tuple[int, str], Turns] = {}
+        self._served: dict[int, int] = {}  # the turn last served, by priority
+        self._turns_limit = 256
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def lane(self, name: str, requires: frozenset[str], fresh: bool) -> Lane:
+        """The lane of that name and demand, made if need be."""
+        key = (name, requires, fresh)
+        lane = self.lanes.get(key)
+        if lane is None:
+            demand = next((d for d in self.demands if d.requires == requires and d.fresh == fresh), None)
+            if demand is None:
+                demand = Demand(requires, fresh)
+                self.demands.append(demand)
+            lane = self.lanes[key] = Lane(name, demand, self._blocks.setdefault(name, {}))
+            self._lanes_of.setdefault(name, []).append(lane)
+        return lane
+
+    def push(self, task: Task) -> None:
+        """Queue a task at the place that its priority, group and order give it."""
+        options = task.options
+        lane = self.lane(task.name, options.requires, options.ephemeral)
+        key = (options.priority, task.group)
+        row = lane.rows.get(key)
+        if row is None:
+            row = lane.rows[key] = Row(lane, options.priority, task.group, self._turns_of(key))
+        tasks = row.tasks
+        heappush(tasks, (task.order, task))
+        task.in_queue = True
+        self._length += 1
+        if tasks[0][1] is task:
+            self._enter(row)
+
+    def head(self, demand: Demand) -> Row | None:
+        """The row whose first task is next among those of ``demand`` that are not blocked, or None."""
+        heads = demand.heads
+        while heads:
+            entry = heads[0]
+            row = entry[3]
+            if entry is not row.entry:
+                heappop(heads)
+                continue
+            tasks = row.tasks
+            while tasks and not tasks[0][1].in_queue:
+                heappop(tasks)
+                row.dead -= 1
+            if not tasks:
+                heappop(heads)
+                self._emptied(row)
+            elif row.lane.blocks:
+                heappop(heads)
+                row.entry = None
+                row.parked = True
+                row.lane.parked.append(row)
+            elif entry[1] != row.turns.had or entry[2] != tasks[0][0]:
+                row.entry = (row.priority, row.turns.had, tasks[0][0], row)
+                heapreplace(heads, row.entry)
+            else:
+                return row
+        return None
+
+    def pop(self, row: Row) -> Task:
+        """Take the first task of a row that ``head`` has just given; its group has had a turn."""
+        task = heappop(row.tasks)[1]
+        turns = row.turns
+        if turns.had > self._served.get(row.priority, 0):  # one that waited long for a worker stands far behind
+            self._served[row.priority] = turns.had
+        turns.had += 1
+        task.in_queue = False
+        self._length -= 1
+        return task
+
+    def discard(self, task: Task) -> None:
+        """A queued task has become final: it no longer counts, and leaves the heap in its own time."""
+        task.in_queue = False
+        self._length -= 1
+        lane = self.lane(task.name, task.options.requires, task.options.ephemeral)
+        row = lane.rows[task.options.priority, task.group]
+        row.dead += 1
+        if row.dead > 32 and row.dead * 2 > len(row.tasks):
+            row.tasks = [each for each in row.tasks if each[1].in_queue]
+            heapify(row.tasks)
+            row.dead = 0
+            if row.tasks:
+                self._enter(row)
+            else:
+                self._emptied(row)
+
+    def block(self, name: str, why: str) -> None:
+        """Hold every lane of this name."""
+        self._blocks.setdefault(name, {})[why] = None
+
+    def unblock(self, name: str, why: str) -> None:
+        """Take one reason away; lanes with none left run again."""
+        blocks = self._blocks.get(name)
+        if not blocks or why not in blocks:
+            return
+        del blocks[why]
+        if blocks:
+            return
+        for lane in self._lanes_of.get(name, ()):
+            if lane.parked:
+                parked, lane.parked = lane.parked, []
+                for row in parked:
+                    row.parked = False
+                    if row.tasks:
+                        self._enter(row)
+
+    def tasks(self) -> Iterator[Task]:
+        """Every queued task, in no particular order."""
+        for lane in self.lanes.values():
+            for row in lane.rows.values():
+                for _, task in row.tasks:
+                    if task.in_queue:
+                        yield task
+
+    def _enter(self, row: Row) -> None:
+        if row.parked:
+            return
+        had = self._served.get(row.priority, 0)
+        if row.entry is None and row.turns.had < had:
+            row.turns.had = had
+        row.entry = (row.priority, row.turns.had, row.tasks[0][0], row)
+        heappush(row.lane.demand.heads, row.entry)
+
+    def _emptied(self, row: Row) -> None:
+        row.entry = None
+        if len(row.lane.rows) > _ROWS_KEPT:  # an empty row is kept for its group's next task, but not thousands
+            row.lane.rows.pop((row.priority, row.group), None)
+
+    def _turns_of(self, key: tuple[int, str]) -> Turns:
+        turns = self._turns.get(key)
+        if turns is None:
+            if len(self._turns) >= self._turns_limit:
+                self._forget_idle()
+            turns = self._turns[key] = Turns(self._served.get(key[0], 0))
+        return turns
+
+    def _forget_idle(self) -> None:
+        used = {(row.priority, row.group) for lane in self.lanes.values() for row in lane.rows.values()}
+        # An idle group is at most one turn ahead of the turn last served: that is all it gains by being forgotten.
+        self._turns = {key: turns for key, turns in self._turns.items() if key in used}
+        self._turns_limit = max(256, 2 * len(self._turns))

@@ -1,0 +1,338 @@
+"""The scheduler: every input that there is, and one way out.
+
+Deterministic: the same calls with the same ``now`` values (seconds of boot time, never going back) give the same
+effects, in any process. Inputs are methods, those of clients on ``intake``; they decide, and change the state.
+``flush`` dispatches what can run and hands over the effects; ``next_wake`` says when ``tick`` is due. The shell
+(manager/) performs effects and does no deciding; the simulator (tests/simulation) stands in the shell's place.
+
+    submit, cancel, ...  ----> Intake ------------------.--> Lifecycle    what becomes of a task
+    attempt_done, ...    --.                            +--> Dispatcher   which worker it gets
+    worker_exited, ...   --+-> Scheduler (is it still --'--> Supervisor   which workers there are
+    tick                 --'   current?)                         |
+                                                        flush() -'--> effects
+
+Fences. Each dispatch of a task gets the next number of this epoch, which stands for (task id, epoch, attempt). What a
+worker says about any other number than the one at the head of its line is old news, and is ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from poolmgr.config import Settings
+from poolmgr.core.balancer import Affine, Balancer, RoundRobin
+from poolmgr.core.changes import TaskRecord
+from poolmgr.core.deadlines import NEVER
+from poolmgr.core.dispatch import RECALL_AFTER_S, Dispatcher
+from poolmgr.core.effects import Drained, Effect, Interrupt, Look, Progressed
+from poolmgr.core.failure import Failure
+from poolmgr.core.intake import Intake
+from poolmgr.core.lifecycle import Lifecycle
+from poolmgr.core.slot import Slot
+from poolmgr.core.state import State
+from poolmgr.core.supervisor import Supervisor
+from poolmgr.core.task import Task
+from poolmgr.model import TaskState, WorkerState
+
+LATE_S = 5.0  # a tick that comes so much too late says that this process was blocked, not the workers
+_SECOND_S = 1.0
+_LOOK_SOON_S = 0.010
+
+
+class Scheduler:
+    """Decides what runs where, when, and what happens on failure."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        random: Callable[[], float],
+        balancer: Balancer | None = None,
+        wall_offset: float = 0.0,
+    ) -> None:
+        self.state = State(settings, balancer or Affine(RoundRobin()), random, wall_offset)
+        self._dispatcher = Dispatcher(self.state)
+        self._lifecycle = Lifecycle(self.state, self._dispatcher)
+        self.intake = Intake(self.state, self._dispatcher, self._lifecycle)
+        self.supervisor = Supervisor(self.state, self._dispatcher, self._lifecycle)
+        self._second_at = NEVER
+        self._drained = False
+
+    # ------------------------------------------------------------------------------------------ life
+
+    def begin(self, now: float) -> None:
+        """Fill the pool."""
+        self.state.started_at = now
+        self._second_at = now + _SECOND_S
+        self.state.statistics.mark(now)
+        for _ in range(self.state.settings.pool_size):
+            self.supervisor.add(now)
+        self.state.emit("pool-initialized", {"pool_size": self.state.settings.pool_size})
+
+    def recover(self, records: Iterable[TaskRecord], known: Callable[[str], bool], now: float) -> None:
+        """Take over the unfinished tasks of earlier epochs. One that ran when its daemon died was interrupted."""
+        for record in records:
+            task = Task(
+                record.id, record.name, record.payload, record.options, record.group, record.order, 0, now,
+                record.submitted_at,
+            )  # fmt: skip
+            self.state.last_order = max(self.state.last_order, record.order)
+            task.attempt, task.failures, task.kills = record.attempt, record.failures, record.kills
+            task.interruptions, task.origin = record.interruptions, record.origin
+            task.recovered = True
+            due_at = None
+            if record.due_at is not None:
+                due_at = record.due_at - self.state.wall_offset
+            follows_wall = record.options.at is not None and not record.attempt
+            self._lifecycle.admit(task, due_at, record.due_at if follows_wall else None, now)
+            if record.state is TaskState.RUNNING:
+                self._interrupted(task, now)
+            if task.id in self.state.tasks and not known(record.name):
+                message = f"the app has no task {record.name!r} any more"
+                self._lifecycle.give_up(task, now, "unknown_task", message)
+
+    def _interrupted(self, task: Task, now: float) -> None:
+        self.state.statistics.interrupted += 1
+        task.interruptions += 1
+        self.state.moved(task)
+        if not task.options.restartable:
+            message = "the daemon died while it ran, and it may not be run again (restartable=False)"
+            self._lifecycle.give_up(task, now, "interrupted", message)
+        elif task.interruptions >= self.state.settings.poison_after:
+            message = f"quarantined: the daemon died {task.interruptions} times while it ran"
+            self._lifecycle.give_up(task, now, "interrupted", message)
+
+    def drain(self, now: float) -> None:
+        """No new work; running work finishes; durable work that waits stays, what is not durable is lost."""
+        state = self.state
+        if state.shutting_down:
+            return
+        state.shutting_down = True
+        for slot in state.slots.values():
+            self._dispatcher.recall(slot)
+        for task in [task for task in state.tasks.values() if task.slot is None and not task.options.durable]:
+            self._lifecycle.lose(task, now)
+
+    def stop_now(self, now: float) -> None:
+        """Do not wait for running work: it is requeued (durable) or lost, and costs nobody."""
+        self.drain(now)
+        for slot in list(self.state.slots.values()):
+            self.supervisor.doom(slot, "shutdown", 0, now, grace_s=0.0)
+
+    # ------------------------------------------------------------------------------------------ attempts
+
+    def attempt_done(
+        self, worker: str, fence: int, begun_at: float, ended_at: float, payload: bytes, now: float
+    ) -> None:
+        """A worker has completed a task."""
+        slot = self.state.slots.get(worker)
+        if slot is None or not slot.in_flight or slot.in_flight[0].fence != fence:
+            return
+        task = slot.in_flight.popleft()
+        self._lifecycle.completed(task, slot, begun_at, ended_at, payload, now)
+        self._next_of(slot, task, ended_at, now)
+
+    def attempt_failed(
+        self, worker: str, fence: int, begun_at: float, ended_at: float, failure: Failure, now: float
+    ) -> None:
+        """A worker has run a task, and its handler failed."""
+        slot = self.state.slots.get(worker)
+        if slot is None or not slot.in_flight or slot.in_flight[0].fence != fence:
+            return
+        task = slot.in_flight.popleft()
+        self._lifecycle.failed(task, slot, begun_at, failure, now)
+        self._next_of(slot, task, ended_at, now)
+
+    def _next_of(self, slot: Slot, task: Task, ended_at: float, now: float) -> None:
+        statistics = self.state.statistics
+        statistics.executed += 1
+        if not slot.executed:
+            statistics.first_of_process += 1
+        slot.executed += 1
+        slot.last_activity = now
+        slot.slow = False
+        self._dispatcher.touch(slot)
+        if slot.in_flight:
+            self._dispatcher.begin(slot, ended_at)
+            return
+        slot.next_look = NEVER
+        if task.options.ephemeral and not slot.retiring:
+            self.supervisor.retire(slot, "ephemeral", now)
+        else:
+            self.supervisor.rest(slot, now)
+
+    def progressed(self, worker: str, fence: int, fraction: float, message: str) -> None:
+        """A handler says how far it is."""
+        slot = self.state.slots.get(worker)
+        if slot is not None and slot.in_flight and slot.in_flight[0].fence == fence:
+            task = slot.in_flight[0]
+            task.progress = (fraction, message)
+            for client, known_as in task.watchers:
+                self.state.effects.append(Progressed(client, known_as, fraction, message))
+
+    def page_seen(self, worker: str, incarnation: int, fence: int, begun_at: float, now: float) -> None:
+        """What the worker's page shows: the task that it has begun last, and when. Deadlines count from there."""
+        slot = self.state.slots.get(worker)
+        if slot is None or slot.incarnation != incarnation or not slot.in_flight or slot.doomed is not None:
+            return
+        task = slot.in_flight[0]
+        if fence != task.fence:  # not begun yet, or its result is on its way
+            self._dispatcher.look_again(slot, now + _LOOK_SOON_S)
+            return
+        slot.begun_at = begun_at
+        options = task.options
+        if task.kill_wanted:
+            self.supervisor.doom(slot, "cancelled", fence, now)
+            return
+        if options.timeout_s is not None and now >= begun_at + options.timeout_s:
+            self.supervisor.doom(slot, "timeout", fence, now)
+            return
+        soft_at = NEVER if options.soft_timeout_s is None else begun_at + options.soft_timeout_s
+        if slot.interrupted == fence:
+            soft_at = NEVER
+        elif now >= soft_at:
+            slot.interrupted = fence
+            self.state.effects.append(Interrupt(slot.id, incarnation, fence, "soft_timeout"))
+            soft_at = NEVER
+        hard_at = NEVER if options.timeout_s is None else begun_at + options.timeout_s
+        slow_at = begun_at + RECALL_AFTER_S
+        if len(slot.in_flight) > 1:
+            if now >= slow_at:
+                slot.slow = True
+                self._dispatcher.touch(slot)
+                self._dispatcher.recall(slot)
+            else:
+                hard_at = min(hard_at, slow_at)
+        self._dispatcher.look_again(slot, min(soft_at, hard_at))
+
+    def recall_sent(self, worker: str, incarnation: int, page_fence: int, now: float) -> None:
+        """A recall was written to the worker, and then its page was read."""
+        slot = self.state.slots.get(worker)
+        if slot is not None and slot.incarnation == incarnation:
+            for task in self._dispatcher.recall_sent(slot, page_fence):
+                self._lifecycle.requeue_free(task, now, begun=False)
+
+    def recalled(self, worker: str, incarnation: int, fences: list[int], now: float) -> None:
+        """The worker has answered a recall."""
+        slot = self.state.slots.get(worker)
+        if slot is None or slot.incarnation != incarnation:
+            return
+        was_head = bool(slot.in_flight) and slot.in_flight[0].fence in fences
+        for task in self._dispatcher.recalled(slot, fences):
+            self._lifecycle.requeue_free(task, now, begun=False)
+        self._dispatcher.touch(slot)
+        if slot.in_flight:
+            if was_head:
+                self._dispatcher.begin(slot, now)
+        elif was_head:
+            slot.next_look = NEVER
+            self.supervisor.rest(slot, now)
+
+    # ------------------------------------------------------------------------------------------ workers
+
+    def worker_spawned(self, worker: str, incarnation: int, pid: int) -> None:
+        """The process of this incarnation exists."""
+        slot = self.state.slots.get(worker)
+        if slot is not None and slot.incarnation == incarnation:
+            self.supervisor.spawned(slot, pid)
+
+    def worker_ready(self, worker: str, incarnation: int, capabilities: frozenset[str], now: float) -> None:
+        """The worker can take work."""
+        slot = self.state.slots.get(worker)
+        if slot is not None and slot.incarnation == incarnation:
+            self.supervisor.ready(slot, capabilities, now)
+
+    def heartbeat(self, worker: str, incarnation: int, now: float) -> None:
+        """The worker's heart beats."""
+        slot = self.state.slots.get(worker)
+        if slot is not None and slot.incarnation == incarnation:
+            slot.heard_at = now
+            slot.stopped_once = False
+
+    def inspected(self, worker: str, incarnation: int, verdict: str, now: float) -> None:
+        """What /proc shows of a silent worker: ``running``, ``stopped``, ``asleep`` or ``gone``."""
+        slot = self.state.slots.get(worker)
+        if slot is not None and slot.incarnation == incarnation:
+            self.supervisor.inspected(slot, verdict, now)
+
+    def worker_exited(
+        self, worker: str, incarnation: int, how: str, page_fence: int, begun_at: float, now: float
+    ) -> None:
+        """The process has ended (``how``), or could not be made; all that it wrote has been taken in before."""
+        slot = self.state.slots.get(worker)
+        if slot is None or slot.incarnation != incarnation or slot.state in _NO_PROCESS:
+            return
+        self.supervisor.exited(slot, how, page_fence, begun_at, now)
+
+    def worker_broken(self, worker: str, incarnation: int, error: str, now: float) -> None:
+        """The worker wrote what the protocol does not know: end it."""
+        slot = self.state.slots.get(worker)
+        if slot is not None and slot.incarnation == incarnation:
+            self.state.emit("worker-error", {"worker_id": worker, "error": error})
+            self.supervisor.doom(slot, "broken", 0, now, grace_s=0.0)
+
+    def stop_worker(self, worker: str, now: float) -> None:
+        """Drain one worker and take its slot away. Raises ``NotFound``."""
+        slot = self.supervisor.find(worker)
+        self.supervisor.remove(slot, now)
+
+    def start_worker(self, now: float) -> str:
+        """One more slot; its id. Raises ``BadOption`` beyond ``max_workers``."""
+        before = set(self.state.slots)
+        self.supervisor.scale(self.supervisor.size() + 1, now)
+        return next(worker for worker in self.state.slots if worker not in before)
+
+    # ------------------------------------------------------------------------------------------ time, and the way out
+
+    def clock_changed(self, wall_offset: float, now: float) -> None:
+        """The wall clock was set: what follows it (``at=``) moves, delays do not."""
+        self.state.wall_offset = wall_offset
+        for task in self.state.tasks.values():
+            if task.state is TaskState.SCHEDULED and task.due_wall is not None:
+                task.due_at = task.due_wall - wall_offset
+                self.state.deadlines.add(max(now, task.due_at), "due", task)
+
+    def next_wake(self) -> float:
+        """When ``tick`` is due next; infinity for never."""
+        return min(self.state.deadlines.next, self._dispatcher.look_at, self._second_at)
+
+    def tick(self, now: float) -> None:
+        """Do what is due."""
+        while (due := self.state.deadlines.pop_due(now)) is not None:
+            kind, subject = due
+            if kind == "due":
+                self._lifecycle.due(subject, now)
+            elif kind == "expires":
+                self._lifecycle.expire(subject, now)
+            elif kind == "rate":
+                self.state.queue.unblock(subject, "rate")
+            elif kind == "restart":
+                self.supervisor.restart(subject[0], subject[1], now)
+            elif kind == "stuck":
+                self.supervisor.stuck(subject[0], subject[1], now)
+            elif kind == "key":
+                self._lifecycle.key_due(subject, now)
+        if self._dispatcher.look_at <= now:
+            for slot in self._dispatcher.due_looks(now):
+                self.state.effects.append(Look(slot.id, slot.incarnation))
+        if now >= self._second_at:
+            late = now - self._second_at > LATE_S
+            self._second_at = now + _SECOND_S
+            self.state.statistics.mark(now)
+            self.supervisor.check(now, late)
+
+    def flush(self, now: float) -> list[Effect]:
+        """Start what can be started, and hand over everything that has been decided."""
+        state = self.state
+        self._dispatcher.dispatch(now)
+        if self._dispatcher.worn_out:
+            for slot in self._dispatcher.worn_out:
+                self.supervisor.retire(slot, "ephemeral", now)
+            self._dispatcher.worn_out.clear()
+        if state.shutting_down and not self._drained and not any(s.in_flight for s in state.slots.values()):
+            self._drained = True
+            state.effects.append(Drained())
+        return state.take()
+
+
+_NO_PROCESS = frozenset({WorkerState.STOPPED, WorkerState.FAILED, WorkerState.STUCK})

@@ -1,0 +1,65 @@
+"""The scheduler's own record of a slot and of the worker process in it."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from poolmgr.core.task import Task
+from poolmgr.model import WorkerState
+
+
+class Slot:
+    """One place in the pool. ``incarnation`` counts the processes that it has had.
+
+    ``in_flight`` holds what was written to the worker, oldest first: the first is begun (or about to be), the rest
+    prefetched. A worker runs them in this order.
+    """
+
+    __slots__ = (
+        "affinities", "begun_at", "bucket", "capabilities", "charges", "cpu_percent", "doomed", "executed",
+        "executed_before", "heard_at", "id", "in_flight", "incarnation", "interrupted", "last_activity", "leaving",
+        "memory_mb", "next_look", "pid", "ready_at", "recalling", "restarts", "retiring", "slow", "spawned_at",
+        "state", "stopped_once",
+    )  # fmt: skip
+
+    def __init__(self, id: str) -> None:
+        self.id = id
+        self.incarnation = 0
+        self.state = WorkerState.STOPPED
+        self.restarts = 0
+        self.charges = 0  # deaths in a row that were the slot's own fault
+        self.executed_before = 0  # by earlier processes
+        self.leaving = False  # the slot goes when its process has
+        self.begin(0.0)
+
+    def begin(self, now: float) -> None:
+        """A fresh process: forget what was known of the last one."""
+        self.pid: int | None = None
+        self.capabilities: frozenset[str] = frozenset()
+        self.in_flight: deque[Task] = deque()
+        self.executed = 0
+        self.spawned_at = now
+        self.ready_at = 0.0
+        self.heard_at = now  # the last heartbeat
+        self.last_activity = now
+        self.begun_at = 0.0  # when the first in flight was begun, as well as is known
+        self.next_look = _NEVER
+        self.slow = False  # runs one task for over 10 ms: takes no prefetch
+        self.recalling = 0  # the fence of a recall that has no answer yet
+        self.interrupted = 0  # the fence that an interrupt was sent for
+        self.retiring = ""  # why it is being drained: costs nobody
+        self.doomed: tuple[str, int] | None = None  # (reason, fence) for which it is being killed
+        self.stopped_once = False
+        self.bucket = -1
+        self.affinities: dict[str, None] = {}
+        self.cpu_percent = 0.0
+        self.memory_mb = 0.0
+
+    @property
+    def available(self) -> bool:
+        """It may be given work."""
+        return self.ready_at > 0 and not self.retiring and self.doomed is None and self.state in _AVAILABLE
+
+
+_NEVER = float("inf")
+_AVAILABLE = frozenset({WorkerState.READY, WorkerState.BUSY})

@@ -1,0 +1,138 @@
+"""What the scheduler knows, and the effects that it has decided on and not yet handed over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from poolmgr.config import Settings
+from poolmgr.core.balancer import Balancer
+from poolmgr.core.changes import Change, TaskAdded, TaskMoved
+from poolmgr.core.deadlines import Deadlines
+from poolmgr.core.effects import Accepted, Effect, Emit, Persist
+from poolmgr.core.limits import NameLimits
+from poolmgr.core.measurements import Statistics
+from poolmgr.core.ready_queue import ReadyQueue
+from poolmgr.core.retry import ExponentialBackoff, RetryPolicy
+from poolmgr.core.slot import Slot
+from poolmgr.core.task import Task
+
+
+class Session:
+    """One client connection."""
+
+    __slots__ = ("calls", "commit", "submits")
+
+    def __init__(self) -> None:
+        self.submits = 0
+        self.commit = 0  # the commit of its latest durable submit
+        self.calls: dict[bytes, Task] = {}  # cancelled when it goes
+
+
+class State:
+    """Shared by the scheduler's parts. ``now`` is boot time; ``now + wall_offset`` is wall time."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        balancer: Balancer,
+        random: Callable[[], float],
+        wall_offset: float,
+    ) -> None:
+        self.settings = settings
+        self.balancer = balancer
+        self.retry: RetryPolicy = ExponentialBackoff(random, settings.retry_jitter)
+        self.wall_offset = wall_offset
+        self.started_at = 0.0
+        self.shutting_down = False
+        self.listening = False  # someone wants the events of every single task
+
+        self.tasks: dict[bytes, Task] = {}
+        self.slots: dict[str, Slot] = {}
+        self.queue = ReadyQueue()
+        self.deadlines = Deadlines()
+        self.statistics = Statistics()
+        self.limits: dict[str, NameLimits] = {}
+        self.paused: dict[str, None] = {}
+        self.keys: dict[str, tuple[bytes, float]] = {}  # deduplication key -> (task, held until)
+        self.sessions: dict[int, Session] = {}
+        self.stuck_pids: dict[int, str] = {}
+        self.scheduled = 0  # tasks that wait for their time
+        self.last_fence = 0
+        self.last_order = 0
+
+        self.effects: list[Effect] = []
+        self.commit = 1  # the number that the next commit will have
+        self._added: list[Task] = []
+        self._moved: dict[bytes, Task] = {}
+        self._facts: list[Change] = []
+        self._volatile: list[Change] = []
+        self._to_accept: dict[int, Session] = {}
+
+    def emit(self, name: str, fields: dict[str, Any], commit: int = 0) -> None:
+        """An event. Those of every single task are asked for first (``listening``): they cost more than the task."""
+        self.effects.append(Emit(name, fields, commit))
+
+    def added(self, task: Task, session: Session | None, client: int) -> None:
+        """A submit has been accepted; a durable one is to be kept."""
+        if task.options.durable:
+            self._added.append(task)
+            if session is not None:
+                session.commit = self.commit
+        if session is not None:
+            self._to_accept[client] = session
+
+    def counted(self, client: int, session: Session) -> None:
+        """A submit has been answered in another way; it counts all the same."""
+        self._to_accept[client] = session
+
+    def moved(self, task: Task) -> None:
+        """A durable task's state or counts have changed."""
+        self._moved[task.id] = task
+
+    def settled(self) -> int:
+        """The number of the commit that holds all that has been decided until now."""
+        return self.commit if self._added or self._moved or self._facts else self.commit - 1
+
+    def fact(self, change: Change, durable: bool) -> int:
+        """Remember ``change``; the number of the commit to wait for, 0 if it is not durable."""
+        if durable:
+            self._facts.append(change)
+            return self.commit
+        self._volatile.append(change)
+        return 0
+
+    def take(self) -> list[Effect]:
+        """Everything decided since the last time, what is to be kept first."""
+        effects = self.effects
+        if self._added or self._moved or self._facts or self._volatile:
+            effects = [*self._persist(), *effects]
+        if self._to_accept:
+            for client, session in self._to_accept.items():
+                effects.append(Accepted(client, session.submits, session.commit))
+            self._to_accept = {}
+        self.effects = []
+        return effects
+
+    def _persist(self) -> list[Effect]:
+        found: list[Effect] = []
+        if self._volatile:
+            found.append(Persist(0, False, tuple(self._volatile)))
+            self._volatile = []
+        offset = self.wall_offset
+        changes: list[Change] = []
+        for task in self._added:
+            changes.append(TaskAdded(task.record(offset)))
+            self._moved.pop(task.id, None)
+        for task in self._moved.values():
+            if task.id in self.tasks:
+                row = task.record(offset)
+                changes.append(
+                    TaskMoved(row.id, row.state, row.due_at, row.attempt, row.failures, row.kills, row.interruptions)
+                )
+        changes.extend(self._facts)
+        if changes:
+            found.append(Persist(self.commit, True, tuple(changes)))
+            self.commit += 1
+        self._added, self._moved, self._facts = [], {}, []
+        return found

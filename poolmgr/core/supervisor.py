@@ -1,0 +1,283 @@
+"""The slots and the processes in them: made, ready, retired, dead, replaced; and how many there should be.
+
+Who pays for a death: one during a task is the task's failure. One before the worker was ready, or while it was idle and
+had never completed anything, is charged to the slot: it backs off, and fails after ``max_restart_attempts``. A stop, a
+drain, a recycle costs nobody. A worker that was of use is replaced at once.
+"""
+
+from __future__ import annotations
+
+from poolmgr.core.dispatch import Dispatcher
+from poolmgr.core.effects import Continue, Forget, Inspect, Kill, Retire, Spawn
+from poolmgr.core.failure import Failure
+from poolmgr.core.lifecycle import Lifecycle
+from poolmgr.core.slot import Slot
+from poolmgr.core.state import State
+from poolmgr.core.transitions import move_task, move_worker
+from poolmgr.errors import BadOption, NotFound
+from poolmgr.model import TaskState, WorkerState
+
+KILL_GRACE_S = 1.0  # between SIGTERM and SIGKILL
+STUCK_AFTER_S = 10.0  # after SIGKILL, the slot goes on without waiting for the process to go
+FAILED_RETRY_S = 60.0
+
+_W = WorkerState
+_HAS_PROCESS = frozenset({_W.STARTING, _W.READY, _W.BUSY, _W.DRAINING, _W.UNHEALTHY})
+
+
+class Supervisor:
+    """Keeps the slots filled."""
+
+    def __init__(self, state: State, dispatcher: Dispatcher, lifecycle: Lifecycle) -> None:
+        self._state = state
+        self._dispatcher = dispatcher
+        self._lifecycle = lifecycle
+
+    # ------------------------------------------------------------------------------------------ how many
+
+    def size(self) -> int:
+        """The slots that are to stay."""
+        return sum(1 for slot in self._state.slots.values() if not slot.leaving)
+
+    def scale(self, size: int, now: float) -> None:
+        """Add slots, or drain some: the idle first, then those with the highest numbers.
+
+        Raises:
+            BadOption: ``size`` is not within ``min_workers`` and ``max_workers``.
+        """
+        settings = self._state.settings
+        low, high = settings.min_workers, settings.max_workers
+        if not low <= size <= high:
+            raise BadOption(
+                f"a pool of {size} workers is outside min_workers {low} and max_workers {high}: "
+                "choose a size between them, or change those settings"
+            )
+        before = self.size()
+        for _ in range(size - before):
+            self.add(now)
+        if size < before:
+            staying = [slot for slot in self._state.slots.values() if not slot.leaving]
+            staying.sort(key=lambda slot: (bool(slot.in_flight), -_number(slot)))
+            for slot in staying[: before - size]:
+                self.remove(slot, now)
+        if size != before:
+            name = "pool-scaled-up" if size > before else "pool-scaled-down"
+            self._state.emit(name, {"count": abs(size - before), "new_size": size})
+
+    def add(self, now: float) -> Slot:
+        """A new slot with the lowest free number, and a process for it."""
+        number = 0
+        while f"worker-{number}" in self._state.slots:
+            number += 1
+        slot = self._state.slots[f"worker-{number}"] = Slot(f"worker-{number}")
+        self._spawn(slot, now)
+        return slot
+
+    def remove(self, slot: Slot, now: float) -> None:
+        """Drain the slot's worker; the slot goes with it."""
+        slot.leaving = True
+        if slot.state in _HAS_PROCESS:
+            self.retire(slot, "stopped", now)
+        else:
+            self._gone(slot)
+
+    def find(self, worker: str) -> Slot:
+        """The slot of that id. Raises ``NotFound``."""
+        slot = self._state.slots.get(worker)
+        if slot is None:
+            raise NotFound(f"no worker {worker!r}; `poolmgr workers` lists them")
+        return slot
+
+    # ------------------------------------------------------------------------------------------ a worker's life
+
+    def _spawn(self, slot: Slot, now: float) -> None:
+        if slot.incarnation:
+            slot.restarts += 1
+        slot.incarnation += 1
+        slot.executed_before += slot.executed
+        slot.begin(now)
+        move_worker(slot, _W.STARTING)
+        self._state.statistics.spawned += 1
+        self._state.effects.append(Spawn(slot.id, slot.incarnation))
+
+    def spawned(self, slot: Slot, pid: int) -> None:
+        """The process exists."""
+        slot.pid = pid
+
+    def ready(self, slot: Slot, capabilities: frozenset[str], now: float) -> None:
+        """The process can take work."""
+        slot.heard_at = slot.last_activity = slot.ready_at = now
+        slot.capabilities = capabilities
+        self._state.emit("worker-started", {"worker_id": slot.id, "pid": slot.pid, "incarnation": slot.incarnation})
+        if slot.state is _W.STARTING:
+            move_worker(slot, _W.READY)
+            self._dispatcher.touch(slot)
+
+    def rest(self, slot: Slot, now: float) -> None:
+        """The worker has nothing in flight any more: ready again, or time to go."""
+        settings = self._state.settings
+        if slot.retiring:
+            self._state.effects.append(Retire(slot.id, slot.incarnation))
+        elif settings.max_tasks_per_worker and slot.executed >= settings.max_tasks_per_worker:
+            self.retire(slot, "max_tasks_per_worker", now)
+        elif slot.state is _W.BUSY:
+            move_worker(slot, _W.READY)
+
+    def retire(self, slot: Slot, why: str, now: float) -> None:
+        """Let the worker finish what it has begun, then exit. What it holds beyond that is recalled."""
+        if slot.retiring or slot.doomed or slot.state not in _HAS_PROCESS:
+            slot.retiring = slot.retiring or why
+            return
+        slot.retiring = why
+        move_worker(slot, _W.DRAINING)
+        self._dispatcher.touch(slot)
+        if slot.in_flight:
+            self._dispatcher.recall(slot)
+        else:
+            self._state.effects.append(Retire(slot.id, slot.incarnation))
+
+    def doom(self, slot: Slot, why: str, fence: int, now: float, *, grace_s: float = KILL_GRACE_S) -> None:
+        """Kill the worker because of what it does with ``fence``, and expect its end."""
+        if slot.doomed is not None or slot.state not in _HAS_PROCESS:
+            return
+        slot.doomed = (why, fence)
+        if slot.state is not _W.UNHEALTHY:
+            move_worker(slot, _W.UNHEALTHY)
+        self._dispatcher.touch(slot)
+        self._state.effects.append(Kill(slot.id, slot.incarnation, why, grace_s))
+        self._state.deadlines.add(now + grace_s + STUCK_AFTER_S, "stuck", (slot, slot.incarnation))
+
+    def stuck(self, slot: Slot, incarnation: int, now: float) -> None:
+        """Killed, and still there: the slot goes on without it."""
+        if slot.incarnation != incarnation or slot.doomed is None or slot.state is not _W.UNHEALTHY:
+            return
+        if slot.pid is not None:
+            self._state.stuck_pids[slot.pid] = slot.id
+        error = f"pid {slot.pid} does not end although it was killed (D state?); the slot goes on without it"
+        self._state.emit("worker-error", {"worker_id": slot.id, "error": error})
+        self.exited(slot, "it could not be killed", slot.in_flight[0].fence if slot.in_flight else 0, 0.0, now)
+
+    def exited(self, slot: Slot, how: str, page_fence: int, begun_at: float, now: float) -> None:
+        """The process has ended, and every result that it wrote has been taken in.
+
+        ``page_fence`` is what its page shows: the task that it had begun last. Only that one can be charged.
+        """
+        in_flight = list(slot.in_flight)
+        slot.in_flight.clear()
+        self._dispatcher.forget(slot)
+        executed, retiring = slot.executed, slot.retiring
+        self._state.emit(
+            "worker-exited",
+            {"worker_id": slot.id, "pid": slot.pid, "how": how, "retiring": retiring, "executed": executed},
+        )
+        for task in reversed(in_flight):
+            if task.fence == page_fence and (failure := _blame(slot, page_fence, how)) is not None:
+                if task.state is TaskState.QUEUED:  # begun behind one whose end was never told
+                    move_task(task, TaskState.RUNNING)
+                self._lifecycle.failed(task, slot, begun_at or task.started_at, failure, now)
+            else:
+                self._lifecycle.requeue_free(task, now, begun=task.fence <= page_fence)
+        slot.pid = None
+        slot.next_look = float("inf")
+        if slot.leaving:
+            self._gone(slot)
+        elif self._state.shutting_down:
+            move_worker(slot, _W.STOPPED)
+        elif executed or in_flight or retiring:
+            slot.charges = 0 if executed else slot.charges
+            self._replace(slot, now)
+        else:
+            self._charge(slot, how, now)
+
+    def _replace(self, slot: Slot, now: float) -> None:
+        if self._state.settings.auto_restart or slot.retiring:
+            self._spawn(slot, now)
+        else:
+            move_worker(slot, _W.STOPPED)
+
+    def _charge(self, slot: Slot, how: str, now: float) -> None:
+        settings = self._state.settings
+        slot.charges += 1
+        self._state.emit("worker-error", {"worker_id": slot.id, "error": f"it was of no use: {how}"})
+        if not settings.auto_restart:
+            move_worker(slot, _W.STOPPED)
+            return
+        failed = slot.charges >= settings.max_restart_attempts
+        move_worker(slot, _W.FAILED if failed else _W.STOPPED)
+        wait_s = FAILED_RETRY_S if failed else settings.restart_cooldown_s
+        self._state.deadlines.add(now + wait_s, "restart", (slot, slot.incarnation))
+
+    def restart(self, slot: Slot, incarnation: int, now: float) -> None:
+        """A slot's cool-down is over."""
+        if self._state.shutting_down or slot.leaving:
+            return
+        if slot.incarnation == incarnation and slot.state in (_W.STOPPED, _W.FAILED):
+            self._spawn(slot, now)
+
+    def _gone(self, slot: Slot) -> None:
+        if slot.state in _HAS_PROCESS:
+            move_worker(slot, _W.STOPPED)
+        self._dispatcher.forget(slot)
+        self._state.slots.pop(slot.id, None)
+        self._state.effects.append(Forget(slot.id))
+
+    # ------------------------------------------------------------------------------------------ watching over it
+
+    def check(self, now: float, late: bool) -> None:
+        """Once a second: silence, age, idleness. A scheduler that was late itself judges nobody."""
+        settings = self._state.settings
+        for slot in list(self._state.slots.values()):
+            if slot.state not in _HAS_PROCESS or slot.doomed is not None:
+                continue
+            if late:
+                slot.heard_at = now
+            elif now - slot.heard_at > settings.zombie_after_s:
+                slot.heard_at = now  # one look for each such silence
+                self._state.effects.append(Inspect(slot.id, slot.incarnation))
+            if slot.retiring or not slot.ready_at:
+                continue
+            if settings.max_worker_age_s and now - slot.spawned_at > settings.max_worker_age_s:
+                self.retire(slot, "max_worker_age_s", now)
+            elif (
+                settings.idle_timeout_s
+                and not slot.in_flight
+                and slot.executed
+                and now - slot.last_activity > settings.idle_timeout_s
+            ):
+                self.retire(slot, "idle_timeout_s", now)
+
+    def inspected(self, slot: Slot, verdict: str, now: float) -> None:
+        """What /proc shows of a silent worker: ``running``, ``stopped``, ``asleep`` or ``gone``."""
+        if verdict in ("running", "gone") or slot.doomed is not None:
+            return  # native code that holds the GIL is busy, and has its own deadline; a death is told by the reaper
+        if verdict == "stopped" and not slot.stopped_once:
+            slot.stopped_once = True
+            self._state.effects.append(Continue(slot.id, slot.incarnation))
+            return
+        silent_s = self._state.settings.zombie_after_s
+        self._state.emit(
+            "zombie-detected", {"worker_id": slot.id, "pid": slot.pid, "verdict": verdict, "silent_s": silent_s}
+        )
+        self.doom(slot, "hung", slot.in_flight[0].fence if slot.in_flight else 0, now)
+
+
+def _number(slot: Slot) -> int:
+    return int(slot.id.rpartition("-")[2])
+
+
+def _blame(slot: Slot, fence: int, how: str) -> Failure | None:
+    """The failure of the task that the worker had begun when it ended, or None if it is not the task's."""
+    if slot.doomed is None:
+        return Failure("worker_died", f"the worker process died: {how}")
+    why, for_fence = slot.doomed
+    if why == "broken":
+        return Failure("worker_died", "its worker wrote what the protocol does not know, and was killed")
+    if for_fence != fence:
+        return None
+    if why == "timeout":
+        return Failure("timeout", "it ran longer than its timeout_s, and its worker was killed")
+    if why == "cancelled":
+        return Failure("cancelled", "it was cancelled, and its worker was killed")
+    if why == "hung":
+        return Failure("worker_died", "its worker hung (no heartbeat, no CPU) and was killed")
+    return None

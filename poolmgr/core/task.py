@@ -1,0 +1,73 @@
+"""The scheduler's own record of a task that is not final."""
+
+from __future__ import annotations
+
+from poolmgr.core.changes import TaskRecord
+from poolmgr.model import AttemptInfo, TaskOptions, TaskState
+
+
+class Task:
+    """One live task. Only ``core`` changes it; final tasks are dropped.
+
+    ``slot`` is the worker that it is assigned to: begun there if ``state`` is running, else prefetched. ``fence`` is
+    the number of its current attempt, 0 while it is not assigned.
+    """
+
+    __slots__ = (
+        "attempt", "attempts", "cancel_tokens", "due_at", "due_wall", "failures", "fence", "group", "id", "in_queue",
+        "interruptions", "kill_wanted", "kills", "last_worker", "name", "options", "order", "origin", "overdue",
+        "owner", "payload", "progress", "queued_at", "recovered", "slot", "started_at", "state", "submitted_at",
+        "watchers",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        id: bytes,
+        name: str,
+        payload: bytes,
+        options: TaskOptions,
+        group: str,
+        order: int,
+        owner: int,
+        now: float,
+        wall: float,
+    ) -> None:
+        self.id = id
+        self.name = name
+        self.payload = payload
+        self.options = options
+        self.group = group
+        self.order = order
+        self.owner = owner  # the client whose call this is; 0 once nobody's
+        self.submitted_at = wall
+        self.queued_at = now
+        self.state = TaskState.QUEUED
+        self.in_queue = False
+        self.slot: str | None = None
+        self.fence = 0
+        self.attempt = 0
+        self.failures = 0
+        self.kills = 0
+        self.interruptions = 0
+        self.recovered = False  # from an earlier epoch
+        self.overdue = False  # its ``expires_s`` passed while it was assigned
+        self.started_at = 0.0
+        self.due_at: float | None = None  # boot time
+        self.due_wall: float | None = None  # the wall time that an ``at=`` follows
+        self.last_worker: str | None = None
+        self.watchers: tuple[tuple[int, bytes], ...] = ()  # (client, the id by which it knows this task)
+        self.cancel_tokens: tuple[int, ...] = ()
+        self.kill_wanted = False
+        self.origin: bytes | None = None
+        self.attempts: list[AttemptInfo] | None = None
+        self.progress: tuple[float, str] | None = None
+
+    def record(self, wall_offset: float) -> TaskRecord:
+        """This task as a store keeps it. ``wall_offset`` is the wall time less the boot time."""
+        due = self.due_wall
+        if due is None and self.due_at is not None:
+            due = self.due_at + wall_offset
+        return TaskRecord(
+            self.id, self.name, self.payload, self.options, self.group, self.order, self.state, self.submitted_at,
+            due, self.attempt, self.failures, self.kills, self.interruptions, self.origin,
+        )  # fmt: skip

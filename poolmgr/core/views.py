@@ -1,0 +1,167 @@
+"""What there is to be seen of the scheduler, as frozen infos and plain maps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from poolmgr.core.measurements import percentiles
+from poolmgr.core.slot import Slot
+from poolmgr.core.state import State
+from poolmgr.core.task import Task
+from poolmgr.model import TaskInfo, TaskState, WorkerInfo, WorkerState
+
+_COUNTED = (
+    WorkerState.READY,
+    WorkerState.BUSY,
+    WorkerState.STARTING,
+    WorkerState.DRAINING,
+    WorkerState.UNHEALTHY,
+    WorkerState.FAILED,
+    WorkerState.STOPPED,
+)
+_HEALTHY = frozenset({WorkerState.READY, WorkerState.BUSY, WorkerState.STARTING, WorkerState.DRAINING})
+_OF_USE = frozenset({WorkerState.READY, WorkerState.BUSY})
+DEGRADED_BELOW = 0.9  # of the slots ready or busy
+CRITICAL_BELOW = 0.5
+
+
+def task_info(state: State, task: Task) -> TaskInfo:
+    """What is known of a live task."""
+    offset = state.wall_offset
+    running = task.state is TaskState.RUNNING
+    last = task.attempts[-1] if task.attempts else None
+    return TaskInfo(
+        id=task.id.hex(),
+        name=task.name,
+        state=task.state,
+        priority=task.options.priority,
+        group=task.group,
+        durable=task.options.durable,
+        attempt=task.attempt,
+        failures=task.failures,
+        max_retries=task.options.max_retries,
+        submitted_at=task.submitted_at,
+        due_at=task.due_wall or (task.due_at + offset if task.due_at is not None else None),
+        started_at=task.started_at + offset if running else None,
+        assigned_to=task.slot,
+        cause=last.cause if last is not None else None,
+        message=last.message if last is not None else "",
+        origin=task.origin.hex() if task.origin is not None else None,
+        attempts=tuple(task.attempts or ()),
+    )
+
+
+def worker_info(slot: Slot, now: float) -> WorkerInfo:
+    """What is known of a slot and the process in it."""
+    running = slot.in_flight[0] if slot.in_flight else None
+    return WorkerInfo(
+        id=slot.id,
+        pid=slot.pid,
+        state=slot.state,
+        healthy=slot.state in _HEALTHY,
+        incarnation=slot.incarnation,
+        tasks_executed=slot.executed,
+        current_task=running.id.hex() if running is not None else None,
+        current_name=running.name if running is not None else None,
+        in_flight=len(slot.in_flight),
+        capabilities=tuple(sorted(slot.capabilities)),
+        uptime_s=now - slot.spawned_at if slot.pid is not None else 0.0,
+        last_activity_s=now - slot.last_activity if slot.pid is not None else 0.0,
+        cpu_percent=round(slot.cpu_percent, 1),
+        memory_mb=round(slot.memory_mb, 1),
+        restarts=slot.restarts,
+    )
+
+
+def health(state: State, now: float, trouble: tuple[str, ...] = ()) -> dict[str, Any]:
+    """``status`` is healthy, degraded or critical; ``capacity`` the share of the slots that are ready or busy.
+
+    ``trouble`` is what the shell has to complain of; any of it makes the pool degraded at least.
+    """
+    slots = list(state.slots.values())
+    of_use = sum(slot.state in _OF_USE for slot in slots)
+    capacity = of_use / len(slots) if slots else 0.0
+    alerts = [*trouble]
+    failed = [slot.id for slot in slots if slot.state is WorkerState.FAILED]
+    if failed:
+        alerts.append(f"failed, tried again every minute: {', '.join(failed)}")
+    alerts.extend(f"pid {pid} of {worker} was killed and does not end" for pid, worker in state.stuck_pids.items())
+    if capacity < CRITICAL_BELOW:
+        status = "critical"
+    elif capacity < DEGRADED_BELOW or alerts:
+        status = "degraded"
+    else:
+        status = "healthy"
+    return {
+        "status": status,
+        "capacity": round(capacity, 3),
+        "alerts": alerts,
+        "workers": {"total": len(slots), "healthy": sum(slot.state in _HEALTHY for slot in slots),
+                    "unhealthy": sum(slot.state not in _HEALTHY for slot in slots)},
+        "uptime_s": now - state.started_at,
+    }  # fmt: skip
+
+
+def metrics(state: State, now: float, trouble: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Everything that is counted: pool, workers, tasks, performance, health, queue. Times in seconds."""
+    statistics = state.statistics
+    found = health(state, now, trouble)
+    del found["workers"], found["uptime_s"]
+    return {
+        "pool": {
+            "size": sum(not slot.leaving for slot in state.slots.values()),
+            "min": state.settings.min_workers,
+            "max": state.settings.max_workers,
+            "uptime_s": now - state.started_at,
+            "shutting_down": state.shutting_down,
+            "app": list(state.settings.app),
+        },
+        "workers": _workers(state),
+        "tasks": _tasks(state),
+        "performance": {
+            "throughput_per_s": round(statistics.throughput_per_s(now), 3),
+            "run_s": percentiles(statistics.run_s),
+            "wait_s": percentiles(statistics.wait_s),
+            "worker_reuse_rate": statistics.reuse_rate(),
+        },
+        "health": found,
+        "queue": _queue(state),
+    }
+
+
+def _workers(state: State) -> dict[str, Any]:
+    counts = {str(each): sum(slot.state is each for slot in state.slots.values()) for each in _COUNTED}
+    return {
+        "total": len(state.slots),
+        **counts,
+        "stuck": len(state.stuck_pids),
+        "spawned": state.statistics.spawned,
+        "reuse_rate": state.statistics.reuse_rate(),
+    }
+
+
+def _tasks(state: State) -> dict[str, int]:
+    statistics = state.statistics
+    running = sum(bool(slot.in_flight) for slot in state.slots.values())
+    return {
+        "submitted": statistics.submitted,
+        "completed": statistics.completed,
+        "failed_attempts": statistics.failed_attempts,
+        "retried": statistics.retried,
+        "queued": len(state.tasks) - state.scheduled - running,
+        "scheduled": state.scheduled,
+        "running": running,
+        "dead": statistics.dead,
+        "cancelled": statistics.cancelled,
+        "expired": statistics.expired,
+        "interrupted": statistics.interrupted,
+    }
+
+
+def _queue(state: State) -> dict[str, Any]:
+    waits = state.statistics.wait_s
+    return {
+        "depth": len(state.queue),
+        "average_wait_s": sum(waits) / len(waits) if waits else 0.0,
+        "paused": list(state.paused),
+    }

@@ -1,0 +1,149 @@
+"""What workers say, told to the scheduler. Nothing that a worker sends is believed before its shape was checked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+
+from poolmgr.core.failure import Failure
+from poolmgr.manager.clock import now
+from poolmgr.manager.journal import log_line
+from poolmgr.manager.process import WorkerProcess
+from poolmgr.manager.shell import Shell
+from poolmgr.wire.messages import (
+    BROKEN,
+    DONE,
+    HEARTBEAT,
+    LOG,
+    PROTOCOL_VERSION,
+    RAISED,
+    READY,
+    RECALLED,
+    REPORT,
+)
+
+
+class Ears:
+    """Hears workers (process.Listener)."""
+
+    def __init__(self, shell: Shell) -> None:
+        self._shell = shell
+        settings = shell.settings
+        self._levels = {
+            "error": settings.log_worker_errors,
+            "warning": settings.log_worker_warnings,
+            "info": settings.log_worker_info,
+            "debug": settings.log_worker_debug,
+        }
+        self.first_trouble: str | None = None  # why a worker of the first generation was of no use
+
+    def worker_says(self, process: WorkerProcess, messages: list[list[Any]]) -> None:
+        """Messages of the result pipe."""
+        if self._shell.processes.get(process.worker) is not process:
+            return  # given up as stuck: its word no longer counts
+        at = now()
+        done = self._shell.scheduler.attempt_done
+        worker = process.worker
+        try:
+            for message in messages:
+                if message[0] == DONE:
+                    _, fence, begun_at, ended_at, payload = message
+                    if type(begun_at) is not float or type(ended_at) is not float or type(payload) is not bytes:
+                        raise ValueError("a DONE of the wrong shape")
+                    done(worker, fence, begun_at, ended_at, payload, at)
+                else:
+                    self._other(process, message, at)
+        except (ValueError, IndexError) as error:
+            self.worker_babbled(process, f"a message that the protocol does not know: {error}")
+        self._shell.wake()
+
+    def _other(self, process: WorkerProcess, message: list[Any], at: float) -> None:
+        scheduler, worker, incarnation = self._shell.scheduler, process.worker, process.incarnation
+        kind = message[0]
+        if kind == RAISED:
+            _, fence, begun_at, ended_at, *rest = message
+            if type(begun_at) is not float or type(ended_at) is not float:
+                raise ValueError("a RAISED of the wrong shape")
+            scheduler.attempt_failed(worker, fence, begun_at, ended_at, _failure(rest), at)
+        elif kind == REPORT:
+            _, fence, fraction, text = message
+            scheduler.progressed(worker, fence, float(fraction), str(text))
+        elif kind == RECALLED:
+            scheduler.recalled(worker, incarnation, [fence for fence in message[1] if type(fence) is int], at)
+        elif kind == READY:
+            if message[1] != PROTOCOL_VERSION:
+                raise ValueError(f"protocol version {message[1]}, expected {PROTOCOL_VERSION}")
+            scheduler.worker_ready(worker, incarnation, frozenset(map(str, message[3])), at)
+        elif kind == BROKEN:
+            self.first_trouble = self.first_trouble or str(message[1])
+            scheduler.worker_broken(worker, incarnation, str(message[1]), at)
+        else:
+            raise ValueError(f"type {kind}")
+
+    def worker_told(self, process: WorkerProcess, message: list[Any]) -> None:
+        """A packet of the control channel."""
+        kind = message[0]
+        if kind == HEARTBEAT:
+            self._shell.scheduler.heartbeat(process.worker, process.incarnation, now())
+        elif kind == LOG and len(message) == 4:
+            if self._levels.get(message[2], False):
+                log_line(process.worker, self._task_of(process, message[1]), message[2], str(message[3]))
+        else:
+            self.worker_babbled(process, f"a packet of type {kind} on the control channel")
+
+    def worker_printed(self, process: WorkerProcess, stream: str, fence: int, line: str) -> None:
+        """A line of its output."""
+        log_line(process.worker, self._task_of(process, fence), stream, line)
+
+    def worker_babbled(self, process: WorkerProcess, error: str) -> None:
+        """It sent what the protocol does not know. That costs it its life, and nobody else anything."""
+        self._shell.scheduler.worker_broken(process.worker, process.incarnation, error, now())
+        self._shell.wake()
+
+    def worker_ended(self, process: WorkerProcess, how: str) -> None:
+        """The process is reaped, and its pipes are read to their end."""
+        shell = self._shell
+        if process.pid is not None and shell.dying.pop(process.pid, None) is not None:
+            shell.scheduler.state.stuck_pids.pop(process.pid, None)
+        if shell.processes.get(process.worker) is process:
+            del shell.processes[process.worker]
+            fence, begun_at = process.page.read()
+            if not shell.scheduler.state.slots[process.worker].ready_at:
+                self.first_trouble = self.first_trouble or f"{process.worker} ended before it was ready: {how}"
+            shell.scheduler.worker_exited(process.worker, process.incarnation, how, fence, begun_at, now())
+        process.close()
+        shell.wake()
+
+    def spawned(self, process: WorkerProcess, pid: int) -> None:
+        """The template has forked it."""
+        process.handed_over()
+        process.begin(pid)
+        self._shell.scheduler.worker_spawned(process.worker, process.incarnation, pid)
+
+    def not_spawned(self, process: WorkerProcess, why: str) -> None:
+        """The template could not."""
+        process.handed_over()
+        self.first_trouble = self.first_trouble or f"{process.worker} cannot be made: {why}"
+        self.worker_ended(process, why)
+
+    def _task_of(self, process: WorkerProcess, fence: int) -> str:
+        slot = self._shell.scheduler.state.slots.get(process.worker)
+        if slot is not None:
+            for task in slot.in_flight:
+                if task.fence == fence:
+                    return task.id.hex()
+        return ""
+
+
+def _failure(rest: list[Any]) -> Failure:
+    code, types, packed, retry_delay_s = rest
+    found = msgpack.unpackb(packed)
+    return Failure(
+        str(code),
+        str(found.get("message", "")),
+        str(found.get("type", "")),
+        str(found.get("traceback", "")),
+        tuple(map(str, types)),
+        retry_delay_s,
+    )

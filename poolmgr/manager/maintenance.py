@@ -1,0 +1,96 @@
+"""Once a second: what nobody sends an event for. Orphans, the wall clock, expired results, idle workers' garbage."""
+
+from __future__ import annotations
+
+import os
+
+from poolmgr.manager import procfs
+from poolmgr.manager.clock import now, wall_offset
+from poolmgr.manager.shell import Shell
+from poolmgr.model import WorkerState
+from poolmgr.wire.messages import COLLECT
+
+INTERVAL_S = 1.0
+CLOCK_JUMP_S = 1.0  # a wall clock that is so far from where it should be was set
+EXPIRE_INTERVAL_S = 10.0
+
+
+class Maintenance:
+    """A timer that runs for as long as the manager does."""
+
+    def __init__(self, shell: Shell) -> None:
+        self._shell = shell
+        self._handle = shell.loop.call_later(INTERVAL_S, self._run)
+        self._unknown_zombies: set[int] = set()
+        self._expire_at = now() + EXPIRE_INTERVAL_S
+        self._collect_at = now() + (shell.settings.gc_interval_s or float("inf"))
+        self._cpu: dict[int, tuple[float, int]] = {}
+
+    def stop(self) -> None:
+        """Safe to call twice."""
+        self._handle.cancel()
+
+    def _run(self) -> None:
+        shell = self._shell
+        at = now()
+        self._reap_orphans()
+        self._sample(at)
+        self._watch_clock(at)
+        if at >= self._expire_at:
+            self._expire_at = at + EXPIRE_INTERVAL_S
+            wall = at + shell.scheduler.state.wall_offset
+            shell.memory.expire(wall)
+            shell.writer.read(lambda store: store.expire(wall))
+        if at >= self._collect_at:
+            self._collect_at = at + shell.settings.gc_interval_s
+            collect_garbage(shell)
+        self._handle = shell.loop.call_later(INTERVAL_S, self._run)
+
+    def _reap_orphans(self) -> None:
+        """Zombies that are nobody's: grandchildren that outlived their worker. Seen twice, so that it is no worker
+        whose fork has not been told yet."""
+        shell = self._shell
+        known = {process.pid for process in shell.processes.values()} | set(shell.dying) | {shell.template.pid}
+        zombies = set()
+        for pid in procfs.children(os.getpid()):
+            if pid not in known and procfs.states(pid) in ("Z", ""):
+                zombies.add(pid)
+        for pid in zombies & self._unknown_zombies:
+            try:
+                os.waitpid(pid, os.WNOHANG)
+            except ChildProcessError:
+                pass
+        self._unknown_zombies = zombies
+
+    def _sample(self, at: float) -> None:
+        """CPU and memory of each worker, for the balancers and for status."""
+        seen = {}
+        for slot in self._shell.scheduler.state.slots.values():
+            if slot.pid is None:
+                continue
+            ticks = procfs.cpu_ticks(slot.pid)
+            before, ticks_before = self._cpu.get(slot.pid, (at, ticks))
+            if at > before:
+                slot.cpu_percent = 100.0 * (ticks - ticks_before) / procfs.CLOCK_TICKS / (at - before)
+            slot.memory_mb = procfs.resident_mb(slot.pid)
+            seen[slot.pid] = (at, ticks)
+        self._cpu = seen
+
+    def _watch_clock(self, at: float) -> None:
+        offset = wall_offset()
+        if abs(offset - self._shell.scheduler.state.wall_offset) > CLOCK_JUMP_S:
+            self._shell.scheduler.clock_changed(offset, at)
+            self._shell.wake()
+
+
+def collect_garbage(shell: Shell) -> int:
+    """Have the idle workers run their garbage collectors; how many were asked."""
+    import signal
+
+    asked = 0
+    for slot in shell.scheduler.state.slots.values():
+        process = shell.processes.get(slot.id)
+        if slot.state is WorkerState.READY and process is not None and process.tell([COLLECT]):
+            process.signal(signal.SIGUSR1)
+            asked += 1
+    return asked

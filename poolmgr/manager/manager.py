@@ -1,0 +1,274 @@
+"""The manager: it performs the scheduler's effects, and tells the scheduler what has happened. It decides nothing.
+
+One turn of the loop: what clients (server/) and workers (ears.py) have sent is told to the scheduler; then one
+``_flush`` takes its effects, performs them (performer.py), and writes once to each worker and client. What tells of
+durable tasks waits in the outbox for their commit; the store's thread says when.
+
+    clients --> server --.                               .--> performer --> workers, clients
+                         +--> scheduler --> _flush ------+
+    workers --> ears ----'         ^                     '--> store's thread --.
+                                   '---- committed <-- outbox <----------------'
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from poolmgr.config import Settings, task_options
+from poolmgr.core.scheduler import Scheduler
+from poolmgr.errors import StartFailed
+from poolmgr.manager.balancers import load_balancer
+from poolmgr.manager.clock import now, wall_offset
+from poolmgr.manager.ears import Ears
+from poolmgr.manager.maintenance import Maintenance
+from poolmgr.manager.outbox import Port
+from poolmgr.manager.performer import Performer
+from poolmgr.manager.shell import Shell
+from poolmgr.manager.system import become_subreaper, pool_tag
+from poolmgr.manager.template import Template
+from poolmgr.model import WorkerState
+from poolmgr.store.base import Store
+from poolmgr.store.writer import StoreWriter
+from poolmgr.version import __version__
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Manager:
+    """One pool, from ``start`` to ``stopped``.
+
+    Args:
+        settings: checked.
+        store: open; used from here on by the manager's own thread alone, and closed by its owner.
+        epoch: the number that opening the store has given.
+    """
+
+    def __init__(self, settings: Settings, store: Store, epoch: int) -> None:
+        self.settings = settings
+        self.epoch = epoch
+        scheduler = Scheduler(
+            settings,
+            random=random.SystemRandom().random,
+            balancer=load_balancer(settings.load_balancing),
+            wall_offset=wall_offset(),
+        )
+        self.shell = Shell(settings, store, scheduler, self._wake)
+        self.scheduler = scheduler
+        self._ears = Ears(self.shell)
+        self._performer = Performer(self.shell, self._ears)
+        self._loop = self.shell.loop
+        self.shell.writer = StoreWriter(store, self._store_says)
+        self.shell.template = Template(
+            {
+                "app": list(settings.app),
+                "directory": os.getcwd(),
+                "manager": os.getpid(),
+                "tag": pool_tag(epoch),
+                "heartbeat_interval_s": settings.heartbeat_interval_s,
+            },
+            self._ears.spawned,
+            self._ears.not_spawned,
+            self._template_died,
+        )
+        self._maintenance: Maintenance | None = None
+        self._flush_wanted = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = float("inf")
+        self._last_client = 0
+        self._last_token = 0
+        self._ready: asyncio.Future[None] = self._loop.create_future()
+        self._stopped: asyncio.Future[None] = self._loop.create_future()
+        self._grace: asyncio.TimerHandle | None = None
+
+    # ------------------------------------------------------------------------------------------ life
+
+    async def start(self) -> None:
+        """Import the app, take over what earlier epochs left, fill the pool; returns when all workers are ready.
+
+        Raises:
+            AppError: the app cannot be imported; the message holds the traceback.
+            StartFailed: a worker did not become ready; the message says why.
+        """
+        become_subreaper()
+        self.shell.template.start()
+        self.shell.writer.start()
+        unfinished = asyncio.wrap_future(self.shell.writer.read(lambda store: list(store.unfinished())))
+        defaults = task_options(self.settings)
+        handlers = await self.shell.template.handlers
+        self.shell.handlers = {name: defaults.override(options) for name, options in handlers.items()}
+        at = now()
+        self.scheduler.recover(await unfinished, self.shell.handlers.__contains__, at)
+        self.scheduler.begin(at)
+        self._maintenance = Maintenance(self.shell)
+        self._wake()
+        await self._ready
+
+    def drain(self) -> None:
+        """No new work; running tasks may finish, for ``graceful_shutdown_timeout_s``. Returns at once."""
+        if not self.scheduler.state.shutting_down:
+            self.scheduler.drain(now())
+            self._grace = self._loop.call_later(self.settings.graceful_shutdown_timeout_s, self.stop_now)
+            self._wake()
+
+    def stop_now(self) -> None:
+        """End what runs. Safe to call twice, and before ``start`` has ended."""
+        if not self._stopped.done():
+            self.scheduler.stop_now(now())
+            self._wake()
+
+    async def stopped(self) -> None:
+        """Returns when the pool has been drained, its processes are gone and its last commit is made."""
+        await asyncio.shield(self._stopped)
+
+    def _stop(self) -> None:
+        """Nothing runs any more: end the processes, then the store's thread."""
+        if self._stopped.done():
+            return
+        shell = self.shell
+        if self._maintenance is not None:
+            self._maintenance.stop()
+        for handle in (self._timer, self._grace):
+            if handle is not None:
+                handle.cancel()
+        self.scheduler.state.emit("pool-shutdown", {})
+        self._performer.perform(self.scheduler.flush(now()))
+        shell.template.close()  # the warden kills what is left
+        for process in [*shell.processes.values(), *shell.dying.values()]:
+            process.end()
+            process.close()
+        shell.processes.clear()
+        if not shell.writer.close(timeout_s=10.0):
+            _log.error("the store did not take the last commits: %s", shell.store_error or "it does not answer")
+        else:
+            self._release(self.scheduler.state.commit)
+            self._performer.flush()
+        self._stopped.set_result(None)
+
+    def _template_died(self, how: str) -> None:
+        self.scheduler.state.emit("worker-error", {"worker_id": "template", "error": f"the template ended: {how}"})
+        self._wake()
+
+    # ------------------------------------------------------------------------------------------ turns
+
+    def _wake(self) -> None:
+        if not self._flush_wanted:
+            self._flush_wanted = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_wanted = False
+        scheduler = self.scheduler
+        performer = self._performer
+        at = now()
+        while effects := scheduler.flush(at):
+            performer.perform(effects)
+        performer.flush()
+        wake_at = scheduler.next_wake()
+        if wake_at < self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = wake_at
+            self._timer = self._loop.call_later(max(0.0, wake_at - at), self._tick)
+        if not self._ready.done():
+            self._check_ready()
+        if self.shell.drained and not self._stopped.done():
+            self._loop.call_soon(self._stop)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._timer_at = float("inf")
+        self.scheduler.tick(now())
+        self._flush()
+
+    def _check_ready(self) -> None:
+        slots = self.scheduler.state.slots.values()
+        if self._ears.first_trouble is not None:
+            self._ready.set_exception(StartFailed(self._ears.first_trouble))
+        elif slots and all(slot.state not in (WorkerState.STARTING, WorkerState.STOPPED) for slot in slots):
+            self._ready.set_result(None)
+
+    # ------------------------------------------------------------------------------------------ the store
+
+    def _store_says(self, number: int, error: BaseException | None) -> None:
+        """In the store's thread."""
+        try:
+            self._loop.call_soon_threadsafe(self._committed, number, error)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            pass
+
+    def _committed(self, number: int, error: BaseException | None) -> None:
+        if error is not None:
+            if self.shell.store_error is None:
+                _log.error("the store refuses commit %d: %s", number, error)
+            self.shell.store_error = str(error)
+            return
+        if self.shell.store_error is not None:
+            _log.info("the store takes commits again")
+        self.shell.store_error = None
+        self._release(number)
+        self._performer.flush()
+
+    def _release(self, number: int) -> None:
+        self._performer.perform(self.shell.outbox.release(number))
+
+    async def read_store(self, function: Callable[[Store], T]) -> T:
+        """Run ``function(store)`` in the store's thread, after every commit so far."""
+        return await asyncio.wrap_future(self.shell.writer.read(function))
+
+    # ------------------------------------------------------------------------------------------ clients
+
+    def attach(self, port: Port) -> int:
+        """A client has come: its number."""
+        self._last_client += 1
+        self.shell.ports[self._last_client] = port
+        self.scheduler.intake.connected(self._last_client)
+        return self._last_client
+
+    def detach(self, client: int) -> None:
+        """A client has gone."""
+        self.shell.ports.pop(client, None)
+        if self.shell.listeners.pop(client, None) is not None:
+            self.scheduler.state.listening = bool(self.shell.listeners)
+        self.scheduler.intake.disconnected(client, now())
+        self._wake()
+
+    def refused_to(self, client: int) -> None:
+        """A refusal was sent to this client: let it go out with this turn."""
+        self._performer.sent_to(client)
+
+    def listen(self, client: int) -> None:
+        """This client wants events from now on."""
+        self.shell.listeners[client] = self.shell.ports[client]
+        self.scheduler.state.listening = True
+
+    def token(self, client: int, request: int) -> int:
+        """What the scheduler will answer a client's request by."""
+        self._last_token += 1
+        self.shell.answers[self._last_token] = (client, request)
+        return self._last_token
+
+    def told(self) -> None:
+        """The scheduler was told something: let it act before this turn ends."""
+        self._wake()
+
+    def describe(self) -> dict[str, Any]:
+        """What only the shell knows of the pool."""
+        committed = self.shell.outbox.committed
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "epoch": self.epoch,
+            "mode": self.settings.mode,
+            "store": {
+                "commits": committed,
+                "pending": self.scheduler.state.commit - 1 - committed,
+                "error": self.shell.store_error,
+            },
+        }

@@ -1,0 +1,244 @@
+"""Performing effects: one method each, and a table of them."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from poolmgr.core import effects as do
+from poolmgr.manager import procfs
+from poolmgr.manager.clock import now
+from poolmgr.manager.journal import log_event
+from poolmgr.manager.outbox import Port
+from poolmgr.manager.process import Listener, WorkerProcess
+from poolmgr.manager.shell import Shell
+from poolmgr.model import TaskState
+from poolmgr.wire.framing import encode
+from poolmgr.wire.messages import (
+    ACCEPTED,
+    COMPLETED,
+    EVENT,
+    FAILED,
+    INTERRUPT,
+    PROGRESS,
+    RECALL,
+    SAME,
+    START,
+)
+
+_log = logging.getLogger(__name__)
+_LOOK_TWICE_S = 0.1  # between two looks at a silent worker's CPU time
+
+
+class Performer:
+    """Does what the scheduler has decided."""
+
+    def __init__(self, shell: Shell, ears: Listener) -> None:
+        self._shell = shell
+        self._ears = ears
+        self._written: dict[str, WorkerProcess] = {}
+        self._sent: dict[int, Port] = {}
+        self._table: dict[type, Callable[[Any], None]] = {
+            do.Persist: self._persist,
+            do.Start: self._start,
+            do.Look: self._look,
+            do.Recall: self._recall,
+            do.Interrupt: self._interrupt,
+            do.Inspect: self._inspect,
+            do.Continue: self._continue,
+            do.Kill: self._kill,
+            do.Spawn: self._spawn,
+            do.Retire: self._retire,
+            do.Forget: self._forget,
+            do.Accepted: self._accepted,
+            do.Finished: self._finished,
+            do.Same: self._same,
+            do.Progressed: self._progressed,
+            do.Answer: self._answer,
+            do.Emit: self._emit,
+            do.Drained: self._drained,
+        }
+
+    def perform(self, effects: Sequence[do.Effect]) -> None:
+        """All of them, in their order."""
+        table = self._table
+        for effect in effects:
+            table[type(effect)](effect)
+
+    def sent_to(self, client: int) -> None:
+        """Something was sent to this client by another way than an effect."""
+        port = self._shell.ports.get(client)
+        if port is not None:
+            self._sent[client] = port
+
+    def flush(self) -> None:
+        """One write to each worker and client that something was performed for."""
+        if self._written:
+            for process in self._written.values():
+                process.flush()
+            self._written.clear()
+        if self._sent:
+            for port in self._sent.values():
+                port.flush()
+            self._sent.clear()
+
+    # ------------------------------------------------------------------------------------------ to workers
+
+    def _current(self, worker: str, incarnation: int) -> WorkerProcess | None:
+        process = self._shell.processes.get(worker)
+        return process if process is not None and process.incarnation == incarnation else None
+
+    def _start(self, effect: do.Start) -> None:
+        worker, fence, task_id, attempt, name, payload, timeout_s, soft_timeout_s, commit = effect
+        if commit > self._shell.outbox.committed:
+            self._shell.outbox.hold(effect)
+            return
+        process = self._shell.processes.get(worker)
+        if process is not None:
+            process.queue(encode((START, fence, task_id, attempt, name, payload, timeout_s, soft_timeout_s)))
+            self._written[worker] = process
+
+    def _look(self, effect: do.Look) -> None:
+        process = self._current(*effect)
+        if process is not None:
+            fence, begun_at = process.page.read()
+            self._shell.scheduler.page_seen(effect.worker, effect.incarnation, fence, begun_at, now())
+
+    def _recall(self, effect: do.Recall) -> None:
+        process = self._current(effect.worker, effect.incarnation)
+        if process is not None and process.tell([RECALL, effect.fence]):
+            fence, _ = process.page.read()  # after the recall was sent: that makes it a proof
+            self._shell.scheduler.recall_sent(effect.worker, effect.incarnation, fence, now())
+
+    def _interrupt(self, effect: do.Interrupt) -> None:
+        process = self._current(effect.worker, effect.incarnation)
+        if process is not None and process.tell([INTERRUPT, effect.fence, effect.reason]):
+            process.signal(signal.SIGUSR1)
+
+    def _inspect(self, effect: do.Inspect) -> None:
+        process = self._current(*effect)
+        if process is not None and process.pid is not None:
+            before = procfs.cpu_ticks(process.pid)
+            self._shell.loop.call_later(_LOOK_TWICE_S, self._inspect_again, process, before)
+
+    def _inspect_again(self, process: WorkerProcess, before: int) -> None:
+        if process.pid is not None and self._current(process.worker, process.incarnation) is process:
+            verdict = procfs.verdict(before, process.pid)
+            self._shell.scheduler.inspected(process.worker, process.incarnation, verdict, now())
+            self._shell.wake()
+
+    def _continue(self, effect: do.Continue) -> None:
+        process = self._current(*effect)
+        if process is not None:
+            process.signal(signal.SIGCONT)
+
+    def _kill(self, effect: do.Kill) -> None:
+        process = self._current(effect.worker, effect.incarnation)
+        if process is None:
+            return
+        if effect.grace_s > 0:
+            process.signal_group(signal.SIGTERM)
+            process.signal_group(signal.SIGCONT)
+            self._shell.loop.call_later(effect.grace_s, process.signal_group, signal.SIGKILL)
+        else:
+            process.signal_group(signal.SIGKILL)
+
+    def _spawn(self, effect: do.Spawn) -> None:
+        shell = self._shell
+        stuck = shell.processes.pop(effect.worker, None)
+        if stuck is not None and stuck.pid is not None:
+            shell.dying[stuck.pid] = stuck
+        try:
+            process = WorkerProcess(effect.worker, effect.incarnation, shell.loop, self._ears)
+        except OSError as error:
+            how = f"its pipes cannot be made: {error}"
+            shell.loop.call_soon(self._not_made, effect, how)
+            return
+        shell.processes[effect.worker] = process
+        shell.template.spawn(process)
+
+    def _not_made(self, effect: do.Spawn, how: str) -> None:
+        self._shell.scheduler.worker_exited(effect.worker, effect.incarnation, how, 0, 0.0, now())
+        self._shell.wake()
+
+    def _retire(self, effect: do.Retire) -> None:
+        process = self._current(*effect)
+        if process is not None:
+            process.retire()
+
+    def _forget(self, effect: do.Forget) -> None:
+        process = self._shell.processes.pop(effect.worker, None)
+        if process is not None and process.pid is not None:
+            self._shell.dying[process.pid] = process
+
+    # ------------------------------------------------------------------------------------------ to the store
+
+    def _persist(self, effect: do.Persist) -> None:
+        if effect.durable:
+            self._shell.writer.submit(effect.number, effect.changes)
+        else:
+            self._shell.memory.apply(effect.changes)
+
+    # ------------------------------------------------------------------------------------------ to clients
+
+    def _finished(self, effect: do.Finished) -> None:
+        client, task_id, state, code, outcome, commit = effect
+        shell = self._shell
+        if commit > shell.outbox.committed:
+            shell.outbox.hold(effect)
+            return
+        port = shell.ports.get(client)
+        if port is not None:
+            if state is TaskState.COMPLETED:
+                port.send((COMPLETED, task_id, outcome))
+            else:
+                port.send((FAILED, task_id, state, code, outcome))
+            self._sent[client] = port
+
+    def _accepted(self, effect: do.Accepted) -> None:
+        if effect.commit > self._shell.outbox.committed:
+            self._shell.outbox.hold(effect)
+        else:
+            self._send(effect.client, (ACCEPTED, effect.up_to))
+
+    def _same(self, effect: do.Same) -> None:
+        if effect.commit > self._shell.outbox.committed:
+            self._shell.outbox.hold(effect)
+            return
+        self._send(effect.client, (SAME, effect.task_id, effect.first))
+        port = self._shell.ports.get(effect.client)
+        if port is not None and effect.final and effect.watch:
+            port.tell_outcome(effect.first, effect.task_id)
+
+    def _progressed(self, effect: do.Progressed) -> None:
+        self._send(effect.client, (PROGRESS, effect.task_id, effect.fraction, effect.message))
+
+    def _answer(self, effect: do.Answer) -> None:
+        if effect.commit > self._shell.outbox.committed:
+            self._shell.outbox.hold(effect)
+            return
+        client, request = self._shell.answers.pop(effect.token, (0, 0))
+        port = self._shell.ports.get(client)
+        if port is not None:
+            port.answer(request, effect.value)
+            self._sent[client] = port
+
+    def _emit(self, effect: do.Emit) -> None:
+        if effect.commit > self._shell.outbox.committed:
+            self._shell.outbox.hold(effect)
+            return
+        log_event(effect.name, effect.fields)
+        for client in self._shell.listeners:
+            self._send(client, (EVENT, effect.name, time.time(), effect.fields))
+
+    def _send(self, client: int, message: tuple[Any, ...]) -> None:
+        port = self._shell.ports.get(client)
+        if port is not None:
+            port.send(message)
+            self._sent[client] = port
+
+    def _drained(self, effect: do.Drained) -> None:
+        self._shell.drained = True

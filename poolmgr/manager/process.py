@@ -1,0 +1,305 @@
+"""One worker process as the manager holds it: its pipes, its control channel, its page, its pidfd.
+
+A pipe each for tasks and results, so that no two workers share a lock; a socketpair for control; two pipes for its
+output. Writes never block the loop: what a pipe does not take is kept, and sent when it can be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import os
+import signal
+import socket
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from poolmgr.errors import ProtocolError
+from poolmgr.manager.capture import Capture
+from poolmgr.wire.framing import Decoder, encode
+from poolmgr.worker.main import READ_BYTES, Channels
+from poolmgr.worker.page import PAGE_BYTES, Page
+
+PIPE_BYTES = 256 * 1024
+_CONTROL_BYTES = 65536
+
+
+class Listener(Protocol):
+    """Who hears what a worker says."""
+
+    def worker_says(self, process: WorkerProcess, messages: list[list[Any]]) -> None: ...
+    def worker_told(self, process: WorkerProcess, message: list[Any]) -> None: ...
+    def worker_printed(self, process: WorkerProcess, stream: str, fence: int, line: str) -> None: ...
+    def worker_babbled(self, process: WorkerProcess, error: str) -> None: ...
+    def worker_ended(self, process: WorkerProcess, how: str) -> None: ...
+
+
+class WorkerProcess:
+    """The manager's end of one incarnation of one slot."""
+
+    def __init__(self, worker: str, incarnation: int, loop: asyncio.AbstractEventLoop, listener: Listener) -> None:
+        self.worker = worker
+        self.incarnation = incarnation
+        self.pid: int | None = None
+        self.begun_at = 0.0
+        self._loop = loop
+        self._listener = listener
+        self._decoder = Decoder()
+        self._out: list[bytes] = []
+        self._writing = False  # the pipe is full: the loop tells when it is not
+        self._pidfd = -1
+        self._open: list[int] = []
+        self._captures = {name: Capture(self._printer(name)) for name in ("stdout", "stderr")}
+        self._make_channels()
+
+    def _printer(self, stream: str) -> Callable[[int, str], None]:
+        return lambda fence, line: self._listener.worker_printed(self, stream, fence, line)
+
+    def _make_channels(self) -> None:
+        tasks_r, self._tasks = _pipe()
+        self._results, results_w = _pipe()
+        self._stdout, stdout_w = _pipe()
+        self._stderr, stderr_w = _pipe()
+        self._control, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        page = os.memfd_create("poolmgr-page")
+        os.ftruncate(page, PAGE_BYTES)
+        self.page = Page(page)
+        self._open = [self._tasks, self._results, self._stdout, self._stderr]
+        for fd in self._open:
+            os.set_blocking(fd, False)
+        self._control.setblocking(False)
+        self.channels = Channels(tasks_r, results_w, control.detach(), page, stdout_w, stderr_w)
+
+    def handed_over(self) -> None:
+        """The worker's ends are on their way to it: this process must not hold them."""
+        for fd in self.channels:
+            os.close(fd)
+
+    def begin(self, pid: int) -> None:
+        """The process exists: listen to it, and to its end."""
+        self.pid = pid
+        loop = self._loop
+        loop.add_reader(self._results, self._read_results)
+        loop.add_reader(self._control, self._read_control)
+        loop.add_reader(self._stdout, self._read_output, "stdout", self._stdout)
+        loop.add_reader(self._stderr, self._read_output, "stderr", self._stderr)
+        try:
+            self._pidfd = os.pidfd_open(pid)
+        except OSError as error:
+            loop.call_soon(self._listener.worker_ended, self, f"it was gone before it was watched ({error.strerror})")
+            return
+        loop.add_reader(self._pidfd, self._reap)
+
+    # ------------------------------------------------------------------------------------------ to the worker
+
+    def queue(self, message: bytes) -> None:
+        """Append to what the next ``flush`` writes to the task pipe."""
+        self._out.append(message)
+
+    def flush(self) -> None:
+        """One write for all that was queued in this turn."""
+        if not self._writing and self._out:
+            self._write()
+
+    def _write(self) -> None:
+        data = b"".join(self._out) if len(self._out) > 1 else self._out[0]
+        self._out.clear()
+        try:
+            written = os.write(self._tasks, data)
+        except BlockingIOError:
+            written = 0
+        except OSError:
+            return  # it has died; the reaper tells
+        if written < len(data):
+            self._out.append(data[written:])
+            if not self._writing:
+                self._writing = True
+                self._loop.add_writer(self._tasks, self._write_more)
+
+    def _write_more(self) -> None:
+        self._write()
+        if not self._out:
+            self._writing = False
+            self._loop.remove_writer(self._tasks)
+
+    def tell(self, message: list[Any]) -> bool:
+        """Send one packet on the control channel; False if it cannot be taken now."""
+        try:
+            self._control.send(encode(message))
+        except OSError:
+            return False
+        return True
+
+    def retire(self) -> None:
+        """No more tasks: the worker reads the end of its pipe, and exits."""
+        self._close(self._tasks)
+
+    def signal(self, number: int) -> None:
+        """To the process alone; nothing if it has ended."""
+        if self._pidfd >= 0:
+            try:
+                signal.pidfd_send_signal(self._pidfd, number)
+            except ProcessLookupError:
+                pass
+
+    def signal_group(self, number: int) -> None:
+        """To the process and all in its group. Its number is not used again before it is reaped, so this is safe."""
+        if self._pidfd >= 0 and self.pid is not None:
+            try:
+                os.killpg(self.pid, number)
+            except ProcessLookupError:
+                self.signal(number)
+
+    # ------------------------------------------------------------------------------------------ from the worker
+
+    def _read_results(self) -> None:
+        try:
+            data = os.read(self._results, READ_BYTES)
+        except BlockingIOError:
+            return
+        if not data:
+            self._loop.remove_reader(self._results)
+            return
+        self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        try:
+            messages = self._decoder.feed(data)
+        except ProtocolError as error:
+            messages, self._decoder.complete = self._decoder.complete, []
+            if messages:
+                self._listener.worker_says(self, messages)
+            self._listener.worker_babbled(self, str(error))
+            return
+        if messages:
+            self._listener.worker_says(self, messages)
+
+    def _read_control(self) -> None:
+        try:
+            data = self._control.recv(_CONTROL_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._loop.remove_reader(self._control)
+            return
+        try:
+            for message in Decoder().feed(data):
+                self._listener.worker_told(self, message)
+        except ProtocolError as error:
+            self._listener.worker_babbled(self, f"on the control channel: {error}")
+
+    def _read_output(self, stream: str, fd: int) -> None:
+        try:
+            data = os.read(fd, READ_BYTES)
+        except BlockingIOError:
+            return
+        if data:
+            self._captures[stream].feed(data, self.page.read()[0])
+        else:
+            self._loop.remove_reader(fd)
+
+    # ------------------------------------------------------------------------------------------ its end
+
+    def _reap(self) -> None:
+        """The process has ended. Its group first, while its number is still held; then the last of what it wrote."""
+        self.signal_group(signal.SIGKILL)
+        try:
+            ended = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:  # not ours yet: its middle process still stands between
+            if _is_zombie(self.pid):
+                self._loop.remove_reader(self._pidfd)
+                self._loop.call_later(0.001, self._watch_again)
+                return
+            how = "it was reaped by someone else"
+        else:
+            if ended is None:
+                return
+            how = _describe(ended)
+        self._loop.remove_reader(self._pidfd)
+        self.drain()
+        self._listener.worker_ended(self, how)
+
+    def _watch_again(self) -> None:
+        if self._pidfd >= 0:
+            self._loop.add_reader(self._pidfd, self._reap)
+
+    def drain(self) -> None:
+        """Take in everything that is still in the pipes."""
+        takers = (self._take, self._last("stdout"), self._last("stderr"))
+        for fd, take in zip((self._results, self._stdout, self._stderr), takers, strict=True):
+            while fd in self._open:
+                try:
+                    data = os.read(fd, READ_BYTES)
+                except OSError as error:
+                    if error.errno == errno.EINTR:
+                        continue
+                    break
+                if not data:
+                    break
+                take(data)
+        for capture in self._captures.values():
+            capture.end()
+
+    def _last(self, stream: str) -> Callable[[bytes], None]:
+        return lambda data: self._captures[stream].feed(data, self.page.read()[0])
+
+    def end(self) -> None:
+        """Kill and reap it, here and now; for the manager's own end."""
+        self.signal_group(signal.SIGKILL)
+        if self._pidfd >= 0:
+            try:
+                os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+            except ChildProcessError:
+                pass
+
+    def close(self) -> None:
+        """Let go of everything. Safe to call twice."""
+        if self._pidfd >= 0:
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+        for fd in list(self._open):
+            self._close(fd)
+        if self._control.fileno() >= 0:
+            self._loop.remove_reader(self._control)
+            self._control.close()
+            self.page.close()
+
+    def _close(self, fd: int) -> None:
+        if fd in self._open:
+            self._open.remove(fd)
+            self._loop.remove_reader(fd)
+            self._loop.remove_writer(fd)
+            os.close(fd)
+            if fd == self._tasks:
+                self._out.clear()
+                self._writing = True  # nothing is written any more
+
+
+def _pipe() -> tuple[int, int]:
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    try:
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    except OSError:
+        pass  # the user's share of pipe memory is used up: a smaller pipe does as well
+    return reader, writer
+
+
+def _is_zombie(pid: int | None) -> bool:
+    from poolmgr.worker.warden import stat
+
+    fields = stat(pid) if pid is not None else []
+    return bool(fields) and fields[0] == "Z"
+
+
+def _describe(ended: os.waitid_result) -> str:
+    if ended.si_code == os.CLD_EXITED:
+        return f"exit code {ended.si_status}"
+    try:
+        name = signal.Signals(ended.si_status).name
+    except ValueError:
+        name = "unknown"
+    return f"signal {ended.si_status} ({name})" + (", core dumped" if ended.si_code == os.CLD_DUMPED else "")

@@ -1,0 +1,40 @@
+"""What the parts of the manager share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from poolmgr.config import Settings
+from poolmgr.core.scheduler import Scheduler
+from poolmgr.manager.outbox import Outbox, Port
+from poolmgr.manager.process import WorkerProcess
+from poolmgr.manager.template import Template
+from poolmgr.model import TaskOptions
+from poolmgr.store.base import Store
+from poolmgr.store.memory import MemoryStore
+from poolmgr.store.writer import StoreWriter
+
+
+class Shell:
+    """The scheduler and everything outside of it that it decides over."""
+
+    def __init__(self, settings: Settings, store: Store, scheduler: Scheduler, wake: Callable[[], None]) -> None:
+        self.settings = settings
+        self.store = store  # durable tasks; for the writer's thread alone
+        self.memory: Store = MemoryStore()  # dead letters that are not durable
+        self.memory.open()
+        self.scheduler = scheduler
+        self.wake = wake  # something was told to the scheduler: flush before this turn ends
+        self.loop = asyncio.get_running_loop()
+        self.outbox = Outbox()
+        self.processes: dict[str, WorkerProcess] = {}  # by slot: the current incarnation
+        self.dying: dict[int, WorkerProcess] = {}  # by pid: given up (stuck), and not gone yet
+        self.ports: dict[int, Port] = {}
+        self.listeners: dict[int, Port] = {}  # those who want events
+        self.answers: dict[int, tuple[int, int]] = {}  # the scheduler's token -> (client, the client's request)
+        self.handlers: dict[str, TaskOptions] = {}
+        self.writer: StoreWriter
+        self.template: Template
+        self.store_error: str | None = None
+        self.drained = False

@@ -1,0 +1,24 @@
+"""What the manager asks of the operating system for itself."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def become_subreaper() -> None:
+    """Orphans of this process's descendants become its own children. A fork does not inherit this.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def pool_tag(epoch: int) -> str:
+    """What marks every process of this pool in its environment: unique on this machine for one life of the daemon."""
+    return f"{os.getpid()}.{epoch}.{os.urandom(4).hex()}"

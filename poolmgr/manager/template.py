@@ -1,0 +1,204 @@
+"""The manager's end of the template: it is exec'd here, asked for workers, and replaced when it fails.
+
+One id a request, and a deadline held here: a request that a dying template has swallowed is asked again of the
+next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import msgpack
+
+from poolmgr.errors import AppError, StartFailed
+from poolmgr.manager.process import WorkerProcess
+from poolmgr.wire.messages import APP_FAILED, HANDLERS, PROTOCOL_VERSION, SPAWN, SPAWN_FAILED, SPAWNED
+from poolmgr.worker.warden import TAG
+
+SPAWN_DEADLINE_S = 5.0
+FAILURES_TO_REPLACE = 2
+RESTART_S = 1.0
+_PACKET = 1 << 20
+# Each library would start as many threads as there are cores, in each worker; and malloc an arena for each thread.
+_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "NUMEXPR_NUM_THREADS": "1",
+    "VECLIB_MAXIMUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "2",
+}
+
+
+class Template:
+    """Asks for workers. ``spawned(process, pid)`` and ``failed(process, code, message)`` tell how each request ended;
+    ``died(why)`` that the template is gone and a new one is on its way."""
+
+    def __init__(
+        self,
+        order: dict[str, Any],
+        spawned: Callable[[WorkerProcess, int], None],
+        failed: Callable[[WorkerProcess, str], None],
+        died: Callable[[str], None],
+    ) -> None:
+        self._order = order
+        self._spawned = spawned
+        self._failed = failed
+        self._died = died
+        self._loop = asyncio.get_running_loop()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._sock: socket.socket | None = None
+        self._requests: dict[int, tuple[WorkerProcess, asyncio.TimerHandle]] = {}
+        self._last_request = 0
+        self._failures = 0
+        self._ready = False  # the app is imported
+        self._waiting: list[WorkerProcess] = []  # to be asked for once it is
+        self._closed = False
+        self.handlers: asyncio.Future[dict[str, dict[str, Any]]] = self._loop.create_future()
+
+    @property
+    def pid(self) -> int | None:
+        """The template's process id, while it lives."""
+        return self._process.pid if self._process is not None else None
+
+    def start(self) -> None:
+        """Exec it; ``handlers`` tells the app's tasks and their options, or fails with ``AppError``."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for sock in (ours, theirs):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _PACKET)
+        ours.setblocking(False)
+        environment = {**_ENVIRONMENT, **os.environ, TAG: self._order["tag"]}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "poolmgr.worker.template", str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            process_group=0,  # Ctrl-C in a terminal is the daemon's affair alone
+        )
+        theirs.close()
+        ours.send(msgpack.packb(self._order))
+        self._sock = ours
+        self._loop.add_reader(ours, self._read)
+
+    def spawn(self, process: WorkerProcess) -> None:
+        """Ask for the process of ``process``; its channels go with the request."""
+        if not self._ready or self._sock is None:
+            self._waiting.append(process)
+            return
+        self._last_request += 1
+        number = self._last_request
+        packet = msgpack.packb([SPAWN, number, process.worker, process.incarnation])
+        deadline = self._loop.call_later(SPAWN_DEADLINE_S, self._too_late, number)
+        self._requests[number] = (process, deadline)
+        try:
+            socket.send_fds(self._sock, [packet], list(process.channels))
+        except OSError as error:
+            self._refused(number, f"the template cannot be asked: {error}")
+
+    def _read(self) -> None:
+        assert self._sock is not None
+        try:
+            data = self._sock.recv(_PACKET)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._ended()
+            return
+        kind, *rest = msgpack.unpackb(data)
+        if kind == SPAWNED:
+            self._failures = 0
+            process = self._settle(rest[0])
+            if process is not None:
+                self._spawned(process, rest[1])
+        elif kind == SPAWN_FAILED:
+            self._refused(rest[0], rest[2])
+        elif kind == HANDLERS:
+            self._imported(rest[0], rest[2])
+        elif kind == APP_FAILED and not self.handlers.done():
+            self.handlers.set_exception(AppError(rest[0]))
+
+    def _imported(self, version: int, handlers: dict[str, dict[str, Any]]) -> None:
+        if version != PROTOCOL_VERSION:
+            error = StartFailed("the template is of another version of poolmgr: restart the daemon")
+            if not self.handlers.done():
+                self.handlers.set_exception(error)
+            return
+        self._ready = True
+        if not self.handlers.done():
+            self.handlers.set_result(handlers)
+        waiting, self._waiting = self._waiting, []
+        for process in waiting:
+            self.spawn(process)
+
+    def _settle(self, number: int) -> WorkerProcess | None:
+        request = self._requests.pop(number, None)
+        if request is None:
+            return None
+        request[1].cancel()
+        return request[0]
+
+    def _refused(self, number: int, message: str) -> None:
+        process = self._settle(number)
+        if process is not None:
+            self._failures += 1
+            self._failed(process, message)
+        if self._failures >= FAILURES_TO_REPLACE and self._process is not None:
+            self._failures = 0
+            self._process.kill()  # its end is read, and it is replaced
+
+    def _too_late(self, number: int) -> None:
+        self._refused(number, f"the template did not fork within {SPAWN_DEADLINE_S:g} s")
+
+    def _ended(self) -> None:
+        """The template is gone: reap it, have its requests asked again, and start another."""
+        assert self._sock is not None
+        self._loop.remove_reader(self._sock)
+        self._sock.close()
+        self._sock = None
+        how = f"exit code {self._process.wait()}" if self._process is not None else "it was never started"
+        self._process = None
+        if not self.handlers.done():
+            self.handlers.set_exception(StartFailed(f"the template ended while it imported the app: {how}"))
+            return
+        if self._closed:
+            return
+        self._died(how)
+        for number in list(self._requests):
+            process = self._settle(number)
+            if process is not None:
+                self._waiting.append(process)
+        if self._ready:
+            self._ready = False
+            self.start()
+        else:  # it did not even come up: not at once again
+            self._loop.call_later(RESTART_S, self._start_again)
+
+    def _start_again(self) -> None:
+        if not self._closed and self._process is None:
+            self.start()
+
+    def close(self) -> None:
+        """End the template. With its socket closed it kills what is left of the pool, and exits. Safe to call twice."""
+        self._closed = True
+        if self._sock is not None:
+            self._loop.remove_reader(self._sock)
+            self._sock.close()
+            self._sock = None
+        for number in list(self._requests):
+            self._settle(number)
+        if self._process is not None:
+            try:
+                self._process.wait(5.0)
+            except subprocess.TimeoutExpired:
+                self._process.send_signal(signal.SIGKILL)
+                self._process.wait()
+            self._process = None

@@ -1,0 +1,1 @@
+"""The Unix socket, and the commands that it takes."""

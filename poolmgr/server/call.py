@@ -1,0 +1,46 @@
+"""One request of a client."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from poolmgr.errors import BadOption
+from poolmgr.manager.manager import Manager
+
+LATER = object()  # what a command returns when the scheduler will answer by itself
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request: whose it is, and what it brings."""
+
+    manager: Manager
+    client: int
+    request: int
+    arguments: dict[str, Any]
+
+    def id(self) -> bytes:
+        """The argument ``id``: a task's 16 bytes."""
+        return task_id(self.arguments.get("id"))
+
+    def text(self, name: str) -> str:
+        """A string argument that must be there."""
+        value = self.arguments.get(name)
+        if not isinstance(value, str) or not value:
+            raise BadOption(f"{name} takes a string, got {value!r}")
+        return value
+
+    def flag(self, name: str) -> bool:
+        """A boolean argument, false by default."""
+        value = self.arguments.get(name, False)
+        if not isinstance(value, bool):
+            raise BadOption(f"{name} takes true or false, got {value!r}")
+        return value
+
+
+def task_id(value: Any) -> bytes:
+    """``value``, if it is a task's id. Raises ``BadOption``."""
+    if not isinstance(value, bytes) or len(value) != 16:
+        raise BadOption("a task id is 16 bytes (32 hex digits)")
+    return value

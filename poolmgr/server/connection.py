@@ -1,0 +1,264 @@
+"""One client's connection: its messages to the scheduler, and the answers back.
+
+A client that sends garbage, too much, or never reads hurts itself alone. While it does not read what it is owed, it is
+not read from either; when it owes ``UNREAD_LIMIT`` bytes of reading, it is cut off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable
+from inspect import isawaitable
+from typing import Any, cast
+
+from poolmgr.errors import (
+    BadOption,
+    NotAllowed,
+    PayloadTooLarge,
+    PoolError,
+    ProtocolError,
+    UsageError,
+    VersionMismatch,
+)
+from poolmgr.manager.clock import now
+from poolmgr.manager.manager import Manager
+from poolmgr.model import TaskState
+from poolmgr.server.call import LATER, Call
+from poolmgr.server.commands import COMMANDS
+from poolmgr.server.peer import Peer
+from poolmgr.server.submits import OptionCache
+from poolmgr.server.task_commands import outcome_of
+from poolmgr.wire.framing import Decoder, encode
+from poolmgr.wire.messages import (
+    COMPLETED,
+    ERROR,
+    FAILED,
+    HELLO,
+    PAYLOAD_LIMIT,
+    PROTOCOL_VERSION,
+    REFUSAL,
+    REFUSED,
+    REQUEST,
+    RESPONSE,
+    SUBMIT,
+    WELCOME,
+)
+
+_log = logging.getLogger(__name__)
+
+WINDOW = 10_000  # unacknowledged submits that a client may have
+HIGH_WATER = 1 << 20  # bytes not read by the client, from which on it is not read from
+UNREAD_LIMIT = 256 << 20  # bytes not read by the client, at which it is cut off
+
+
+class Connection(asyncio.Protocol):
+    """Implements ``outbox.Port`` for the manager and ``asyncio.Protocol`` for the loop."""
+
+    def __init__(self, manager: Manager, options: OptionCache, peer_of: Any) -> None:
+        self._manager = manager
+        self._options = options
+        self._peer_of = peer_of
+        self._peer: Peer
+        self._transport: asyncio.Transport
+        self._decoder = Decoder()
+        self._out: list[bytes] = []
+        self._client = 0
+        self._greeted = False
+        self._closing = False
+        self._running: set[asyncio.Task[None]] = set()
+
+    # ------------------------------------------------------------------------------------------ the transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are none of asyncio's classes
+        self._transport.set_write_buffer_limits(high=HIGH_WATER, low=HIGH_WATER // 4)
+        self._client = self._manager.attach(self)
+        try:
+            self._peer = self._peer_of(self._transport)
+        except NotAllowed as error:
+            self._refuse(error)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closing = True
+        self._manager.detach(self._client)
+        for task in self._running:
+            task.cancel()
+
+    def pause_writing(self) -> None:
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if not self._closing:
+            self._transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        if self._closing:
+            return
+        try:
+            messages = self._decoder.feed(data)
+        except ProtocolError as error:
+            self._take(self._decoder.complete)
+            self._refuse(error)
+            return
+        self._take(messages)
+
+    def _take(self, messages: list[list[Any]]) -> None:
+        submitted = False
+        try:
+            for message in messages:
+                if message[0] == SUBMIT and self._greeted:
+                    self._submit(message)
+                    submitted = True
+                else:
+                    self._other(message)
+        except PoolError as error:
+            self._refuse(error)
+        if submitted:
+            self._manager.told()
+
+    # ------------------------------------------------------------------------------------------ Port
+
+    def send(self, message: tuple[Any, ...]) -> None:
+        self._out.append(encode(message))
+
+    def flush(self) -> None:
+        if not self._out or self._closing:
+            self._out.clear()
+            return
+        self._transport.write(b"".join(self._out) if len(self._out) > 1 else self._out[0])
+        self._out.clear()
+        if self._transport.get_write_buffer_size() > UNREAD_LIMIT:
+            _log.warning("client %d (pid %s) does not read its results: cut off", self._client, self._peer.pid)
+            self._transport.abort()
+
+    def answer(self, request: int, value: Any) -> None:
+        self.send((RESPONSE, request, value))
+
+    def tell_outcome(self, task_id: bytes, known_as: bytes) -> None:
+        self._background(self._tell_outcome(task_id, known_as))
+
+    async def _tell_outcome(self, task_id: bytes, known_as: bytes) -> None:
+        try:
+            outcome = await outcome_of(self._manager, task_id)
+        except PoolError as error:
+            self.send((REFUSED, known_as, error.code, str(error)))
+        else:
+            if outcome.state is TaskState.COMPLETED:
+                self.send((COMPLETED, known_as, outcome.outcome))
+            else:
+                self.send((FAILED, known_as, outcome.state, outcome.code, outcome.outcome))
+        self.flush()
+
+    # ------------------------------------------------------------------------------------------ messages
+
+    def _submit(self, message: list[Any]) -> None:
+        try:
+            _, task_id, name, payload, packed, watch = message[:6]
+            if type(task_id) is not bytes or len(task_id) != 16:
+                raise ProtocolError("a SUBMIT's id is not 16 bytes")
+            if type(name) is not str or type(payload) is not bytes or type(watch) is not bool:
+                raise ProtocolError("a SUBMIT of the wrong shape")
+        except ValueError:
+            raise ProtocolError("a SUBMIT of the wrong length") from None
+        try:
+            if len(payload) > PAYLOAD_LIMIT:
+                raise PayloadTooLarge(f"the payload is over {PAYLOAD_LIMIT} bytes")
+            options = self._options.resolve(name, packed)
+        except (PoolError, TypeError) as error:
+            if isinstance(error, TypeError):
+                error = BadOption("options are a MessagePack map in a bin")
+            self._manager.scheduler.intake.refused(self._client)
+            self._refused(task_id, error)
+            return
+        try:
+            self._manager.scheduler.intake.submit(now(), task_id, name, payload, options, self._client, watch)
+        except PoolError as error:
+            self._refused(task_id, error)
+
+    def _refused(self, task_id: bytes, error: PoolError) -> None:
+        self.send((REFUSED, task_id, error.code, str(error)))
+        self._manager.refused_to(self._client)
+
+    def _other(self, message: list[Any]) -> None:
+        kind = message[0]
+        if kind == HELLO and not self._greeted:
+            self._hello(message)
+        elif not self._greeted:
+            raise ProtocolError("the first message is HELLO")
+        elif kind == REQUEST:
+            self._request(message)
+        else:
+            raise ProtocolError(f"unknown message type {kind}")
+
+    def _hello(self, message: list[Any]) -> None:
+        if len(message) < 3:
+            raise ProtocolError("a HELLO of the wrong length")
+        if message[1] != PROTOCOL_VERSION:
+            raise VersionMismatch(
+                f"the daemon speaks protocol {PROTOCOL_VERSION}, you speak {message[1]}: upgrade the older of the two"
+            )
+        if message[2] != "client":
+            raise ProtocolError(f"role {message[2]!r} is not served here")
+        self._greeted = True
+        info = {
+            "pid": os.getpid(),
+            "epoch": self._manager.epoch,
+            "payload_limit": PAYLOAD_LIMIT,
+            "window": WINDOW,
+        }
+        self.send((WELCOME, PROTOCOL_VERSION, info))
+        self.flush()
+
+    def _request(self, message: list[Any]) -> None:
+        if len(message) < 4 or type(message[1]) is not int or type(message[3]) is not dict:
+            raise ProtocolError("a REQUEST of the wrong shape")
+        _, number, name, arguments = message[:4]
+        try:
+            command = COMMANDS.get(name) if isinstance(name, str) else None
+            if command is None:
+                raise UsageError(f"unknown command {name!r}: is the daemon older than you?")
+            if not command.open_to_group and not self._peer.is_owner:
+                raise NotAllowed(f"{name} is for the daemon's own user and root")
+            value = command.handler(Call(self._manager, self._client, number, arguments))
+        except PoolError as error:
+            self._refusal(number, error)
+            return
+        if isawaitable(value):
+            self._background(self._await(number, value))
+        else:
+            self._respond(number, value)
+
+    async def _await(self, number: int, value: Awaitable[Any]) -> None:
+        try:
+            answer = await value
+        except PoolError as error:
+            self._refusal(number, error)
+        else:
+            self._respond(number, answer)
+
+    def _respond(self, number: int, value: Any) -> None:
+        if value is not LATER:
+            try:
+                self.send((RESPONSE, number, value))
+            except PoolError as error:
+                self._refusal(number, error)
+        self.flush()
+        self._manager.told()
+
+    def _refusal(self, number: int, error: PoolError) -> None:
+        self.send((REFUSAL, number, error.code, str(error)))
+        self.flush()
+
+    def _refuse(self, error: PoolError) -> None:
+        """Fatal for this connection alone: say why, and close."""
+        self.send((ERROR, error.code, str(error)))
+        self.flush()
+        self._closing = True
+        self._transport.close()
+
+    def _background(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)

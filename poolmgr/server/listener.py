@@ -1,0 +1,54 @@
+"""The Unix socket that clients come to."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+
+from poolmgr.config import Settings
+from poolmgr.config.locations import group_id
+from poolmgr.manager.manager import Manager
+from poolmgr.server.connection import Connection
+from poolmgr.server.peer import Peer, peer_of
+from poolmgr.server.submits import OptionCache
+
+BACKLOG = 512
+
+
+class Listener:
+    """Serves ``manager`` on a socket file."""
+
+    def __init__(self, manager: Manager, settings: Settings) -> None:
+        self._manager = manager
+        self._group = group_id(settings.socket_group) if settings.socket_group else None
+        self._server: asyncio.Server | None = None
+
+    async def start(self, path: str) -> None:
+        """Bind and listen. Mode 0600, or 0660 and the group's, before the first client can connect.
+
+        Raises:
+            OSError: the socket cannot be made there.
+        """
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        umask = os.umask(0o177 if self._group is None else 0o117)
+        try:
+            sock.bind(path)
+        finally:
+            os.umask(umask)
+        if self._group is not None:
+            os.chown(path, -1, self._group)
+        options = OptionCache(self._manager.shell.handlers)
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_unix_server(
+            lambda: Connection(self._manager, options, self._peer), sock=sock, backlog=BACKLOG
+        )
+
+    def _peer(self, transport: asyncio.Transport) -> Peer:
+        return peer_of(transport.get_extra_info("socket"), self._group)
+
+    def close(self) -> None:
+        """No more clients; those that are there are cut off with the loop. Safe to call twice, or before ``start``."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None

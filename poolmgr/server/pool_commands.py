@@ -1,0 +1,101 @@
+"""Commands about the pool and its workers."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from poolmgr.core import views
+from poolmgr.errors import BadOption
+from poolmgr.manager.clock import now
+from poolmgr.manager.maintenance import collect_garbage
+from poolmgr.manager.manager import Manager
+from poolmgr.model import as_map
+from poolmgr.server.call import Call
+
+
+def _trouble(manager: Manager) -> tuple[str, ...]:
+    error = manager.shell.store_error
+    return (f"the store refuses to write: {error}",) if error is not None else ()
+
+
+def status(call: Call) -> dict[str, Any]:
+    """Everything, each worker included."""
+    at = now()
+    found = metrics(call)
+    slots = call.manager.scheduler.state.slots.values()
+    return {**found, "worker_list": [as_map(views.worker_info(slot, at)) for slot in slots]}
+
+
+def metrics(call: Call) -> dict[str, Any]:
+    """Everything that is counted."""
+    manager = call.manager
+    found = views.metrics(manager.scheduler.state, now(), _trouble(manager))
+    found["pool"]["tasks_known"] = sorted(manager.shell.handlers)
+    return {**manager.describe(), **found}
+
+
+def health(call: Call) -> dict[str, Any]:
+    return views.health(call.manager.scheduler.state, now(), _trouble(call.manager))
+
+
+def config(call: Call) -> dict[str, Any]:
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(call.manager.settings).items()}
+
+
+def workers(call: Call) -> list[dict[str, Any]]:
+    at = now()
+    return [as_map(views.worker_info(slot, at)) for slot in call.manager.scheduler.state.slots.values()]
+
+
+def worker(call: Call) -> dict[str, Any]:
+    return as_map(views.worker_info(call.manager.scheduler.supervisor.find(call.text("worker")), now()))
+
+
+def scale(call: Call) -> dict[str, int]:
+    """To ``size`` workers, or ``by`` so many more or fewer."""
+    supervisor = call.manager.scheduler.supervisor
+    size, by = call.arguments.get("size"), call.arguments.get("by")
+    wanted = size if by is None else (supervisor.size() + by if isinstance(by, int) else by)
+    if isinstance(wanted, bool) or not isinstance(wanted, int):
+        raise BadOption(f"scale takes a whole number as size or by, got {wanted!r}")
+    supervisor.scale(wanted, now())
+    return {"size": supervisor.size()}
+
+
+def start_worker(call: Call) -> str:
+    """One more; its id."""
+    return call.manager.scheduler.start_worker(now())
+
+
+def stop_worker(call: Call) -> None:
+    """Drain one, and take its slot away."""
+    call.manager.scheduler.stop_worker(call.text("worker"), now())
+
+
+def pause(call: Call) -> None:
+    """Start no task of this name."""
+    call.manager.scheduler.intake.pause(call.text("name"))
+
+
+def resume(call: Call) -> None:
+    """Start tasks of this name again."""
+    call.manager.scheduler.intake.resume(call.text("name"))
+
+
+def collect(call: Call) -> dict[str, int]:
+    """Have the idle workers run their garbage collectors."""
+    return {"workers": collect_garbage(call.manager.shell)}
+
+
+def events(call: Call) -> None:
+    """Push every event to this client from now on."""
+    call.manager.listen(call.client)
+
+
+def stop(call: Call) -> None:
+    """Shut the daemon down: after the running tasks, or ``now``."""
+    if call.flag("now"):
+        call.manager.stop_now()
+    else:
+        call.manager.drain()

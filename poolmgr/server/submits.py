@@ -1,0 +1,60 @@
+"""The options of a submit: what the settings, the handler and the submit say, in this order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+
+from poolmgr.errors import BadOption, UnknownTask
+from poolmgr.model import TaskOptions
+
+_KEPT = 4096
+
+
+class OptionCache:
+    """Resolved options by (handler's name, packed overrides). Most submits share a few: those are not even decoded."""
+
+    def __init__(self, handlers: dict[str, TaskOptions]) -> None:
+        self._handlers = handlers
+        self._known: dict[tuple[str, bytes | None], TaskOptions] = {}
+
+    def resolve(self, name: str, packed: bytes | None) -> TaskOptions:
+        """The options of a task ``name`` that was submitted with ``packed`` overrides.
+
+        Raises:
+            UnknownTask: there is no such handler; the message names the nearest.
+            BadOption: an override is unknown, of the wrong type or out of range.
+        """
+        options = self._known.get((name, packed))
+        if options is None:
+            options = self._resolve(name, packed)
+            if len(self._known) >= _KEPT:
+                self._known.clear()
+            self._known[name, packed] = options
+        return options
+
+    def _resolve(self, name: str, packed: bytes | None) -> TaskOptions:
+        options = self._handlers.get(name)
+        if options is None:
+            raise UnknownTask(_unknown(name, list(self._handlers)))
+        if packed is None:
+            return options
+        try:
+            overrides: Any = msgpack.unpackb(packed)
+        except Exception as error:
+            raise BadOption(f"the options are no MessagePack map: {error}") from error
+        if not isinstance(overrides, dict):
+            raise BadOption("the options are no MessagePack map")
+        return options.override(overrides)
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    from difflib import get_close_matches
+
+    if not known:
+        return f"unknown task {name!r}: this daemon has no app; start it with --app MODULE"
+    near = get_close_matches(name, known, n=1)
+    if near:
+        return f"unknown task {name!r}; did you mean {near[0]!r}?"
+    return f"unknown task {name!r}; the app has {', '.join(sorted(known)[:20])}"

@@ -1,0 +1,178 @@
+"""Commands about tasks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from poolmgr.core import views
+from poolmgr.core.changes import TaskRecord, TasksPurged
+from poolmgr.errors import BadOption, NotFound, UnknownTask, WrongState
+from poolmgr.manager.clock import now
+from poolmgr.manager.manager import Manager
+from poolmgr.model import TaskInfo, TaskState, as_map, new_task_id
+from poolmgr.server.call import LATER, Call
+from poolmgr.server.call import task_id as checked_id
+from poolmgr.store.base import Outcome, Store
+
+
+async def task(call: Call) -> dict[str, Any]:
+    """A live task, or one that a store keeps."""
+    manager, task_id = call.manager, call.id()
+    live = manager.scheduler.state.tasks.get(task_id)
+    if live is not None:
+        return as_map(views.task_info(manager.scheduler.state, live))
+    found = manager.shell.memory.task(task_id) or await manager.read_store(lambda store: store.task(task_id))
+    if found is None:
+        raise _no_task(task_id)
+    return as_map(found)
+
+
+async def tasks(call: Call) -> list[dict[str, Any]]:
+    """Live and kept ones, newest first."""
+    wanted = call.arguments
+    state = _state(wanted.get("state"))
+    limit = wanted.get("limit", 100)
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 0 < limit <= LIMIT:
+        raise BadOption(f"limit takes a whole number from 1 to {LIMIT}, got {limit!r}")
+    name, before = wanted.get("name"), wanted.get("before")
+    before = checked_id(before) if before is not None else None
+    manager = call.manager
+
+    def kept(store: Store) -> list[TaskInfo]:
+        return store.tasks(state=state, name=name, limit=limit, before=before)
+
+    found = {info.id: info for info in [*await manager.read_store(kept), *kept(manager.shell.memory)]}
+    for live in manager.scheduler.state.tasks.values():
+        info = views.task_info(manager.scheduler.state, live)
+        fits = (state is None or info.state is state) and (name is None or info.name == name)
+        if fits and (before is None or live.id < before):
+            found[info.id] = info
+        elif info.id in found:
+            del found[info.id]
+    return [as_map(found[each]) for each in sorted(found, reverse=True)[:limit]]
+
+
+async def result(call: Call) -> dict[str, Any]:
+    """How a task ended."""
+    outcome = await outcome_of(call.manager, call.id())
+    return {"state": outcome.state, "code": outcome.code, "outcome": outcome.outcome}
+
+
+async def outcome_of(manager: Manager, task_id: bytes) -> Outcome:
+    """A final task's outcome. Raises ``WrongState`` where it has none yet, ``NotFound`` where it is not known."""
+    if task_id in manager.scheduler.state.tasks:
+        raise WrongState(f"task {task_id.hex()} has not ended; wait for it with watch")
+    found = manager.shell.memory.outcome(task_id)
+    found = found or await manager.read_store(lambda store: store.outcome(task_id))
+    if found is None:
+        raise _no_task(task_id)
+    return found
+
+
+async def watch(call: Call) -> Any:
+    """The task's end will be pushed: at once, if it has ended."""
+    manager, task_id = call.manager, call.id()
+    if not manager.scheduler.intake.watch(task_id, call.client):
+        await outcome_of(manager, task_id)
+        manager.shell.ports[call.client].tell_outcome(task_id, task_id)
+    return None
+
+
+async def cancel(call: Call) -> Any:
+    """True only if the task never began, or was ended by ``kill``."""
+    manager, task_id = call.manager, call.id()
+    if task_id not in manager.scheduler.state.tasks:
+        await outcome_of(manager, task_id)
+        return False
+    token = manager.token(call.client, call.request)
+    manager.scheduler.intake.cancel(task_id, call.flag("kill"), token, now())
+    return LATER
+
+
+async def requeue(call: Call) -> dict[str, str]:
+    """Dead tasks (``ids``, or all) again as new ones: the old id, and the new one, of each. All or none."""
+    manager = call.manager
+    records = []
+    for each in await _dead(call):
+        record = manager.shell.memory.record(each) or await manager.read_store(_record(each))
+        if record is None:
+            raise _no_task(each)
+        if record.state is not TaskState.DEAD:
+            raise WrongState(f"task {each.hex()} is {record.state}; only dead tasks can be requeued")
+        if record.name not in manager.shell.handlers:
+            raise UnknownTask(f"the app has no task {record.name!r} any more, so {each.hex()} cannot be run")
+        records.append(record)
+    requeued: dict[str, str] = {}
+    for record in records:
+        new_id = new_task_id()
+        manager.scheduler.intake.requeue(record, new_id, now())
+        requeued[record.id.hex()] = new_id.hex()
+    return requeued
+
+
+async def purge(call: Call) -> int:
+    """Forget final tasks (``ids``, or all dead ones) with their history; how many."""
+    manager = call.manager
+    ids = []
+    for each in await _dead(call):
+        info = manager.shell.memory.task(each) or await manager.read_store(_info(each))
+        if info is None or each in manager.scheduler.state.tasks:
+            raise _no_task(each) if info is None else WrongState(f"task {each.hex()} has not ended")
+        ids.append(each)
+    manager.shell.memory.apply([TasksPurged(tuple(ids))])
+    manager.scheduler.state.fact(TasksPurged(tuple(ids)), True)
+    return len(ids)
+
+
+def clear(call: Call) -> int:
+    """Cancel every task that waits; how many."""
+    return call.manager.scheduler.intake.clear(now())
+
+
+async def _dead(call: Call) -> list[bytes]:
+    """The argument ``ids``, or all dead tasks that were not requeued."""
+    ids = call.arguments.get("ids")
+    if ids is not None:
+        if not isinstance(ids, list):
+            raise BadOption("ids takes a list of task ids")
+        return [checked_id(each) for each in ids]
+    return [*_all_dead(call.manager.shell.memory), *await call.manager.read_store(_all_dead)]
+
+
+def _all_dead(store: Store) -> list[bytes]:
+    found: list[bytes] = []
+    before: bytes | None = None
+    while page := store.tasks(state=TaskState.DEAD, limit=1000, before=before):
+        found.extend(bytes.fromhex(info.id) for info in page if info.requeued_as is None)
+        before = bytes.fromhex(page[-1].id)
+    return found
+
+
+def _record(task_id: bytes) -> Any:
+    def read(store: Store) -> TaskRecord | None:
+        return store.record(task_id)
+
+    return read
+
+
+def _info(task_id: bytes) -> Any:
+    def read(store: Store) -> TaskInfo | None:
+        return store.task(task_id)
+
+    return read
+
+
+def _state(value: Any) -> TaskState | None:
+    try:
+        return TaskState(value) if value is not None else None
+    except ValueError:
+        raise BadOption(f"unknown state {value!r}: it is one of {', '.join(TaskState)}") from None
+
+
+def _no_task(task_id: bytes) -> NotFound:
+    return NotFound(
+        f"no task {task_id.hex()}: it never was, or its result was delivered (a call), expired, or was purged"
+    )
+
+
+LIMIT = 10_000

@@ -1,0 +1,1 @@
+"""Where tasks are kept: in memory, or in a file that survives."""

@@ -1,0 +1,190 @@
+"""The store that lasts as long as its process: for work that is not durable, for tests and for the simulator.
+
+It behaves as the SQLite store does, ``tests/conformance/test_store.py`` says so, but for what happens to it
+when the process ends. What it holds survives ``close``, so that a simulated daemon can start again "from the
+file".
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from poolmgr.core.changes import (
+    AttemptEnded,
+    Change,
+    TaskAdded,
+    TaskEnded,
+    TaskMoved,
+    TaskRecord,
+    TaskRequeued,
+    TasksPurged,
+)
+from poolmgr.errors import StoreUnavailable
+from poolmgr.model import AttemptInfo, TaskInfo, TaskState
+from poolmgr.store.base import Outcome
+
+
+@dataclass(slots=True)
+class _Kept:
+    """All that is known of one task."""
+
+    record: TaskRecord
+    ended: TaskEnded | None = None
+    requeued_as: bytes | None = None
+    attempts: dict[int, AttemptInfo] = field(default_factory=dict)
+
+
+class MemoryStore:
+    """A ``store.base.Store`` in memory.
+
+    Args:
+        limit: how many final tasks are kept; beyond it those that ended first are forgotten. None: no limit.
+    """
+
+    def __init__(self, *, limit: int | None = 10_000) -> None:
+        self._limit = limit
+        self._epoch = 0
+        self._is_open = False
+        self._tasks: dict[bytes, _Kept] = {}
+        self._final: dict[bytes, None] = {}  # the ids of final tasks, as they ended
+
+    def open(self) -> int:
+        if self._is_open:
+            raise StoreUnavailable("the store is open already")
+        self._is_open = True
+        self._epoch += 1
+        return self._epoch
+
+    def close(self) -> None:
+        self._is_open = False
+
+    # ------------------------------------------------------------------------------------------- writing
+
+    def apply(self, changes: Sequence[Change]) -> None:
+        self._check_open()
+        for change in changes:
+            match change:
+                case TaskAdded(task):
+                    self._tasks.setdefault(task.id, _Kept(task))
+                case TaskMoved():
+                    self._move(change)
+                case AttemptEnded(id, attempt):
+                    if id in self._tasks:
+                        self._tasks[id].attempts.setdefault(attempt.attempt, attempt)
+                case TaskEnded():
+                    self._end(change)
+                case TaskRequeued(id, requeued_as):
+                    if id in self._tasks:
+                        self._tasks[id].requeued_as = requeued_as
+                case TasksPurged(ids):
+                    self._forget([id for id in ids if id in self._final])
+
+    def _move(self, change: TaskMoved) -> None:
+        kept = self._tasks.get(change.id)
+        if kept is None or kept.ended is not None:
+            return
+        kept.record = kept.record._replace(**change._asdict())
+
+    def _end(self, change: TaskEnded) -> None:
+        kept = self._tasks.get(change.id)
+        if kept is None or kept.ended is not None:
+            return
+        kept.ended = change
+        kept.record = kept.record._replace(state=change.state, attempt=change.attempt, failures=change.failures)
+        self._final[change.id] = None
+        if self._limit is not None and len(self._final) > self._limit:
+            self._forget([next(iter(self._final))])
+
+    def _forget(self, ids: Sequence[bytes]) -> None:
+        for id in ids:
+            self._final.pop(id, None)
+            self._tasks.pop(id, None)
+
+    def expire(self, wall_now: float, limit: int = 1000) -> int:
+        self._check_open()
+        due = [
+            (ended.expires_at, id)
+            for id in self._final
+            if (ended := self._tasks[id].ended) and ended.expires_at is not None and ended.expires_at <= wall_now
+        ]
+        first = heapq.nsmallest(limit, due)
+        self._forget([id for _, id in first])
+        return len(first)
+
+    # ------------------------------------------------------------------------------------------- reading
+
+    def unfinished(self) -> Iterator[TaskRecord]:
+        self._check_open()
+        found = [kept.record for kept in self._tasks.values() if kept.ended is None]
+        return iter(sorted(found, key=lambda record: (record.order, record.id)))
+
+    def record(self, task_id: bytes) -> TaskRecord | None:
+        self._check_open()
+        kept = self._tasks.get(task_id)
+        return None if kept is None else kept.record
+
+    def task(self, task_id: bytes) -> TaskInfo | None:
+        self._check_open()
+        kept = self._tasks.get(task_id)
+        return None if kept is None else _info(kept, with_attempts=True)
+
+    def outcome(self, task_id: bytes) -> Outcome | None:
+        self._check_open()
+        kept = self._tasks.get(task_id)
+        if kept is None or kept.ended is None:
+            return None
+        return Outcome(kept.ended.state, kept.ended.code, kept.ended.outcome)
+
+    def tasks(
+        self,
+        *,
+        state: TaskState | None = None,
+        name: str | None = None,
+        limit: int = 100,
+        before: bytes | None = None,
+    ) -> list[TaskInfo]:
+        self._check_open()
+        ids = (
+            id
+            for id, kept in self._tasks.items()
+            if (state is None or kept.record.state is state)
+            and (name is None or kept.record.name == name)
+            and (before is None or id < before)
+        )
+        return [_info(self._tasks[id]) for id in heapq.nlargest(limit, ids)]
+
+    def counts(self) -> dict[TaskState, int]:
+        self._check_open()
+        return dict(Counter(kept.record.state for kept in self._tasks.values()))
+
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise StoreUnavailable("the store is not open")
+
+
+def _info(kept: _Kept, *, with_attempts: bool = False) -> TaskInfo:
+    record, ended = kept.record, kept.ended
+    return TaskInfo(
+        id=record.id.hex(),
+        name=record.name,
+        state=record.state,
+        priority=record.options.priority,
+        group=record.group,
+        durable=record.options.durable,
+        attempt=record.attempt,
+        failures=record.failures,
+        max_retries=record.options.max_retries,
+        submitted_at=record.submitted_at,
+        due_at=record.due_at,
+        started_at=ended.started_at if ended else None,
+        ended_at=ended.ended_at if ended else None,
+        assigned_to=ended.worker if ended else None,
+        cause=(ended.code or None) if ended else None,
+        message=ended.message if ended else "",
+        origin=record.origin.hex() if record.origin else None,
+        requeued_as=kept.requeued_as.hex() if kept.requeued_as else None,
+        attempts=tuple(kept.attempts[number] for number in sorted(kept.attempts)) if with_attempts else (),
+    )

@@ -1,0 +1,85 @@
+-- Every statement of the SQLite store, by name. ?1, ?2, ... are what rows.py makes of a change.
+-- A statement that applies a change can be applied twice: it ignores what is known, and leaves final tasks alone.
+
+-- name: add_task
+INSERT OR IGNORE INTO tasks
+    (id, name, "group", position, options, state, submitted_at, due_at,
+     attempt, failures, kills, interruptions, origin, payload)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14);
+
+-- Goes before add_task, which makes the task known and so closes this door.
+-- name: add_long_payload
+INSERT OR IGNORE INTO long_payloads (id, payload)
+SELECT ?1, ?2 WHERE NOT EXISTS (SELECT 1 FROM tasks WHERE id = ?1);
+
+-- name: move_task
+UPDATE tasks
+SET state = ?2, due_at = ?3, attempt = ?4, failures = ?5, kills = ?6, interruptions = ?7
+WHERE id = ?1 AND ended_at IS NULL;
+
+-- name: add_attempt
+INSERT OR IGNORE INTO attempts (id, attempt, worker, started_at, ended_at, cause, type, message, traceback)
+SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9 WHERE EXISTS (SELECT 1 FROM tasks WHERE id = ?1);
+
+-- Goes before end_task, which makes the task final and so closes this door.
+-- name: add_long_outcome
+INSERT OR IGNORE INTO long_outcomes (id, outcome)
+SELECT ?1, ?2 WHERE EXISTS (SELECT 1 FROM tasks WHERE id = ?1 AND ended_at IS NULL);
+
+-- name: end_task
+UPDATE tasks
+SET state = ?2, ended_at = ?3, started_at = ?4, attempt = ?5, failures = ?6, worker = ?7, code = ?8,
+    message = ?9, expires_at = ?10, outcome = ?11
+WHERE id = ?1 AND ended_at IS NULL;
+
+-- name: link_requeued
+UPDATE tasks SET requeued_as = ?2 WHERE id = ?1;
+
+-- name: purge_task
+DELETE FROM tasks WHERE id = ?1 AND ended_at IS NOT NULL;
+
+-- name: expire_tasks
+DELETE FROM tasks
+WHERE id IN (SELECT id FROM tasks WHERE expires_at <= ?1 ORDER BY expires_at, id LIMIT ?2);
+
+-- name: begin_epoch
+INSERT INTO epochs (number, started_at) SELECT coalesce(max(number), 0) + 1, ?1 FROM epochs;
+
+-- name: last_epoch
+SELECT max(number) FROM epochs;
+
+-- In pages, so that reading a million tasks neither holds them all nor keeps a snapshot of the log open.
+-- name: unfinished_page
+SELECT * FROM task_records
+WHERE ended_at IS NULL AND (position, id) > (?1, ?2)
+ORDER BY position, id LIMIT ?3;
+
+-- name: record
+SELECT * FROM task_records WHERE id = ?1;
+
+-- name: task
+SELECT * FROM task_infos WHERE id = ?1;
+
+-- name: attempts
+SELECT attempt, worker, started_at, ended_at, cause, type, message, traceback
+FROM attempts WHERE id = ?1 ORDER BY attempt;
+
+-- name: outcome
+SELECT state, code, coalesce(tasks.outcome, long_outcomes.outcome)
+FROM tasks LEFT JOIN long_outcomes ON long_outcomes.id = tasks.id
+WHERE tasks.id = ?1 AND ended_at IS NOT NULL;
+
+-- name: tasks
+SELECT * FROM task_infos WHERE id < ?1 ORDER BY id DESC LIMIT ?2;
+
+-- name: tasks_of_state
+SELECT * FROM task_infos WHERE id < ?1 AND state = ?3 ORDER BY id DESC LIMIT ?2;
+
+-- name: tasks_of_name
+SELECT * FROM task_infos WHERE id < ?1 AND name = ?3 ORDER BY id DESC LIMIT ?2;
+
+-- name: tasks_of_state_and_name
+SELECT * FROM task_infos WHERE id < ?1 AND state = ?3 AND name = ?4 ORDER BY id DESC LIMIT ?2;
+
+-- name: counts
+SELECT state, count(*) FROM tasks GROUP BY state;

@@ -1,0 +1,183 @@
+"""How changes become rows, and rows what is known of tasks. The statements are in queries.sql.
+
+Options are MessagePack of those that differ from their defaults. Most tasks share a few sets of options, so
+both directions are remembered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
+from functools import lru_cache
+from typing import Any, Final
+
+import msgpack
+
+from poolmgr.core.changes import (
+    AttemptEnded,
+    Change,
+    TaskAdded,
+    TaskEnded,
+    TaskMoved,
+    TaskRecord,
+    TaskRequeued,
+    TasksPurged,
+)
+from poolmgr.model import AttemptInfo, TaskInfo, TaskOptions, TaskState, check_options, to_wire
+from poolmgr.store.base import Outcome
+
+Row = tuple[Any, ...]
+
+SHORT_BYTES: Final = 256  # a payload or outcome of at most so many is in its task's row
+
+_TEXT: Final = {state: state.value for state in TaskState}  # plain strings are bound without an adapter's look-up
+_DEFAULTS: Final = [(each.name, each.default) for each in fields(TaskOptions)]
+
+
+@lru_cache(maxsize=1024)
+def pack_options(options: TaskOptions) -> bytes:
+    """MessagePack of a map with the options that differ from their defaults."""
+    given = {name: value for name, usual in _DEFAULTS if (value := getattr(options, name)) != usual}
+    packed: bytes = msgpack.packb(to_wire(given))
+    return packed
+
+
+@lru_cache(maxsize=1024)
+def unpack_options(packed: bytes) -> TaskOptions:
+    """The options that ``pack_options`` packed.
+
+    Raises:
+        BadOption, ValueError, msgpack.UnpackException: these are not packed options.
+    """
+    return TaskOptions(**check_options(msgpack.unpackb(packed)))
+
+
+# -------------------------------------------------------------------------------------------- changes to rows
+
+
+def _task_row(change: TaskAdded) -> Row:
+    task = change.task
+    return (
+        task.id,
+        task.name,
+        task.group,
+        task.order,
+        pack_options(task.options),
+        _TEXT[task.state],
+        task.submitted_at,
+        task.due_at,
+        task.attempt,
+        task.failures,
+        task.kills,
+        task.interruptions,
+        task.origin,
+        task.payload if len(task.payload) <= SHORT_BYTES else None,
+    )
+
+
+def _attempt_row(change: AttemptEnded) -> Row:
+    ended = change.attempt
+    return (
+        change.id,
+        ended.attempt,
+        ended.worker,
+        ended.started_at,
+        ended.ended_at,
+        ended.cause,
+        ended.type,
+        ended.message,
+        ended.traceback,
+    )
+
+
+def _end_row(change: TaskEnded) -> Row:
+    return (
+        change.id,
+        _TEXT[change.state],
+        change.ended_at,
+        change.started_at,
+        change.attempt,
+        change.failures,
+        change.worker,
+        change.code,
+        change.message,
+        change.expires_at,
+        change.outcome if len(change.outcome) <= SHORT_BYTES else None,
+    )
+
+
+def _long_payloads(run: Sequence[TaskAdded]) -> list[Row]:
+    return [(each.task.id, each.task.payload) for each in run if len(each.task.payload) > SHORT_BYTES]
+
+
+def _long_outcomes(run: Sequence[TaskEnded]) -> list[Row]:
+    return [(each.id, each.outcome) for each in run if len(each.outcome) > SHORT_BYTES]
+
+
+# For each kind of change the statements that apply a run of it, in order, with what makes the rows of each.
+_STATEMENTS: Final[dict[type, tuple[tuple[str, Callable[[Sequence[Any]], Iterable[Row]]], ...]]] = {
+    TaskAdded: (
+        ("add_long_payload", _long_payloads),
+        ("add_task", lambda run: map(_task_row, run)),
+    ),
+    TaskMoved: (("move_task", lambda run: ((each.id, _TEXT[each.state], *each[2:]) for each in run)),),
+    AttemptEnded: (("add_attempt", lambda run: map(_attempt_row, run)),),
+    TaskEnded: (
+        ("add_long_outcome", _long_outcomes),
+        ("end_task", lambda run: map(_end_row, run)),
+    ),
+    TaskRequeued: (("link_requeued", lambda run: run),),
+    TasksPurged: (("purge_task", lambda run: ((id,) for each in run for id in each.ids)),),
+}
+
+
+def statements_for(kind: type[Change], run: Sequence[Change]) -> Iterable[tuple[str, Iterable[Row]]]:
+    """The statements that apply ``run``, changes of one ``kind``: names, in order, each with its rows."""
+    return ((name, rows(run)) for name, rows in _STATEMENTS[kind])
+
+
+# -------------------------------------------------------------------------------------- rows to what is known
+
+
+def record_of(row: Row) -> TaskRecord:
+    """The record of a row of ``task_records``."""
+    id, name, payload, options, group, order, state, *rest, _ended_at = row
+    return TaskRecord(id, name, payload, unpack_options(options), group, order, TaskState(state), *rest)
+
+
+def info_of(row: Row) -> TaskInfo:
+    """What is known of the task of a row of ``task_infos``, without its attempts."""
+    id, name, state, packed, group, attempt, failures, submitted_at, due_at, started_at, ended_at, *rest = row
+    worker, code, message, origin, requeued_as = rest
+    options = unpack_options(packed)
+    return TaskInfo(
+        id=id.hex(),
+        name=name,
+        state=TaskState(state),
+        priority=options.priority,
+        group=group,
+        durable=options.durable,
+        attempt=attempt,
+        failures=failures,
+        max_retries=options.max_retries,
+        submitted_at=submitted_at,
+        due_at=due_at,
+        started_at=started_at,
+        ended_at=ended_at,
+        assigned_to=worker,
+        cause=code or None,
+        message=message,
+        origin=origin.hex() if origin else None,
+        requeued_as=requeued_as.hex() if requeued_as else None,
+    )
+
+
+def attempt_of(row: Row) -> AttemptInfo:
+    """The attempt of a row of the statement ``attempts``."""
+    return AttemptInfo(*row)
+
+
+def outcome_of(row: Row) -> Outcome:
+    """The outcome of a row of the statement ``outcome``."""
+    state, code, outcome = row
+    return Outcome(TaskState(state), code, outcome)

@@ -1,0 +1,69 @@
+"""The SQL of the SQLite store: its statements by name, and the migrations that bring a file to this version.
+
+Migrations are numbered from 1 and only go forward; ``PRAGMA user_version`` of a file is the number of its
+last one.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from importlib.resources import files
+from typing import Final
+
+from poolmgr.errors import StoreUnavailable
+
+APPLICATION_ID: Final = 0x706D6772  # "pmgr"; the first migration writes it
+
+_NAME: Final = "-- name: "
+
+
+def load_statements() -> dict[str, str]:
+    """Every statement of queries.sql by its name."""
+    statements: dict[str, list[str]] = {}
+    current: list[str] = []
+    for line in (files("poolmgr.store") / "queries.sql").read_text("utf-8").splitlines():
+        if line.startswith(_NAME):
+            current = statements.setdefault(line.removeprefix(_NAME).strip(), [])
+        elif line and not line.startswith("--"):
+            current.append(line)
+    return {name: "\n".join(lines).rstrip(";") for name, lines in statements.items()}
+
+
+def load_migrations() -> list[str]:
+    """The migrations' SQL, in order: the first brings a file to version 1."""
+    folder = files("poolmgr.store") / "migrations"
+    scripts = sorted((each for each in folder.iterdir() if each.name.endswith(".sql")), key=lambda each: each.name)
+    numbers = [int(each.name.partition("_")[0]) for each in scripts]
+    if numbers != list(range(1, len(scripts) + 1)):
+        raise RuntimeError(f"migrations must be numbered 1, 2, ... without a gap, and are {numbers}")
+    return [each.read_text("utf-8") for each in scripts]
+
+
+def check_owner(connection: sqlite3.Connection, path: str) -> None:
+    """Refuse a file that is not ours, or that a newer poolmgr has written. Changes nothing.
+
+    Raises:
+        StoreUnavailable: saying which, and what to do.
+    """
+    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    (objects,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if application_id != APPLICATION_ID and objects:
+        raise StoreUnavailable(f"{path} is a database of another program: choose another state directory")
+    version, known = _version(connection), len(load_migrations())
+    if version > known:
+        raise StoreUnavailable(
+            f"{path} was written by a newer poolmgr (schema {version}, this one knows up to {known}): "
+            "upgrade poolmgr, or choose another state directory"
+        )
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Apply the migrations that the file lacks, each in a transaction of its own."""
+    for number, script in enumerate(load_migrations(), start=1):
+        if number > _version(connection):
+            connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(version)

@@ -1,0 +1,273 @@
+"""The store that survives: SQLite with a write-ahead log.
+
+One connection, which one thread at a time uses. Every ``apply`` is one transaction, so its price is one sync
+of the log, however many changes it holds (docs/decisions tells why that is enough). What it bears depends on
+``synchronous``: ``FULL`` syncs each commit and survives a power loss; ``NORMAL`` syncs now and then, survives
+the death of every process, and may lose the last commits when the power fails.
+
+The log is bounded: SQLite moves it into the database every 1,000 pages (4 MB), ``expire`` truncates it once
+the store is idle, and ``close`` removes it.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+from typing import Final, Literal, TypeVar
+
+import msgpack
+
+from poolmgr.core.changes import Change, TaskRecord
+from poolmgr.errors import BadOption, StoreUnavailable
+from poolmgr.model import TaskInfo, TaskState
+from poolmgr.store.base import Outcome
+from poolmgr.store.rows import Row, attempt_of, info_of, outcome_of, record_of, statements_for
+from poolmgr.store.schema import check_owner, load_statements, migrate
+
+_AFTER_ALL_IDS: Final = b"\xff" * 17  # an id has 16 bytes
+_BEFORE_ALL: Final = (-(2**63), b"")  # (order, id) of no task
+_PAGE: Final = 1000  # unfinished tasks read at a time
+_CACHE_KIB: Final = 16 * 1024
+_IDLE_ROUNDS: Final = 2  # calls of expire() with nothing between them, after which the store counts as idle
+
+_LISTS: Final = {  # by whether a state, and whether a name is asked for
+    (False, False): "tasks",
+    (True, False): "tasks_of_state",
+    (False, True): "tasks_of_name",
+    (True, True): "tasks_of_state_and_name",
+}
+
+# What went wrong and what to do, by SQLite's primary result code.
+_CORRUPT: Final = "the file is corrupt; nothing was deleted: restore a copy, or move it away"
+_LOCKED: Final = "another process has locked it: find it (fuser), and end it"
+_MODES: Final = "look at the owner and mode of the file and of its directory"
+_CAUSES: Final = {
+    sqlite3.SQLITE_FULL: "the disk is full: free some space",
+    sqlite3.SQLITE_BUSY: _LOCKED,
+    sqlite3.SQLITE_LOCKED: _LOCKED,
+    sqlite3.SQLITE_CORRUPT: _CORRUPT,
+    sqlite3.SQLITE_NOTADB: _CORRUPT,
+    sqlite3.SQLITE_READONLY: f"it cannot be written: {_MODES}",
+    sqlite3.SQLITE_PERM: f"it cannot be written: {_MODES}",
+    sqlite3.SQLITE_CANTOPEN: f"it cannot be opened: {_MODES}",
+    sqlite3.SQLITE_IOERR: "the disk fails: look at the kernel's log",
+}
+
+# What decoding a row raises when it is not what this store wrote.
+_UNREADABLE: Final = (ValueError, TypeError, BadOption, msgpack.UnpackException)
+
+T = TypeVar("T")
+
+
+class SqliteStore:
+    """A ``store.base.Store`` in the file ``path``, which is made with mode 0600; its directory must exist.
+
+    Args:
+        path: of the database; SQLite keeps ``-wal`` and ``-shm`` files beside it.
+        synchronous: ``FULL`` (default, survives a power loss) or ``NORMAL`` (survives any process's death).
+        busy_timeout_s: how long a call waits for a lock of another process before it gives up.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        synchronous: Literal["FULL", "NORMAL"] = "FULL",
+        busy_timeout_s: float = 1.0,
+    ) -> None:
+        self.path = Path(path)
+        self._synchronous = synchronous
+        self._busy_timeout_s = busy_timeout_s
+        self._sql = load_statements()
+        self._connection: sqlite3.Connection | None = None
+        self._idle_rounds = 0
+
+    # ------------------------------------------------------------------------------------------- life
+
+    def open(self) -> int:
+        if self._connection is not None:
+            raise StoreUnavailable(f"{self.path} is open already")
+        self._create_private()
+        self._idle_rounds = 0
+        try:
+            self._connection = self._connect()
+            return self._begin_epoch()
+        except sqlite3.Error as error:
+            self.close()
+            raise self._refusal(error) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()  # as the last connection it empties the log into the database and deletes it
+
+    def _create_private(self) -> None:
+        """Make the file with its mode before SQLite does so with the process's; its log inherits the mode.
+
+        A file that is there is not touched: closing it here would drop the locks that this process has on it.
+        """
+        try:
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        except FileExistsError:
+            pass
+        except OSError as error:
+            raise StoreUnavailable(f"cannot create {self.path}: {error.strerror}") from error
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path,
+            timeout=self._busy_timeout_s,
+            isolation_level=None,  # transactions begin and end where this file says so
+            check_same_thread=False,
+            cached_statements=len(self._sql) + 8,
+        )
+        try:
+            check_owner(connection, str(self.path))
+            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            if mode != "wal":
+                raise StoreUnavailable(f"{self.path}: its file system cannot hold a write-ahead log (mode {mode})")
+            connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+            connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+            migrate(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _begin_epoch(self) -> int:
+        with self._transaction() as connection:
+            connection.execute(self._sql["begin_epoch"], (time.time(),))
+            (epoch,) = connection.execute(self._sql["last_epoch"]).fetchone()
+        return int(epoch)
+
+    # ------------------------------------------------------------------------------------------- writing
+
+    def apply(self, changes: Sequence[Change]) -> None:
+        if not changes:
+            return
+        self._idle_rounds = 0
+        try:
+            self._apply(changes, _as_they_are)
+        except UnicodeEncodeError:
+            self._apply(changes, _encodable)
+
+    def _apply(self, changes: Sequence[Change], prepare: Callable[[Iterable[Row]], Iterable[Row]]) -> None:
+        with self._transaction() as connection:
+            for kind, run in groupby(changes, type):
+                for name, rows in statements_for(kind, list(run)):
+                    connection.executemany(self._sql[name], prepare(rows))
+
+    def expire(self, wall_now: float, limit: int = 1000) -> int:
+        with self._transaction() as connection:
+            forgotten = connection.execute(self._sql["expire_tasks"], (wall_now, max(0, limit))).rowcount
+        self._idle_rounds = 0 if forgotten else self._idle_rounds + 1
+        if self._idle_rounds == _IDLE_ROUNDS:
+            self._truncate_log(connection)
+        return forgotten
+
+    def _truncate_log(self, connection: sqlite3.Connection) -> None:
+        try:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except sqlite3.Error:
+            pass  # the log stays as long as it is, and bounded; what was asked for is done
+
+    # ------------------------------------------------------------------------------------------- reading
+
+    def unfinished(self) -> Iterator[TaskRecord]:
+        after = _BEFORE_ALL
+        while page := self._read(record_of, "unfinished_page", *after, _PAGE):
+            yield from page
+            after = page[-1].order, page[-1].id
+
+    def record(self, task_id: bytes) -> TaskRecord | None:
+        return _first(self._read(record_of, "record", task_id))
+
+    def task(self, task_id: bytes) -> TaskInfo | None:
+        info = _first(self._read(info_of, "task", task_id))
+        if info is None:
+            return None
+        return replace(info, attempts=tuple(self._read(attempt_of, "attempts", task_id)))
+
+    def outcome(self, task_id: bytes) -> Outcome | None:
+        return _first(self._read(outcome_of, "outcome", task_id))
+
+    def tasks(
+        self,
+        *,
+        state: TaskState | None = None,
+        name: str | None = None,
+        limit: int = 100,
+        before: bytes | None = None,
+    ) -> list[TaskInfo]:
+        statement = _LISTS[state is not None, name is not None]
+        filters = [each for each in (state and state.value, name) if each is not None]
+        return self._read(info_of, statement, before or _AFTER_ALL_IDS, max(0, limit), *filters)
+
+    def counts(self) -> dict[TaskState, int]:
+        return dict(self._read(lambda row: (TaskState(row[0]), int(row[1])), "counts"))
+
+    # ----------------------------------------------------------------------------------------- the connection
+
+    def _read(self, decode: Callable[[Row], T], statement: str, *values: object) -> list[T]:
+        """The rows that ``statement`` finds, decoded."""
+        with self._translated() as connection:
+            rows = connection.execute(self._sql[statement], values).fetchall()
+        try:
+            return [decode(row) for row in rows]
+        except _UNREADABLE as error:
+            raise StoreUnavailable(f"{self.path}: a row makes no sense ({error}): {_CORRUPT}") from error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """All that is done inside is committed, or else nothing is.
+
+        Takes the write lock at once: waiting for it half-way could fail with the work done.
+        """
+        with self._translated() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:  # after some errors SQLite has rolled back by itself
+                    connection.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _translated(self) -> Iterator[sqlite3.Connection]:
+        """The open connection, with SQLite's errors as ours."""
+        if self._connection is None:
+            raise StoreUnavailable(f"{self.path} is not open")
+        try:
+            yield self._connection
+        except sqlite3.Error as error:
+            raise self._refusal(error) from error
+
+    def _refusal(self, error: sqlite3.Error) -> StoreUnavailable:
+        code = getattr(error, "sqlite_errorcode", 0)  # an error of the module itself has none
+        cause = _CAUSES.get(code & 0xFF)  # the rest of an extended code says where it happened
+        return StoreUnavailable(f"{self.path}: {cause} ({error})" if cause else f"{self.path}: {error}")
+
+
+def _first(found: list[T]) -> T | None:
+    return found[0] if found else None
+
+
+def _as_they_are(rows: Iterable[Row]) -> Iterable[Row]:
+    return rows
+
+
+def _encodable(rows: Iterable[Row]) -> Iterable[Row]:
+    """The rows with half surrogate pairs escaped: an exception's text may hold some, and UTF-8 cannot."""
+    return (
+        tuple(v.encode("utf-8", "backslashreplace").decode() if isinstance(v, str) else v for v in row) for row in rows
+    )

@@ -1,0 +1,61 @@
+"""The numbers of every message, and the shape of each. docs/protocol.md says the same to people who write peers.
+
+A message is one MessagePack array whose first element is one of these numbers. ``id`` is a task's 16 bytes;
+``payload``, ``options`` and ``failure`` are MessagePack in a ``bin``: whoever passes them on does not decode them.
+Times are seconds of CLOCK_BOOTTIME as floats. Unknown trailing elements are ignored, so a message may grow.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+PROTOCOL_VERSION: Final = 1
+FRAME_LIMIT: Final = 64 * 1024 * 1024  # bytes of one message
+PAYLOAD_LIMIT: Final = FRAME_LIMIT - 64 * 1024  # what a frame leaves for the payload beside ids, names and options
+
+# ------------------------------------------------------------------------------- both ways, first on a connection
+HELLO: Final = 1  # [HELLO, version, role, info: map]   role: "client" | "worker" | "template"
+WELCOME: Final = 2  # [WELCOME, version, info: map]       daemon to client: pid, epoch, payload_limit, window
+ERROR: Final = 3  # [ERROR, code, message]              fatal for this connection; its sender closes
+
+# ------------------------------------------------------------------------------- client to daemon
+SUBMIT: Final = 10  # [SUBMIT, id, name, payload, options | nil, watch: bool]   numbered 1, 2, ... by their order
+REQUEST: Final = 11  # [REQUEST, number, command, arguments: map]
+
+# ------------------------------------------------------------------------------- daemon to client
+ACCEPTED: Final = 20  # [ACCEPTED, n]      of this connection's submits, the first n are accepted or were refused
+REFUSED: Final = 21  # [REFUSED, id, code, message]                     a submit
+COMPLETED: Final = 22  # [COMPLETED, id, payload]                         to whoever watches
+FAILED: Final = 23  # [FAILED, id, state, code, failure]               final, not completed
+PROGRESS: Final = 24  # [PROGRESS, id, fraction, message]
+EVENT: Final = 25  # [EVENT, name, wall_time, fields: map]           after the request "events"
+RESPONSE: Final = 26  # [RESPONSE, number, value]
+REFUSAL: Final = 27  # [REFUSAL, number, code, message]                a request
+SAME: Final = 28  # [SAME, id, first]     this submit is the task ``first``, by its key; its end is told under ``id``
+
+# ------------------------------------------------------------------------------- manager to worker, on the task pipe
+START: Final = 40  # [START, fence, id, attempt, name, payload, timeout_s | nil, soft_timeout_s | nil]
+
+# ---------------------------------------------------------------------------- manager to worker, on the control channel
+RECALL: Final = 50  # [RECALL, fence]     what has not begun and has this or a smaller fence: do not begin it
+INTERRUPT: Final = 51  # [INTERRUPT, fence, reason]    "soft_timeout" | "cancelled"; SIGUSR1 follows
+COLLECT: Final = 52  # [COLLECT]            run the garbage collector, when idle
+
+# ------------------------------------------------------------------------------- worker to manager, on the result pipe
+READY: Final = 60  # [READY, version, pid, capabilities: array]
+DONE: Final = 61  # [DONE, fence, begun_at, ended_at, payload]
+RAISED: Final = 62  # [RAISED, fence, begun_at, ended_at, code, types: array, failure, retry_delay_s | nil | false]
+REPORT: Final = 63  # [REPORT, fence, fraction, message]      progress
+RECALLED: Final = 64  # [RECALLED, fences: array]               these were not begun, and will not be
+BROKEN: Final = 65  # [BROKEN, message]                       a startup hook failed; the worker exits
+
+# ---------------------------------------------------------------------------- worker to manager, on the control channel
+HEARTBEAT: Final = 70  # [HEARTBEAT]
+LOG: Final = 71  # [LOG, fence, level, text]              a record of current_task().log
+
+# ------------------------------------------------------------------------------- manager and template
+SPAWN: Final = 80  # [SPAWN, spawn, worker, incarnation]   with the worker's file descriptors (SCM_RIGHTS)
+SPAWNED: Final = 81  # [SPAWNED, spawn, pid]
+SPAWN_FAILED: Final = 82  # [SPAWN_FAILED, spawn, code, message]
+HANDLERS: Final = 83  # [HANDLERS, version, pid, {name: options map}]     the app is imported
+APP_FAILED: Final = 84  # [APP_FAILED, message]             the import failed: a traceback; the template exits

@@ -1,0 +1,33 @@
+"""Importing the user's app."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+from poolmgr.errors import AppError
+from poolmgr.worker.registry import Registry, registry
+
+
+def load_app(modules: list[str], directory: str) -> Registry:
+    """Import ``modules``, with ``directory`` leading ``sys.path``; what they have registered.
+
+    Raises:
+        AppError: a module cannot be imported (with the whole traceback), or two handlers have one name.
+    """
+    sys.path[:] = [directory, *(path for path in sys.path if path not in ("", directory))]
+    for module in modules:
+        try:
+            import_module(module)
+        except BaseException as error:
+            import traceback
+
+            text = "".join(traceback.format_exception(error))
+            raise AppError(f"the app module {module!r} cannot be imported:\n{text}") from error
+    if registry.duplicates:
+        first, second = registry.duplicates[0]
+        raise AppError(
+            f"two handlers have the name {first.name!r}: {first.origin} and {second.origin}; "
+            "give one of them another with @task(name=...)"
+        )
+    return registry

@@ -1,0 +1,121 @@
+"""``current_task()``: what a handler may know of its task, and say about it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+
+class SoftTimeout(Exception):
+    """Raised in a handler that has run longer than its ``soft_timeout_s``. Let it pass, or clean up and return."""
+
+
+class Retry(Exception):
+    """Raise it in a handler to have the task tried again (within ``max_retries``).
+
+    Args:
+        reason: for the task's history.
+        delay_s: seconds until then; by default the back-off decides.
+    """
+
+    def __init__(self, reason: str = "", *, delay_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.delay_s = delay_s
+
+
+class CurrentTask:
+    """The task that runs now. Outside of a worker it stands for nothing, and everything it is told is ignored.
+
+    Attributes:
+        id: 32 hex digits, '' outside of a worker.
+        name: the task's name.
+        attempt: which dispatch this is, from 1.
+        worker: the slot, such as ``worker-3``.
+        cancelled: whether the task has been cancelled meanwhile; a long handler may look, and return.
+    """
+
+    __slots__ = ("_deadline", "_emit", "_fence", "attempt", "cancelled", "id", "name", "worker")
+
+    def __init__(
+        self,
+        id: str = "",
+        name: str = "",
+        attempt: int = 1,
+        worker: str = "",
+        fence: int = 0,
+        deadline: float | None = None,
+        emit: Callable[[str, int, Any, Any], None] | None = None,
+    ) -> None:
+        self.id = id
+        self.name = name
+        self.attempt = attempt
+        self.worker = worker
+        self.cancelled = False
+        self._fence = fence
+        self._deadline = deadline
+        self._emit = emit
+
+    @property
+    def deadline(self) -> float | None:
+        """When the task will be killed, in ``time.monotonic()`` seconds; None: never."""
+        left = self.remaining_s
+        return None if left is None else time.monotonic() + left
+
+    @property
+    def remaining_s(self) -> float | None:
+        """Seconds until the task will be killed; None: never."""
+        if self._deadline is None:
+            return None
+        return self._deadline - time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    def progress(self, fraction: float, message: str = "") -> None:
+        """Say how far the task is: ``fraction`` from 0 to 1. It reaches ``future.progress`` and those who watch."""
+        if self._emit is not None:
+            self._emit("progress", self._fence, float(fraction), str(message))
+
+    @property
+    def log(self) -> TaskLog:
+        """A log whose lines reach the daemon's with the worker's and the task's id."""
+        return TaskLog(self._fence, self._emit)
+
+
+class TaskLog:
+    """``debug``, ``info``, ``warning``, ``error``: as of a ``logging.Logger``, with ``%`` arguments."""
+
+    __slots__ = ("_emit", "_fence")
+
+    def __init__(self, fence: int, emit: Callable[[str, int, Any, Any], None] | None) -> None:
+        self._fence = fence
+        self._emit = emit
+
+    def debug(self, text: str, *args: Any) -> None:
+        self._write("debug", text, args)
+
+    def info(self, text: str, *args: Any) -> None:
+        self._write("info", text, args)
+
+    def warning(self, text: str, *args: Any) -> None:
+        self._write("warning", text, args)
+
+    def error(self, text: str, *args: Any) -> None:
+        self._write("error", text, args)
+
+    def _write(self, level: str, text: str, args: tuple[Any, ...]) -> None:
+        if self._emit is not None:
+            self._emit("log", self._fence, level, text % args if args else text)
+
+
+_NOBODY = CurrentTask()
+_current: CurrentTask | None = None
+
+
+def current_task() -> CurrentTask:
+    """The task that the calling handler runs."""
+    return _NOBODY if _current is None else _current
+
+
+def set_current(task: CurrentTask | None) -> None:
+    """For the worker's main loop alone."""
+    global _current
+    _current = task

@@ -1,0 +1,83 @@
+"""``@task`` and ``@worker_startup``: what an app offers to the pool."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar, overload
+
+from poolmgr.model import check_options
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """A function that a task's name refers to, and the options that its tasks have unless a submit says otherwise."""
+
+    name: str
+    function: Callable[..., Any]
+    options: dict[str, Any]
+    is_async: bool
+
+    @property
+    def origin(self) -> str:
+        """Where it was defined, for messages."""
+        return f"{self.function.__module__}.{self.function.__qualname__}"
+
+
+class Registry:
+    """Every handler and startup hook that the app's modules have registered, in the order of their definition."""
+
+    def __init__(self) -> None:
+        self.handlers: dict[str, Handler] = {}
+        self.duplicates: list[tuple[Handler, Handler]] = []
+        self.startup_hooks: list[Callable[[], Any]] = []
+
+    def add(self, handler: Handler) -> None:
+        """Register a handler. A second one of the same name is noted, and fails the daemon's start."""
+        known = self.handlers.get(handler.name)
+        if known is not None and known.origin != handler.origin:
+            self.duplicates.append((known, handler))
+        self.handlers[handler.name] = handler
+
+
+registry = Registry()
+
+
+@overload
+def task(function: Callable[P, R], /) -> Callable[P, R]: ...
+@overload
+def task(*, name: str | None = None, **options: Any) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+def task(function: Callable[..., Any] | None = None, /, *, name: str | None = None, **options: Any) -> Any:
+    """Register a function, sync or async, as the handler of a task. It stays an ordinary function.
+
+    Args:
+        name: the task's name; by default the function's ``__name__``.
+        options: the fields of ``TaskOptions`` (priority 0..100 of which lower runs first, timeout_s, max_retries,
+            requires, ...). Exceptions in ``retry_on`` and ``no_retry_on`` may be classes.
+
+    Raises:
+        BadOption: an option is unknown or out of range.
+    """
+    checked = check_options(options)
+
+    def register(target: Callable[P, R]) -> Callable[P, R]:
+        from inspect import iscoroutinefunction
+
+        handler = Handler(name or target.__name__, target, checked, iscoroutinefunction(target))
+        target.__poolmgr_task__ = handler  # type: ignore[attr-defined]
+        registry.add(handler)
+        return target
+
+    return register if function is None else register(function)
+
+
+def worker_startup(function: Callable[[], Any]) -> Callable[[], Any]:
+    """Register a function that each worker calls once, after its fork and before its first task.
+
+    What must not be shared between processes belongs here: database connections, clients, random generators.
+    """
+    registry.startup_hooks.append(function)
+    return function

@@ -1,0 +1,222 @@
+"""The template: a small process that has the app imported, and is forked into workers. It is also the warden.
+
+It is exec'd, never forked from the daemon, so it holds nothing of the daemon's; and it stays single-threaded, because
+only then is a fork sound. A worker is made by two forks: the middle process exits at once, and the daemon, being the
+subreaper, becomes the worker's parent.
+
+When the daemon is gone, whatever killed it, the template's socket reads end of file. Then it kills all that this pool
+has started: its workers' process groups, and every process that carries the pool's environment tag.
+
+Run as ``python -m poolmgr.worker.template FD``; the first packet on FD tells what to do (manager/template.py).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+import msgpack
+
+from poolmgr.errors import AppError
+from poolmgr.model import to_wire
+from poolmgr.wire.messages import (
+    APP_FAILED,
+    HANDLERS,
+    PROTOCOL_VERSION,
+    SPAWN_FAILED,
+    SPAWNED,
+)
+from poolmgr.worker.app import load_app
+from poolmgr.worker.main import Channels, Worker
+from poolmgr.worker.output import Output
+from poolmgr.worker.registry import Registry
+from poolmgr.worker.warden import kill_pool
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+_PACKET = 1 << 20
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def main(fd: int) -> int:
+    """Import the app, then fork workers until the daemon is gone."""
+    gc.disable()  # what the imports make is frozen below; a collection before would only dirty pages
+    sock = socket.socket(fileno=fd)
+    order: dict[str, Any] = msgpack.unpackb(sock.recv(_PACKET))
+    _name_process("pool-template")
+    try:
+        app = load_app(order["app"], order["directory"])
+        if any(handler.is_async for handler in app.handlers.values()):
+            import asyncio  # noqa: F401 - paid once here, and shared by every worker
+    except AppError as error:
+        sock.send(msgpack.packb([APP_FAILED, str(error)[: _PACKET // 2]], unicode_errors="replace"))
+        return 1
+    import traceback  # noqa: F401 - so that a failing task need not import anything
+
+    gc.collect()
+    _libc.malloc_trim(0)
+    gc.freeze()
+    handlers = {name: to_wire(handler.options) for name, handler in app.handlers.items()}
+    sock.send(msgpack.packb([HANDLERS, PROTOCOL_VERSION, os.getpid(), handlers]))
+    return Template(sock, app, order).serve()
+
+
+class Template:
+    """Forks a worker for each SPAWN."""
+
+    def __init__(self, sock: socket.socket, app: Registry, order: dict[str, Any]) -> None:
+        self._sock = sock
+        self._app = app
+        self._manager: int = order["manager"]
+        self._tag: str = order["tag"]
+        self._heartbeat_interval_s: float = order["heartbeat_interval_s"]
+        self._groups: set[int] = set()
+
+    def serve(self) -> int:
+        """Until the daemon is gone."""
+        while True:
+            try:
+                data, fds, _, _ = socket.recv_fds(self._sock, 65536, 16, socket.MSG_CMSG_CLOEXEC)
+            except ConnectionError:
+                data, fds = b"", []
+            if not data:
+                kill_pool(self._tag, self._groups)
+                return 0
+            message = msgpack.unpackb(data)
+            try:
+                self._spawn(message[1], message[2], message[3], Channels(*fds))
+            finally:
+                for each in fds:
+                    os.close(each)
+
+    def _spawn(self, spawn: int, worker: str, incarnation: int, channels: Channels) -> None:
+        threads = os.listdir("/proc/self/task")
+        if len(threads) > 1:
+            named = ", ".join(sorted({_thread_name(each) for each in threads if int(each) != os.getpid()}))
+            message = f"the app's import has started threads ({named}), so it cannot be forked"
+            advice = "start them in a @worker_startup hook"
+            self._sock.send(msgpack.packb([SPAWN_FAILED, spawn, "app", f"{message}: {advice}"]))
+            return
+        sys.stdout.flush()
+        sys.stderr.flush()
+        try:
+            pid = self._fork_twice(worker, incarnation, channels)
+        except OSError as error:
+            self._sock.send(msgpack.packb([SPAWN_FAILED, spawn, "unavailable", f"cannot fork: {error}"]))
+            return
+        self._groups.add(pid)
+        if len(self._groups) > 1024:
+            self._groups = {group for group in self._groups if os.path.exists(f"/proc/{group}")}
+        self._sock.send(msgpack.packb([SPAWNED, spawn, pid]))
+
+    def _fork_twice(self, worker: str, incarnation: int, channels: Channels) -> int:
+        """The worker's pid. Its parent is the middle process, and, once that has exited, the daemon."""
+        reader, writer = os.pipe()
+        try:
+            middle = os.fork()
+            if middle == 0:
+                code = 1
+                try:
+                    pid = os.fork()
+                    if pid == 0:
+                        os.close(reader)
+                        os.close(writer)
+                        self._become_worker(worker, incarnation, channels)
+                    os.write(writer, b"%d" % pid)
+                    code = 0
+                finally:
+                    os._exit(code)
+            os.close(writer)
+            writer = -1
+            os.waitpid(middle, 0)
+            told = os.read(reader, 32)
+        finally:
+            os.close(reader)
+            if writer >= 0:
+                os.close(writer)
+        if not told:
+            raise OSError("the second fork failed")
+        return int(told)
+
+    def _become_worker(self, worker: str, incarnation: int, channels: Channels) -> None:
+        """In the new process; never returns."""
+        code = 1
+        try:
+            os.setpgid(0, 0)
+            self._sock.close()
+            self._wait_for_adoption()
+            os.environ["POOLMGR_WORKER"] = f"{worker}.{incarnation}"
+            _name_process(worker)
+            outputs = _redirect(channels)
+            gc.enable()
+            self._serve_tasks(worker, channels, outputs)
+            code = 0
+        except BrokenPipeError:
+            code = 0  # the daemon is gone
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            try:
+                sys.stdout.flush()
+                sys.stderr.flush()
+            finally:
+                os._exit(code)
+
+    def _serve_tasks(self, worker: str, channels: Channels, outputs: tuple[Output, ...]) -> None:
+        _reseed()
+        runner = Worker(worker, channels, self._app.handlers, outputs)
+        runner.begin(self._app.startup_hooks, self._heartbeat_interval_s)
+        runner.serve()
+
+    def _wait_for_adoption(self) -> None:
+        """Be told to die when the daemon does. Armed before the adoption, the middle process would trigger it."""
+        while os.getppid() != self._manager:
+            if not os.path.exists(f"/proc/{self._manager}"):
+                os._exit(0)
+            time.sleep(0.0002)
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != self._manager:
+            os._exit(0)
+
+
+def _redirect(channels: Channels) -> tuple[Output, ...]:
+    null = os.open("/dev/null", os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    for channel, fd in ((channels.stdout, 1), (channels.stderr, 2)):
+        os.dup2(channel, fd)
+        os.close(channel)
+    stdout, stderr = Output(1), Output(2)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 - it lives as long as the process
+    sys.stdout = stdout
+    sys.stderr = stderr
+    return stdout, stderr
+
+
+def _reseed() -> None:
+    """Random sources that a fork would have in common. The ``random`` module sees to itself."""
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
+
+
+def _name_process(name: str) -> None:
+    _libc.prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
+
+
+def _thread_name(thread: str) -> str:
+    try:
+        with open(f"/proc/self/task/{thread}/comm") as file:
+            return file.read().strip()
+    except OSError:
+        return thread
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1])))

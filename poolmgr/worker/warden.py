@@ -1,0 +1,73 @@
+"""Killing all that a pool has started, once its daemon is gone.
+
+A process belongs to the pool if it is in the process group of one of its workers (and in the pool's own session:
+group numbers are used again), or if it carries the pool's tag in its environment, as every descendant does that has
+not thrown its environment away.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Collection
+
+TAG = "POOLMGR_POOL"
+_ROUNDS_S = 2.0
+
+
+def kill_pool(tag: str, groups: Collection[int]) -> None:
+    """SIGKILL everything of the pool but the caller, until nothing of it is left (2 s at most)."""
+    session = os.getsid(0)
+    until = time.monotonic() + _ROUNDS_S
+    while time.monotonic() < until:
+        victims = [pid for pid in processes() if pid != os.getpid() and _belongs(pid, tag, groups, session)]
+        if not victims:
+            return
+        for pid in victims:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except OSError:
+                pass
+        time.sleep(0.005)
+
+
+def tagged(tag: str) -> list[int]:
+    """The living processes whose environment carries ``TAG=tag``."""
+    return [pid for pid in processes() if has_tag(pid, tag) and _alive(pid)]
+
+
+def processes() -> list[int]:
+    """Every process id that /proc shows."""
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def has_tag(pid: int, tag: str) -> bool:
+    """Whether the process was started with the pool's tag in its environment."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return f"{TAG}={tag}".encode() in file.read().split(b"\0")
+    except OSError:
+        return False
+
+
+def stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the third (state) on; [] if the process is gone."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def _alive(pid: int) -> bool:
+    fields = stat(pid)
+    return bool(fields) and fields[0] not in "ZX"
+
+
+def _belongs(pid: int, tag: str, groups: Collection[int], session: int) -> bool:
+    fields = stat(pid)
+    if not fields or fields[0] in "ZX":
+        return False
+    in_group = int(fields[2]) in groups and int(fields[3]) == session
+    return in_group or has_tag(pid, tag)

@@ -1,0 +1,78 @@
+"""Runs proofs: ``scripts/prove NAME | all | list [--scale X]``.
+
+Each other module in this folder, ``report`` aside, is a proof. It has a docstring whose first line says what
+it proves, and
+
+    def prove(scale: float) -> Report
+
+which measures at ``scale`` times the published size (1.0) and returns its Report. Module ``daemon_kill`` is
+the proof ``daemon-kill``. Proofs import from ``scripts.proofs.report``, and so can tests that run them small.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+_HERE = Path(__file__).resolve().parent
+_NOT_PROOFS = {"__init__", "__main__", "report"}
+
+
+def names() -> list[str]:
+    """Return the names of all proofs, sorted, as the command line knows them."""
+    return sorted(path.stem.replace("_", "-") for path in _HERE.glob("*.py") if path.stem not in _NOT_PROOFS)
+
+
+def _title(name: str) -> str:
+    source = (_HERE / f"{name.replace('-', '_')}.py").read_text(encoding="utf-8")
+    return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+
+
+def _holds(name: str, scale: float) -> bool:
+    """Run one proof. One that raises, skips or exits has failed; interrupting it interrupts us."""
+    try:
+        report = importlib.import_module(f"scripts.proofs.{name.replace('-', '_')}").prove(scale)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # pytest's and unittest's skips, SystemExit: nothing but a figure is a proof
+        traceback.print_exc()
+        return False
+    return bool(report.ok)
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what the command line asks for; return 0 when every limit held, 1 when one was short."""
+    known = names()
+    parser = argparse.ArgumentParser(prog="scripts/prove", description="Prove a promise of poolmgr with figures.")
+    parser.add_argument("name", choices=[*known, "all", "list"], metavar="NAME", help="a proof, or: all, list")
+    parser.add_argument(
+        "--scale", type=_positive, default=1.0, help="size, as a multiple of the published one (default: 1.0)"
+    )
+    chosen = parser.parse_args(arguments)
+    if chosen.name == "list":
+        for name in known:
+            print(f"{name:<16} {_title(name)}")
+        return 0
+    asked = known if chosen.name == "all" else [chosen.name]
+    short = [name for name in asked if not _holds(name, chosen.scale)]
+    print(f"{len(asked) - len(short)} held, {len(short)} short" + (f": {', '.join(short)}" if short else ""))
+    return 1 if short or not asked else 0
+
+
+if __name__ == "__main__":
+    # Run as a folder, Python puts this folder first on the path, where a proof could hide a module of the
+    # standard library. The checkout belongs there.
+    sys.path[0] = str(_HERE.parent.parent)
+    sys.exit(main())

@@ -1,0 +1,352 @@
+"""The installed command against a real daemon, as people and scripts use it."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+POOLMGR = Path(sys.executable).parent / "poolmgr"
+APP = '''
+import os
+from poolmgr import task
+
+@task()
+def add(a, b=0):
+    return a + b
+
+@task(max_retries=0)
+def fail(text):
+    raise ValueError(text)
+
+@task()
+def read(path):
+    """Waits for a writer, where path is a FIFO."""
+    with open(path) as file:
+        return file.read()
+
+@task()
+def where():
+    return os.getcwd()
+'''
+NO_TASK = "0" * 32
+
+
+@dataclass
+class Shell:
+    """A private directory with an app in it, and the command in an environment of its own."""
+
+    directory: Path
+    environ: dict[str, str]
+
+    @property
+    def socket(self) -> Path:
+        return self.directory / "run" / "p.sock"
+
+    @property
+    def pid_file(self) -> Path:
+        return self.directory / "state" / "poolmgr.pid"
+
+    def run(self, *arguments: str, code: int = 0) -> str:
+        """What the command prints on standard output; on standard error, where it is to exit with another code."""
+        done = subprocess.run(
+            [POOLMGR, *arguments], cwd=self.directory, env=self.environ, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stderr if code else done.stdout
+
+    def ask(self, *arguments: str) -> Any:
+        """What the command answers in JSON."""
+        return json.loads(self.run(*arguments, "--json"))
+
+    def start(self, *arguments: str) -> int:
+        """Start a daemon with three workers; its pid."""
+        pid: int = self.ask("start", "--app", "app", "--workers", "3", *arguments)["pid"]
+        return pid
+
+
+@pytest.fixture
+def shell() -> Iterator[Shell]:
+    directory = Path(tempfile.mkdtemp(prefix="poolmgr-"))  # short: a socket's path has at most 107 bytes
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("POOLMGR_")}
+    environ.pop("NOTIFY_SOCKET", None)
+    environ["POOLMGR_SOCKET"] = str(directory / "run" / "p.sock")
+    environ["POOLMGR_STATE_DIR"] = str(directory / "state")
+    (directory / "app.py").write_text(APP)
+    shell = Shell(directory, environ)
+    yield shell
+    if shell.pid_file.exists():
+        subprocess.run([POOLMGR, "stop", "--now", "--timeout", "10"], env=environ, capture_output=True, check=False)
+    if shell.pid_file.exists():
+        os.kill(int(shell.pid_file.read_text()), signal.SIGKILL)
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def pool(shell: Shell) -> Shell:
+    """A shell with a daemon that runs."""
+    shell.start()
+    return shell
+
+
+def await_end(pid: int, timeout_s: float = 20) -> None:
+    """Wait until the process ``pid``, which may have ended already, has."""
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    ended, _, _ = select.select([process], [], [], timeout_s)
+    os.close(process)
+    assert ended, f"process {pid} still runs"
+
+
+# ------------------------------------------------------------------------------------------------ start and stop
+
+
+def test_start_status_stop(shell: Shell) -> None:
+    said = shell.run("start", "--app", "app", "--workers", "3")
+    pid = int(shell.pid_file.read_text())
+    assert said.startswith(f"poolmgr: 3 workers ready (pid {pid}, ")
+    assert said.endswith(f" s), socket {shell.socket}\n")
+
+    status = shell.ask("status")
+    assert (status["pid"], status["epoch"], status["mode"]) == (pid, 1, "managed")
+    assert status["pool"]["size"] == 3
+    assert status["pool"]["app"] == ["app"]
+    assert {"add", "fail", "read", "where"} <= set(status["pool"]["tasks_known"])
+    assert (status["workers"]["total"], status["workers"]["ready"]) == (3, 3)
+    assert status["health"] == {"status": "healthy", "capacity": 1.0, "alerts": []}
+    assert len(status["worker_list"]) == 3
+
+    page = shell.run("status").splitlines()
+    assert page[0].startswith("poolmgr ")
+    assert max(map(len, page)) <= 80
+    assert len([line for line in page if line.startswith("worker-")]) == 3
+
+    assert shell.run("stop") == f"poolmgr: stopped (pid {pid})\n"
+    assert not shell.socket.exists()
+    assert not shell.pid_file.exists()
+    await_end(pid, timeout_s=0)
+
+
+def test_without_a_daemon_commands_exit_3_and_say_what_to_do(shell: Shell) -> None:
+    for command in (["status"], ["stop"], ["restart"], ["submit", "add", "1"], ["result", NO_TASK]):
+        said = shell.run(*command, code=3)
+        assert said.startswith("poolmgr: ")
+        assert "poolmgr start" in said
+    assert json.loads(shell.run("status", "--json", code=3))["error"]["code"] == "not_running"
+
+
+def test_a_second_daemon_is_refused_and_harms_nobody(pool: Shell) -> None:
+    pid = pool.pid_file.read_text().strip()
+    said = pool.run("start", "--app", "app", code=1)
+    assert said == f"poolmgr: a daemon (pid {pid}) already holds the state directory {pool.directory}/state\n"
+    other = str(pool.directory / "other")
+    said = pool.run("start", "--app", "app", "--state-dir", other, "--json", code=1)
+    assert json.loads(said)["error"]["code"] == "already_running"
+    assert pool.run("submit", "add", "1", "2", "--wait") == "3\n"
+
+
+def test_an_app_that_cannot_be_imported_fails_the_start_with_its_traceback(shell: Shell) -> None:
+    (shell.directory / "broken.py").write_text("import no_such_module_anywhere\n")
+    said = shell.run("start", "--app", "broken", code=1)
+    assert "Traceback (most recent call last)" in said
+    assert "No module named 'no_such_module_anywhere'" in said
+    assert not shell.pid_file.exists()
+    assert not shell.socket.exists()
+    shell.start()
+
+
+def test_after_a_kill_what_it_left_behind_is_in_nobody_s_way(shell: Shell) -> None:
+    pid = shell.start()
+    os.kill(pid, signal.SIGKILL)
+    await_end(pid)
+    assert shell.socket.exists()
+    assert shell.pid_file.exists()
+    shell.run("status", code=3)
+    assert shell.start() != pid
+    assert shell.ask("status")["epoch"] == 2
+
+
+def test_queued_durable_tasks_wait_for_the_next_daemon(shell: Shell) -> None:
+    shell.start()
+    id = shell.run("submit", "add", "20", "22", "--delay", "1").strip()
+    shell.run("stop")
+    shell.start()
+    assert shell.run("result", id, "--timeout", "30") == "42\n"
+
+
+def test_restart_keeps_flags_directory_and_environment(shell: Shell) -> None:
+    pid = shell.start()
+    elsewhere = {**shell.environ, "POOLMGR_STATE_DIR": ""}
+    done = subprocess.run(
+        [POOLMGR, "restart", "--workers", "2", "--json"], cwd="/", env=elsewhere, capture_output=True, check=True
+    )
+    started = json.loads(done.stdout)
+    assert started["pid"] != pid
+    assert (started["epoch"], started["workers"], started["socket"]) == (2, 2, str(shell.socket))
+    assert shell.run("submit", "where", "--wait") == f"{shell.directory}\n"
+
+
+def test_in_the_foreground_systemd_is_told_and_sigterm_drains(shell: Shell) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(shell.directory / "notify"))
+        systemd.settimeout(30)
+        environ = {**shell.environ, "NOTIFY_SOCKET": str(shell.directory / "notify")}
+        line = [str(POOLMGR), "start", "--foreground", "--app", "app", "--workers", "3"]
+        with subprocess.Popen(line, cwd=shell.directory, env=environ, stderr=subprocess.PIPE) as process:
+            try:
+                assert b"READY=1" in systemd.recv(1000).split(b"\n")
+                assert shell.ask("status")["pid"] == process.pid
+                assert "runs in the foreground" in shell.run("restart", code=1)
+                process.terminate()
+                assert b"STOPPING=1" in systemd.recv(1000).split(b"\n")
+                _, log = process.communicate(timeout=30)
+            finally:
+                process.kill()
+    assert process.returncode == 0
+    assert b"3 workers ready" in log
+    assert not shell.socket.exists()
+    assert not shell.pid_file.exists()
+
+
+def test_stop_waits_for_running_tasks_and_stop_now_does_not(pool: Shell) -> None:
+    fifo = pool.directory / "fifo"
+    os.mkfifo(fifo)
+    id = pool.run("submit", "read", str(fifo)).strip()
+    writer = os.open(fifo, os.O_WRONLY)  # returns once the task has opened it, too: it runs
+    try:
+        assert "still runs after 0.2 s" in pool.run("stop", "--timeout", "0.2", code=1)
+        assert pool.run("stop", "--now").startswith("poolmgr: stopped")
+    finally:
+        os.close(writer)
+    pool.start()  # a durable task that was cut short runs again
+    with open(fifo, "w") as again:
+        again.write("done")
+    assert pool.run("result", id, "--timeout", "30") == "done\n"
+
+
+def test_wrong_settings_are_told_before_anything_is_started(shell: Shell) -> None:
+    (shell.directory / "p.toml").write_text("pool_sise = 3\n")
+    said = shell.run("start", "--config", "p.toml", code=2)
+    assert said == "poolmgr: p.toml: unknown setting 'pool_sise'; did you mean 'pool_size'?\n"
+    assert shell.run("config", "check", "--config", "p.toml", code=2) == said
+    (shell.directory / "p.toml").write_text("pool_size = 3\n")
+    assert shell.run("config", "check", "--config", "p.toml") == "the settings are in order\n"
+    assert "pool_size = 3\n" in shell.run("config", "show", "--config", "p.toml")
+    assert not shell.pid_file.exists()
+
+
+# ------------------------------------------------------------------------------------------------ tasks
+
+
+def test_a_task_goes_in_and_its_result_comes_out(pool: Shell) -> None:
+    assert pool.run("submit", "add", "1", "--kwargs", '{"b": 2}', "--wait") == "3\n"
+    assert pool.run("submit", "add", "con", "cat", "--wait") == "concat\n"
+    id = pool.run("submit", "add", "[1]", "[2]").strip()
+    assert pool.ask("result", id, "--timeout", "30") == {"id": id, "result": [1, 2]}
+    task = pool.ask("task", id)
+    assert (task["id"], task["name"], task["state"], task["durable"]) == (id, "add", "completed", True)
+    assert id in [each["id"] for each in pool.ask("tasks", "--state", "completed", "--name", "add")]
+
+
+def test_a_dead_letter_is_shown_requeued_and_purged(pool: Shell) -> None:
+    said = pool.run("submit", "fail", "no luck", "--wait", code=1)
+    assert said.startswith("poolmgr: ValueError: no luck\n")
+    [letter] = pool.ask("dlq", "list")
+    assert (letter["name"], letter["state"], letter["cause"]) == ("fail", "dead", "task_failed")
+    assert "ValueError: no luck" in pool.run("dlq", "show", letter["id"])
+    made = pool.ask("dlq", "requeue", letter["id"])["requeued"][letter["id"]]
+    assert "no luck" in pool.run("result", made, "--timeout", "30", code=1)
+    assert pool.ask("task", made)["origin"] == letter["id"]
+    assert pool.ask("dlq", "purge", "--all") == {"purged": 2}
+    assert pool.ask("dlq", "list") == []
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "exit_code"),
+    [
+        (["submit", "no_such_task"], "unknown_task", 1),
+        (["submit", "add", "1", "--priority", "101"], "bad_option", 2),
+        (["submit", "add", "--wait"], "bad_arguments", 1),
+        (["task", NO_TASK], "not_found", 1),
+        (["worker", "stop", "worker-99"], "not_found", 1),
+    ],
+)
+def test_wrong_requests_have_a_code(pool: Shell, line: list[str], code: str, exit_code: int) -> None:
+    error = json.loads(pool.run(*line, "--json", code=exit_code))["error"]
+    assert error["code"] == code
+    assert error["message"]
+
+
+def test_a_waiting_task_can_be_cancelled_and_all_can_be_cleared(pool: Shell) -> None:
+    pool.run("pause", "add")
+    ids = [pool.run("submit", "add", "1").strip() for _ in range(3)]
+    assert pool.ask("status")["queue"]["paused"] == ["add"]
+    assert pool.run("cancel", ids[0]) == "cancelled\n"
+    assert pool.ask("clear") == {"cancelled": 2}
+    assert {pool.ask("task", id)["state"] for id in ids} == {"cancelled"}
+    pool.run("resume", "add")
+    assert pool.run("submit", "add", "1", "--wait") == "1\n"
+
+
+# ------------------------------------------------------------------------------------------------ the pool
+
+
+def test_the_pool_grows_and_shrinks(pool: Shell) -> None:
+    assert pool.ask("scale", "5") == {"size": 5}
+    assert pool.ask("scale", "-1") == {"size": 4}
+    assert pool.ask("scale", "+2") == {"size": 6}
+    id = pool.ask("worker", "start")["id"]
+    assert id in [worker["id"] for worker in pool.ask("workers")]
+    pool.run("worker", "stop", id)
+    pool.run("gc")
+
+
+def test_health_and_metrics(pool: Shell) -> None:
+    health = pool.ask("health")
+    assert (health["status"], health["capacity"], health["alerts"]) == ("healthy", 1.0, [])
+    assert health["workers"] == {"total": 3, "healthy": 3, "unhealthy": 0}
+    metrics = pool.ask("metrics")
+    assert "worker_list" not in metrics
+    assert set(metrics["performance"]) == {"throughput_per_s", "run_s", "wait_s", "worker_reuse_rate"}
+    assert pool.run("health").startswith("health   healthy, capacity 100%, 3 of 3 workers healthy")
+    assert pool.run("metrics").startswith("poolmgr ")
+
+
+def test_workers_are_listed_with_all_that_operators_ask(pool: Shell) -> None:
+    for worker in pool.ask("workers"):
+        assert {
+            "id", "pid", "state", "healthy", "tasks_executed", "current_task", "uptime_s", "last_activity_s",
+            "cpu_percent", "memory_mb", "restarts",
+        } <= set(worker)  # fmt: skip
+        assert (worker["state"], worker["healthy"]) == ("ready", True)
+        os.kill(worker["pid"], 0)
+
+
+def test_events_are_printed_as_they_happen(pool: Shell) -> None:
+    line = [str(POOLMGR), "events", "--json"]
+    with subprocess.Popen(line, env=pool.environ, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            # The subscription is in force when the first event arrives; until then, tasks are submitted.
+            while not select.select([process.stdout], [], [], 0)[0]:
+                pool.run("submit", "add", "1", "--wait")
+            event = json.loads(process.stdout.readline())
+            assert event["name"].startswith("task-")
+            assert event["fields"]["task_id"]
+        finally:
+            process.send_signal(signal.SIGINT)
+    assert process.returncode == 0

@@ -1,0 +1,84 @@
+"""Tasks and changes for the suites, and the medium that a store is opened on, again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from poolmgr.core.changes import AttemptEnded, TaskAdded, TaskEnded, TaskMoved, TaskRecord
+from poolmgr.model import AttemptInfo, TaskOptions, TaskState
+from poolmgr.store.base import Store
+
+NOW = 1_700_000_000.0
+
+
+def task_id(number: int) -> bytes:
+    return number.to_bytes(16, "big")
+
+
+def record(number: int, **fields: Any) -> TaskRecord:
+    plain: dict[str, Any] = {
+        "name": "thumbnail",
+        "payload": b"payload %d" % number,
+        "options": TaskOptions(),
+        "group": "client-1",
+        "order": number,
+        "state": TaskState.QUEUED,
+        "submitted_at": NOW,
+    }
+    return TaskRecord(id=task_id(number), **{**plain, **fields})
+
+
+def added(number: int, **fields: Any) -> TaskAdded:
+    return TaskAdded(record(number, **fields))
+
+
+def moved(number: int, state: TaskState, **fields: Any) -> TaskMoved:
+    plain = {"due_at": None, "attempt": 1, "failures": 0, "kills": 0, "interruptions": 0}
+    return TaskMoved(task_id(number), state, **{**plain, **fields})
+
+
+def ended(number: int, state: TaskState = TaskState.COMPLETED, **fields: Any) -> TaskEnded:
+    plain: dict[str, Any] = {
+        "ended_at": NOW + 2,
+        "started_at": NOW + 1,
+        "attempt": 1,
+        "failures": 0,
+        "worker": "worker-3",
+        "code": "",
+        "message": "",
+        "outcome": b"result %d" % number,
+        "expires_at": NOW + 3600,
+    }
+    return TaskEnded(task_id(number), state, **{**plain, **fields})
+
+
+def dead(number: int, **fields: Any) -> TaskEnded:
+    plain = {"code": "timeout", "message": "took too long", "expires_at": None, "failures": 4, "attempt": 4}
+    return ended(number, TaskState.DEAD, **{**plain, **fields})
+
+
+def failed(number: int, attempt: int, **fields: Any) -> AttemptEnded:
+    plain = {"type": "ValueError", "message": "no", "traceback": "Traceback ...", "cause": "task_failed"}
+    times = {"started_at": NOW + attempt, "ended_at": NOW + attempt + 0.5}
+    return AttemptEnded(task_id(number), AttemptInfo(attempt, "worker-1", **{**times, **plain, **fields}))
+
+
+class Medium:
+    """Where a store keeps its things. ``reopen`` is what a restart of the daemon does."""
+
+    def __init__(self, make: Callable[[], Store]) -> None:
+        self._make = make
+        self.epochs: list[int] = []
+        self.store = self.reopen()
+
+    def reopen(self) -> Store:
+        if self.epochs:
+            self.store.close()
+        self.store = self._make()
+        self.epochs.append(self.store.open())
+        return self.store
+
+
+def ids(store: Store, **filters: Any) -> list[int]:
+    return [int(info.id, 16) for info in store.tasks(**filters)]

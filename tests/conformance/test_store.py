@@ -1,0 +1,356 @@
+"""What every store does, whatever it keeps things in."""
+
+from __future__ import annotations
+
+import pytest
+
+from poolmgr.core.changes import Change, TaskAdded, TaskEnded, TaskRequeued, TasksPurged
+from poolmgr.errors import StoreUnavailable
+from poolmgr.model import FINAL, TaskOptions, TaskState
+from poolmgr.store.base import Outcome, Store
+from poolmgr.store.memory import MemoryStore
+from tests.conformance.samples import NOW, Medium, added, dead, ended, failed, ids, moved, record, task_id
+
+# ------------------------------------------------------------------------------------------------ life
+
+
+def test_every_opening_begins_the_next_epoch(medium: Medium) -> None:
+    for _ in range(3):
+        medium.reopen()
+    assert medium.epochs == [1, 2, 3, 4]
+
+
+def test_closing_twice_and_before_opening_is_safe(medium: Medium) -> None:
+    medium.store.close()
+    medium.store.close()
+    assert medium.reopen().counts() == {}
+
+
+def test_a_store_that_is_not_open_refuses(medium: Medium) -> None:
+    medium.store.close()
+    with pytest.raises(StoreUnavailable, match="not open"):
+        medium.store.apply([added(1)])
+    with pytest.raises(StoreUnavailable, match="not open"):
+        medium.store.counts()
+
+
+def test_an_open_store_cannot_be_opened(store: Store) -> None:
+    with pytest.raises(StoreUnavailable, match="open already"):
+        store.open()
+    store.apply([added(1)])  # and is none the worse for it
+
+
+# ------------------------------------------------------------------------------------------------ what is kept
+
+
+def test_an_added_task_is_kept_whole(medium: Medium) -> None:
+    task = record(
+        1,
+        payload=bytes(range(256)),
+        options=TaskOptions(priority=3, key="a"),
+        state=TaskState.SCHEDULED,
+        due_at=NOW + 60,
+        attempt=2,
+        failures=1,
+        kills=1,
+        interruptions=1,
+        origin=task_id(7),
+    )
+    medium.store.apply([TaskAdded(task)])
+    store = medium.reopen()
+    assert store.record(task.id) == task
+    assert list(store.unfinished()) == [task]
+    info = store.task(task.id)
+    assert info is not None
+    assert (info.id, info.name, info.state) == (task.id.hex(), "thumbnail", TaskState.SCHEDULED)
+    assert (info.priority, info.max_retries, info.durable, info.group) == (3, 3, True, "client-1")
+    assert (info.attempt, info.failures, info.origin) == (2, 1, task_id(7).hex())
+    assert (info.submitted_at, info.due_at, info.started_at, info.ended_at) == (NOW, NOW + 60, None, None)
+    assert (info.cause, info.message, info.assigned_to, info.requeued_as) == (None, "", None, None)
+
+
+def test_a_final_task_tells_how_it_ended(medium: Medium) -> None:
+    medium.store.apply([added(1), added(2), ended(1), dead(2)])
+    store = medium.reopen()
+    assert store.outcome(task_id(1)) == Outcome(TaskState.COMPLETED, "", b"result 1")
+    assert store.outcome(task_id(2)) == Outcome(TaskState.DEAD, "timeout", b"result 2")
+    completed, buried = store.task(task_id(1)), store.task(task_id(2))
+    assert completed is not None
+    assert buried is not None
+    assert (completed.started_at, completed.ended_at, completed.cause) == (NOW + 1, NOW + 2, None)
+    assert (buried.cause, buried.message, buried.failures, buried.attempt) == ("timeout", "took too long", 4, 4)
+    assert buried.assigned_to == "worker-3"
+    assert list(store.unfinished()) == []
+    kept = store.record(task_id(2))  # whole, for a requeue
+    assert kept == record(2, state=TaskState.DEAD, failures=4, attempt=4)
+
+
+def test_what_is_unknown_is_none_and_changes_of_it_are_ignored(store: Store) -> None:
+    store.apply([moved(1, TaskState.RUNNING), failed(1, 1), ended(1), TaskRequeued(task_id(1), task_id(2))])
+    assert store.record(task_id(1)) is None
+    assert store.task(task_id(1)) is None
+    assert store.outcome(task_id(1)) is None
+    assert store.counts() == {}
+    store.apply([added(1)])
+    info = store.task(task_id(1))
+    assert info is not None
+    assert info.attempts == ()
+    assert store.outcome(task_id(1)) is None
+
+
+def test_a_moved_task_has_its_new_state_and_counts(medium: Medium) -> None:
+    medium.store.apply([added(1), moved(1, TaskState.RUNNING), failed(1, 1)])
+    later = moved(1, TaskState.SCHEDULED, due_at=NOW + 9, attempt=2, failures=1, kills=1, interruptions=1)
+    medium.store.apply([later])
+    kept = medium.reopen().record(task_id(1))
+    assert kept == record(1)._replace(**later._asdict())
+
+
+def test_attempts_are_listed_in_their_order(medium: Medium) -> None:
+    medium.store.apply([added(1), failed(1, 2), failed(1, 10), failed(1, 1, cause="timeout", type="")])
+    info = medium.reopen().task(task_id(1))
+    assert info is not None
+    assert [each.attempt for each in info.attempts] == [1, 2, 10]
+    assert info.attempts[0] == failed(1, 1, cause="timeout", type="").attempt
+    assert info.attempts[1] == failed(1, 2).attempt
+
+
+def test_lists_leave_the_attempts_out(store: Store) -> None:
+    store.apply([added(1), failed(1, 1)])
+    assert store.tasks()[0].attempts == ()
+
+
+OPTIONS = TaskOptions().override(
+    {
+        "priority": 0,
+        "timeout_s": None,
+        "soft_timeout_s": 1.5,
+        "max_retries": 0,
+        "retry_backoff_s": 0.25,
+        "max_backoff_s": 5,
+        "retry_on": [ValueError, "myapp.Throttled"],
+        "no_retry_on": (),
+        "requires": {"gpu", "fast"},
+        "affinity": "model-7",
+        "group": "nightly",
+        "key": ("a key", 30),
+        "delay_s": 2,
+        "at": NOW,
+        "expires_s": 9,
+        "durable": False,
+        "restartable": False,
+        "sheddable": True,
+        "memory_limit_mb": 256,
+        "ephemeral": True,
+        "rate_limit": "20/m",
+        "max_concurrency": 4,
+        "result_ttl_s": 0,
+    }
+)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        TaskOptions(),
+        OPTIONS,
+        TaskOptions(retry_on=frozenset()),
+        TaskOptions(no_retry_on=frozenset({"KeyError"})),
+        TaskOptions(key="k", key_window_s=0.0),
+    ],
+)
+def test_options_come_back_as_they_were(medium: Medium, options: TaskOptions) -> None:
+    medium.store.apply([added(1, options=options)])
+    kept = medium.reopen().record(task_id(1))
+    assert kept is not None
+    assert kept.options == options
+    assert type(kept.options.rate_limit) is type(options.rate_limit)
+
+
+def test_any_text_and_any_bytes_can_be_kept(medium: Medium) -> None:
+    text = "tab\t nul\0 umlaut ü emoji 🙂"
+    medium.store.apply([added(1, payload=b"\x00" * 200_000), failed(1, 1, message=text), dead(1, message=text)])
+    store = medium.reopen()
+    info = store.task(task_id(1))
+    assert info is not None
+    assert info.message == info.attempts[0].message == text
+    kept = store.record(task_id(1))
+    assert kept is not None
+    assert kept.payload == b"\x00" * 200_000
+
+
+@pytest.mark.parametrize("size", [0, 1, 256, 257, 100_000])
+def test_contents_of_any_size_come_back_and_go(medium: Medium, size: int) -> None:
+    medium.store.apply([added(1, payload=b"p" * size), ended(1, outcome=b"o" * size)])
+    store = medium.reopen()
+    kept = store.record(task_id(1))
+    assert kept is not None
+    assert kept.payload == b"p" * size
+    assert store.outcome(task_id(1)) == Outcome(TaskState.COMPLETED, "", b"o" * size)
+    store.apply([TasksPurged((task_id(1),)), added(1, payload=b"q" * size), ended(1, outcome=b"r" * size)])
+    kept = store.record(task_id(1))
+    assert kept is not None
+    assert kept.payload == b"q" * size  # and not what was there before
+    assert store.outcome(task_id(1)) == Outcome(TaskState.COMPLETED, "", b"r" * size)
+
+
+def test_text_that_has_no_encoding_does_not_stop_the_store(store: Store) -> None:
+    store.apply([added(1), failed(1, 1, message="\udc80!"), dead(1, message="half a pair: \ud800!")])
+    assert store.counts() == {TaskState.DEAD: 1}
+
+
+# ------------------------------------------------------------------------------------------------ promises
+
+
+def test_a_task_of_a_known_id_is_left_as_it_is(store: Store) -> None:
+    store.apply([added(1)])
+    store.apply([added(1, name="other", payload=b"other"), added(2)])
+    assert store.record(task_id(1)) == record(1)
+    assert ids(store) == [2, 1]
+    store.apply([ended(1)])
+    store.apply([added(1)])
+    assert store.counts() == {TaskState.QUEUED: 1, TaskState.COMPLETED: 1}
+
+
+@pytest.mark.parametrize("final", sorted(FINAL))
+def test_a_final_state_is_never_changed(medium: Medium, final: TaskState) -> None:
+    medium.store.apply([added(1), ended(1, final, code="", message="first")])
+    before = medium.store.task(task_id(1)), medium.store.outcome(task_id(1)), medium.store.record(task_id(1))
+    store = medium.reopen()
+    store.apply([moved(1, TaskState.RUNNING, attempt=9, due_at=NOW)])
+    store.apply([ended(1, TaskState.EXPIRED, code="expired", message="second", outcome=b"second", attempt=9)])
+    assert (store.task(task_id(1)), store.outcome(task_id(1)), store.record(task_id(1))) == before
+
+
+def test_of_two_ends_in_one_batch_the_first_counts(store: Store) -> None:
+    store.apply([added(1), ended(1, outcome=b"first"), dead(1, outcome=b"second")])
+    assert store.outcome(task_id(1)) == Outcome(TaskState.COMPLETED, "", b"first")
+    store.apply([added(2), ended(2, outcome=b"first"), ended(2, outcome=b"second", attempt=5)])
+    assert store.outcome(task_id(2)) == Outcome(TaskState.COMPLETED, "", b"first")
+    kept = store.record(task_id(2))
+    assert kept is not None
+    assert kept.attempt == 1
+
+
+def test_unfinished_tasks_come_by_order(medium: Medium) -> None:
+    orders = {1: 30, 2: 10, 3: 20, 4: 10, 5: 0, 6: -5}
+    medium.store.apply([added(number, order=order) for number, order in orders.items()])
+    medium.store.apply([moved(3, TaskState.RUNNING), moved(1, TaskState.SCHEDULED, due_at=NOW), ended(5)])
+    found = [int.from_bytes(each.id, "big") for each in medium.reopen().unfinished()]
+    assert found == [6, 2, 4, 3, 1]
+
+
+def test_unfinished_tasks_may_end_while_they_are_read(store: Store) -> None:
+    store.apply([added(number) for number in range(2_500)])
+    seen = []
+    for each in store.unfinished():
+        seen.append(each.order)
+        store.apply([TaskEnded(each.id, TaskState.CANCELLED, NOW, None, 0, 0, None, "cancelled", "", b"", NOW)])
+    assert seen == list(range(2_500))
+    assert store.counts() == {TaskState.CANCELLED: 2_500}
+
+
+def test_a_batch_of_a_thousand_changes_is_applied_in_order(medium: Medium) -> None:
+    numbers = range(250)
+    changes: list[Change] = [added(number) for number in numbers]
+    for number in numbers:
+        changes += [moved(number, TaskState.RUNNING), failed(number, 1), ended(number, attempt=2, failures=1)]
+    medium.store.apply(changes)
+    store = medium.reopen()
+    assert len(changes) == 1_000
+    assert store.counts() == {TaskState.COMPLETED: 250}
+    for number in (0, 124, 249):
+        info = store.task(task_id(number))
+        assert info is not None
+        assert (len(info.attempts), info.failures, info.attempt) == (1, 1, 2)
+
+
+def test_an_empty_batch_is_nothing(store: Store) -> None:
+    store.apply([])
+    assert store.counts() == {}
+
+
+# ------------------------------------------------------------------------------------------------ forgetting
+
+
+def test_expired_results_are_forgotten_oldest_first(medium: Medium) -> None:
+    numbers = [1, 2, 3, 4]
+    medium.store.apply([added(number) for number in [*numbers, 5, 6]])
+    medium.store.apply([ended(number, expires_at=NOW + 10 - number) for number in numbers] + [dead(5)])
+    store = medium.reopen()
+    assert store.expire(NOW) == 0
+    assert store.expire(NOW + 8, limit=1) == 1  # 4 is the first to go
+    assert ids(store) == [6, 5, 3, 2, 1]
+    assert store.expire(NOW + 8) == 2  # 3, and 2 at its very second
+    assert ids(store) == [6, 5, 1]
+    assert store.outcome(task_id(2)) is None
+    assert store.expire(NOW + 1e9) == 1
+    assert ids(store) == [6, 5]  # a dead letter and a queued task stay
+    assert store.expire(NOW + 1e9) == 0
+
+
+def test_purged_tasks_are_forgotten_with_their_history(medium: Medium) -> None:
+    medium.store.apply([added(1), added(2), added(3), failed(1, 1), dead(1), dead(2)])
+    medium.store.apply([TasksPurged((task_id(1), task_id(3), task_id(9)))])
+    store = medium.reopen()
+    assert ids(store) == [3, 2]  # 3 is not final
+    assert store.record(task_id(1)) is None
+    assert store.outcome(task_id(1)) is None
+    store.apply([added(1)])
+    info = store.task(task_id(1))
+    assert info is not None
+    assert (info.attempts, info.state) == ((), TaskState.QUEUED)
+    assert store.outcome(task_id(1)) is None
+
+
+def test_a_requeued_task_and_its_origin_name_each_other(medium: Medium) -> None:
+    medium.store.apply([added(1), dead(1)])
+    medium.store.apply([added(2, origin=task_id(1)), TaskRequeued(task_id(1), task_id(2))])
+    store = medium.reopen()
+    old, new = store.task(task_id(1)), store.task(task_id(2))
+    assert old is not None
+    assert new is not None
+    assert (old.state, old.requeued_as) == (TaskState.DEAD, new.id)
+    assert (new.state, new.origin) == (TaskState.QUEUED, old.id)
+
+
+# ------------------------------------------------------------------------------------------------ looking
+
+
+def test_tasks_are_listed_newest_first_and_in_pages(store: Store) -> None:
+    store.apply([added(number) for number in (3, 1, 5, 2, 4)])
+    assert ids(store) == [5, 4, 3, 2, 1]
+    assert ids(store, limit=2) == [5, 4]
+    assert ids(store, limit=2, before=task_id(4)) == [3, 2]
+    assert ids(store, limit=2, before=task_id(2)) == [1]
+    assert ids(store, before=task_id(1)) == []
+    assert ids(store, limit=0) == []
+
+
+def test_tasks_are_listed_by_state_and_name(store: Store) -> None:
+    store.apply([added(number, name="even" if number % 2 == 0 else "odd") for number in range(1, 9)])
+    store.apply([ended(number) for number in (1, 2, 3, 4)])
+    assert ids(store, state=TaskState.COMPLETED) == [4, 3, 2, 1]
+    assert ids(store, name="even") == [8, 6, 4, 2]
+    assert ids(store, name="odd", state=TaskState.QUEUED) == [7, 5]
+    assert ids(store, name="odd", state=TaskState.COMPLETED, before=task_id(3)) == [1]
+    assert ids(store, name="none") == []
+    assert ids(store, state=TaskState.DEAD) == []
+
+
+def test_tasks_are_counted_by_state(store: Store) -> None:
+    store.apply([added(number) for number in range(6)])
+    store.apply([ended(0), ended(1), dead(2), moved(3, TaskState.RUNNING)])
+    expected = {TaskState.COMPLETED: 2, TaskState.DEAD: 1, TaskState.RUNNING: 1, TaskState.QUEUED: 2}
+    assert store.counts() == expected
+
+
+# ------------------------------------------------------------------------------------------------ in memory only
+
+
+def test_memory_forgets_what_ended_first_beyond_its_limit() -> None:
+    store = MemoryStore(limit=2)
+    store.open()
+    store.apply([added(number) for number in range(1, 6)])
+    store.apply([ended(3), dead(1), ended(2), dead(5)])
+    assert ids(store) == [5, 4, 2]

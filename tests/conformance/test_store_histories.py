@@ -1,0 +1,128 @@
+"""Whatever happens to them, every store tells the same."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from poolmgr.core.changes import Change, TaskRequeued, TasksPurged
+from poolmgr.model import FINAL, TaskOptions, TaskState
+from poolmgr.store.base import Store
+from poolmgr.store.memory import MemoryStore
+from poolmgr.store.sqlite import SqliteStore
+from tests.conformance.samples import NOW, added, ended, failed, moved, task_id
+
+NUMBERS = st.integers(1, 6)
+TIMES = st.floats(NOW, NOW + 100)
+UNFINISHED = st.sampled_from([TaskState.SCHEDULED, TaskState.QUEUED, TaskState.RUNNING])
+SMALL = st.integers(0, 3)
+CONTENTS = st.binary(max_size=20) | st.binary(max_size=3).map(lambda content: content + bytes(300))  # short, long
+CHANGES = st.one_of(
+    st.builds(
+        added,
+        NUMBERS,
+        name=st.sampled_from(["a", "b"]),
+        payload=CONTENTS,
+        order=SMALL,
+        state=UNFINISHED,
+        due_at=st.none() | TIMES,
+        options=st.builds(TaskOptions, priority=st.integers(0, 100), key=st.none() | st.text(min_size=1)),
+    ),
+    st.builds(moved, NUMBERS, UNFINISHED, due_at=st.none() | TIMES, attempt=SMALL, failures=SMALL, kills=SMALL),
+    st.builds(failed, NUMBERS, SMALL, message=st.text()),
+    st.builds(
+        ended,
+        NUMBERS,
+        st.sampled_from(sorted(FINAL)),
+        outcome=CONTENTS,
+        code=st.sampled_from(["", "timeout"]),
+        message=st.text(),
+        worker=st.none() | st.just("worker-1"),
+        started_at=st.none() | TIMES,
+        expires_at=st.none() | TIMES,
+    ),
+    st.builds(TaskRequeued, NUMBERS.map(task_id), NUMBERS.map(task_id)),
+    st.builds(TasksPurged, st.lists(NUMBERS.map(task_id), max_size=2).map(tuple)),
+)
+
+
+class Restart(NamedTuple):
+    """The daemon ends and starts again."""
+
+
+class Expire(NamedTuple):
+    wall_now: float
+    limit: int
+
+
+Step = list[Change] | Restart | Expire
+STEPS = st.lists(
+    st.one_of(
+        st.lists(CHANGES, min_size=1, max_size=12),
+        st.builds(Expire, TIMES, st.integers(1, 3)),
+        st.just(Restart()),
+    ),
+    max_size=12,
+)
+
+
+def carried_out(step: Step, store: Store) -> int | None:
+    """The store's answer to a step, if there is one."""
+    match step:
+        case Restart():
+            store.close()
+            return store.open()
+        case Expire(wall_now, limit):
+            return store.expire(wall_now, limit)
+        case changes:
+            store.apply(changes)
+            return None
+
+
+def observed(store: Store) -> list[Any]:
+    """All that can be learned from a store whose ids are 1..6."""
+    known = [task_id(number) for number in range(1, 7)]
+    states, names = [None, *TaskState], [None, "a", "b"]
+    return [
+        [(store.record(id), store.task(id), store.outcome(id)) for id in known],
+        list(store.unfinished()),
+        [store.tasks(state=state, name=name, limit=3) for state in states for name in names],
+        [store.tasks(before=id) for id in known],
+        store.counts(),
+    ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps=STEPS)
+def test_any_history_looks_the_same_in_every_store(steps: list[Step]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        stores: Sequence[Store] = [MemoryStore(), SqliteStore(Path(folder) / "state.db", synchronous="NORMAL")]
+        for store in stores:
+            store.open()
+        for step in steps:
+            first, second = (carried_out(step, store) for store in stores)
+            assert first == second
+        memory, file = (observed(store) for store in stores)
+        for store in stores:
+            store.close()
+    assert memory == file
+
+
+@settings(max_examples=40, deadline=None)
+@given(changes=st.lists(CHANGES.filter(lambda change: not isinstance(change, TasksPurged)), max_size=20))
+def test_applying_changes_twice_does_no_harm(changes: list[Change]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        stores: Sequence[Store] = [MemoryStore(), SqliteStore(Path(folder) / "state.db", synchronous="NORMAL")]
+        for store in stores:
+            store.open()
+            for change in changes:
+                store.apply([change])
+                once = observed(store)
+                store.apply([change])
+                assert observed(store) == once
+            store.close()

@@ -1,0 +1,57 @@
+"""Who of those that could, does."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import pytest
+
+from poolmgr.core.balancer import BALANCERS, Affine, LeastLoaded, RoundRobin
+from poolmgr.core.slot import Slot
+from poolmgr.core.task import Task
+from poolmgr.model import TaskOptions
+
+
+def _task(**options: str) -> Task:
+    return Task(b"\0" * 16, "work", b"", TaskOptions(**options), "g", 1, 0, 0.0, 0.0)  # type: ignore[arg-type]
+
+
+def _slot(number: int, *, held: int = 0, cpu: float = 0.0, memory: float = 0.0, keys: str = "") -> Slot:
+    slot = Slot(f"worker-{number}")
+    slot.in_flight = deque([_task()] * held)
+    slot.cpu_percent, slot.memory_mb, slot.affinities = cpu, memory, dict.fromkeys(keys)
+    return slot
+
+
+def test_round_robin_takes_the_one_that_waits_longest() -> None:
+    assert RoundRobin().choose(_task(), [_slot(2), _slot(1)]).id == "worker-2"
+
+
+@pytest.mark.parametrize(
+    ("slots", "chosen"),
+    [
+        ([_slot(0, held=2), _slot(1, held=1, cpu=99)], 1),
+        ([_slot(0, cpu=50, memory=1), _slot(1, cpu=40, memory=9)], 1),
+        ([_slot(0, memory=200), _slot(1, memory=100)], 1),
+        ([_slot(0), _slot(1)], 0),
+    ],
+)
+def test_least_loaded_looks_at_work_then_cpu_then_memory(slots: list[Slot], chosen: int) -> None:
+    assert LeastLoaded().choose(_task(), slots) is slots[chosen]
+
+
+def test_affine_prefers_the_holder_of_the_key() -> None:
+    slots = [_slot(0, keys="a"), _slot(1, keys="bc"), _slot(2)]
+    affine = Affine(RoundRobin())
+    assert affine.choose(_task(affinity="c"), slots) is slots[1]
+    assert affine.choose(_task(affinity="z"), slots) is slots[0]
+    assert affine.choose(_task(), slots) is slots[0]
+
+
+def test_affine_asks_the_other_balancer_where_nobody_holds_the_key() -> None:
+    slots = [_slot(0, cpu=9.0), _slot(1, cpu=1.0)]
+    assert Affine(LeastLoaded()).choose(_task(affinity="z"), slots) is slots[1]
+
+
+def test_the_settings_names_of_balancers() -> None:
+    assert {"round-robin": RoundRobin, "least-loaded": LeastLoaded} == BALANCERS

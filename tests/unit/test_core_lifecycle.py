@@ -1,0 +1,488 @@
+"""What becomes of a task: every way through its states, and what is told and kept on the way."""
+
+from __future__ import annotations
+
+import msgpack
+import pytest
+
+from poolmgr.core.changes import AttemptEnded, TaskAdded, TaskEnded, TaskMoved
+from poolmgr.core.effects import Finished, Persist, Progressed
+from poolmgr.core.failure import Failure
+from tests.unit.driver import VALUE_ERROR, WALL_OFFSET, Pool
+
+
+def _retry(delay_s: float | bool) -> Failure:
+    return VALUE_ERROR._replace(retry_delay_s=delay_s)
+
+
+def _code(code: str) -> Failure:
+    return Failure(code, "no", types=("Whatever",))
+
+
+# ------------------------------------------------------------------------------------- completed
+
+
+def test_a_task_completes_and_its_result_waits_for_the_commit() -> None:
+    pool = Pool()
+    task = pool.submit()
+    pool.done(task, payload=b"42")
+    [persist] = pool.new(Persist)
+    assert pool.new(Finished) == [Finished(1, task, "completed", "", b"42", commit=persist.number)]  # type: ignore[arg-type]
+    assert pool.latest.index(persist) == 0
+
+
+def test_what_is_not_durable_is_told_at_once_and_not_kept() -> None:
+    pool = Pool()
+    task = pool.submit(durable=False)
+    pool.done(task)
+    assert pool.end(task).commit == 0
+    assert pool.all(Persist) == []
+
+
+def test_what_is_kept_of_a_completed_task() -> None:
+    pool = Pool()
+    task = pool.submit(result_ttl_s=60.0)
+    pool.advance(3.0)
+    pool.done(task, run_s=2.0, payload=b"42")
+    [ended] = pool.changes(TaskEnded)
+    wall = pool.now + WALL_OFFSET
+    assert ended == TaskEnded(
+        task, "completed", wall, wall - 2.0, 1, 0, "worker-0", "", "", b"42", wall + 60.0  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def test_a_submit_and_its_start_are_one_record() -> None:
+    pool = Pool()
+    task = pool.submit("thumbnail", payload=b"a.png", priority=3)
+    [persist] = pool.new(Persist)
+    [added] = persist.changes
+    assert isinstance(added, TaskAdded)
+    assert (added.task.id, added.task.name, added.task.payload) == (task, "thumbnail", b"a.png")
+    assert (added.task.state, added.task.attempt) == ("running", 1)
+
+
+def test_run_and_wait_times_are_measured_from_when_it_began() -> None:
+    pool = Pool()
+    task = pool.submit()
+    pool.advance(3.0)
+    pool.done(task, run_s=1.0)
+    statistics = pool.scheduler.state.statistics
+    assert list(statistics.run_s) == [1.0]
+    assert list(statistics.wait_s) == [2.0]
+    assert (statistics.submitted, statistics.completed, statistics.executed) == (1, 1, 1)
+
+
+def test_progress_is_passed_on_to_whoever_watches_only_while_it_runs() -> None:
+    pool = Pool()
+    task = pool.submit()
+    fence = pool.task(task).fence
+    pool.scheduler.progressed("worker-0", fence, 0.4, "msg")
+    assert pool.flush() == [Progressed(1, task, 0.4, "msg")]
+    pool.scheduler.progressed("worker-0", fence + 1, 0.5, "other")
+    assert pool.flush() == []
+
+
+# ------------------------------------------------------------------------------------- failed and tried again
+
+
+def test_a_failed_task_is_tried_again_after_its_backoff() -> None:
+    pool = Pool()
+    task = pool.submit(max_retries=2, retry_backoff_s=4.0)
+    pool.fail(task)
+    assert pool.state(task) == "scheduled"
+    pool.advance(3.9)
+    assert pool.state(task) == "scheduled"
+    pool.advance(0.1)
+    assert pool.state(task) == "running"
+    pool.fail(task)
+    pool.advance(7.9)
+    assert pool.state(task) == "scheduled"
+    pool.advance(0.1)
+    assert pool.state(task) == "running"
+    assert pool.task(task).attempt == 3
+
+
+def test_a_backoff_is_kept_on_disk_as_wall_time() -> None:
+    pool = Pool()
+    task = pool.submit(retry_backoff_s=4.0)
+    pool.fail(task)
+    [moved] = [change for persist in pool.new(Persist) for change in persist.changes if isinstance(change, TaskMoved)]
+    assert moved == TaskMoved(task, "scheduled", pool.now + 4.0 + WALL_OFFSET, 1, 1, 0, 0)  # type: ignore[arg-type]
+
+
+def test_without_a_backoff_it_is_queued_at_once() -> None:
+    pool = Pool()
+    task = pool.submit(retry_backoff_s=0.0)
+    pool.fail(task)
+    assert pool.state(task) == "running"
+
+
+def test_a_task_that_used_up_its_failures_is_a_dead_letter_with_its_whole_history() -> None:
+    pool = Pool()
+    task = pool.submit(max_retries=2, retry_backoff_s=1.0)
+    for backoff_s in (1.0, 2.0, 0.0):
+        pool.fail(task)
+        pool.advance(backoff_s)
+    assert pool.state(task) == "dead"
+    assert [change.attempt.attempt for change in pool.changes(AttemptEnded)] == [1, 2, 3]
+    info = pool.changes(AttemptEnded)[0].attempt
+    assert (info.worker, info.cause, info.type, info.message) == ("worker-0", "task_failed", "ValueError", "bad")
+    assert info.ended_at == 1000.0 + WALL_OFFSET
+    [ended] = pool.changes(TaskEnded)
+    assert (ended.failures, ended.code, ended.message, ended.expires_at) == (3, "task_failed", "bad", None)
+    assert msgpack.unpackb(pool.end(task).outcome)["type"] == "ValueError"
+
+
+def test_a_dead_letter_that_was_not_durable_is_kept_in_memory_whole() -> None:
+    pool = Pool()
+    task = pool.submit(durable=False, max_retries=0)
+    pool.fail(task)
+    [persist] = pool.all(Persist)
+    assert (persist.number, persist.durable) == (0, False)
+    assert [type(change) for change in persist.changes] == [TaskAdded, AttemptEnded, TaskEnded]
+    assert pool.end(task).commit == 0
+
+
+def test_no_retries() -> None:
+    pool = Pool()
+    task = pool.submit(max_retries=0)
+    pool.fail(task)
+    assert pool.state(task) == "dead"
+
+
+@pytest.mark.parametrize(
+    ("policy", "state"),
+    [
+        ({"retry_on": frozenset({"ValueError"})}, "scheduled"),
+        ({"retry_on": frozenset({"KeyError"})}, "dead"),
+        ({"no_retry_on": frozenset({"Exception"})}, "dead"),
+        ({"no_retry_on": frozenset({"KeyError"})}, "scheduled"),
+    ],
+)
+def test_the_policy_per_exception(policy: dict[str, frozenset[str]], state: str) -> None:
+    pool = Pool()
+    task = pool.submit(**policy)
+    pool.fail(task)
+    assert pool.state(task) == state
+
+
+@pytest.mark.parametrize("code", ["bad_arguments", "unknown_task", "bad_result"])
+def test_what_would_fail_the_same_way_is_not_tried_again(code: str) -> None:
+    pool = Pool()
+    task = pool.submit()
+    pool.fail(task, _code(code))
+    assert pool.state(task) == "dead"
+    assert pool.end(task).code == code
+
+
+def test_a_handler_may_ask_for_its_retry_and_when() -> None:
+    pool = Pool()
+    task = pool.submit(no_retry_on=frozenset({"ValueError"}))
+    pool.fail(task, _retry(7.5))
+    pool.advance(7.4)
+    assert pool.state(task) == "scheduled"
+    pool.advance(0.1)
+    assert pool.state(task) == "running"
+
+
+def test_or_for_none() -> None:
+    pool = Pool()
+    task = pool.submit()
+    pool.fail(task, _retry(False))
+    assert pool.state(task) == "dead"
+
+
+def test_a_retry_that_was_asked_for_counts_too() -> None:
+    pool = Pool()
+    task = pool.submit(max_retries=1)
+    pool.fail(task, _retry(0.0))
+    pool.fail(task, _retry(0.0))
+    assert pool.state(task) == "dead"
+
+
+def test_a_failure_that_is_retried_is_an_event_and_not_an_end() -> None:
+    pool = Pool()
+    task = pool.submit(max_retries=1, retry_backoff_s=0.0)
+    pool.fail(task)
+    assert pool.all(Finished) == []
+    pool.fail(task)
+    assert [event["retried"] for event in pool.events("task-failed")] == [True, False]
+    assert pool.events("task-failed")[0]["error"] == "ValueError: bad"
+    [dead] = pool.events("task-dead")
+    assert (dead["task_id"], dead["failures"]) == (task.hex(), 2)
+    statistics = pool.scheduler.state.statistics
+    assert (statistics.failed_attempts, statistics.retried, statistics.dead) == (2, 1, 1)
+
+
+def test_a_retry_waits_beside_others_and_not_before_them() -> None:
+    pool = Pool()
+    failing, other = pool.submit(), pool.submit()
+    pool.fail(failing)
+    assert pool.running() == [other]
+
+
+# ------------------------------------------------------------------------------------- whose fault
+
+
+@pytest.mark.parametrize("poison_after", [1, 2, 3])
+def test_a_task_that_kills_workers_is_quarantined_after_exactly_poison_after(poison_after: int) -> None:
+    pool = Pool(poison_after=poison_after)
+    task = pool.submit(max_retries=50, retry_backoff_s=0.0)
+    for _ in range(poison_after):
+        assert pool.state(task) == "running"
+        pool.die("worker-0")
+    assert pool.state(task) == "dead"
+    assert pool.end(task).code == "worker_died"
+    assert "quarantined" in pool.changes(TaskEnded)[0].message
+
+
+def test_out_of_memory_kills_too_and_other_failures_do_not() -> None:
+    pool = Pool(poison_after=2)
+    task = pool.submit(max_retries=50, retry_backoff_s=0.0)
+    for _ in range(5):
+        pool.fail(task)
+    pool.fail(task, _code("out_of_memory"))
+    pool.fail(task)
+    assert pool.state(task) == "running"
+    pool.fail(task, _code("out_of_memory"))
+    assert pool.state(task) == "dead"
+    assert pool.end(task).code == "out_of_memory"
+
+
+def test_a_death_with_retries_left_is_retried_and_remembered_with_its_cause() -> None:
+    pool = Pool()
+    task = pool.submit()
+    pool.die("worker-0", "killed by SIGSEGV")
+    assert pool.state(task) == "scheduled"
+    [change] = pool.changes(AttemptEnded)
+    assert change.attempt.cause == "worker_died"
+    assert "SIGSEGV" in change.attempt.message
+
+
+def test_only_the_begun_one_is_charged_for_a_death() -> None:
+    pool = Pool()
+    pool.teach("fast", 0.0001)
+    first, second, third = pool.submit_many(3, "fast", retry_backoff_s=10.0)
+    pool.die("worker-0")
+    assert pool.state(first) == "scheduled"
+    assert [pool.task(task).failures for task in (first, second, third)] == [1, 0, 0]
+    assert [pool.task(task).attempt for task in (second, third)] == [1, 1]
+
+
+def test_a_worker_that_died_before_it_began_charges_nobody() -> None:
+    pool = Pool()
+    task = pool.submit()
+    pool.pages["worker-0"] = (0, 0.0)
+    pool.die("worker-0")
+    assert pool.state(task) == "running", "the slot has a new process, and the task runs there"
+    assert (pool.task(task).failures, pool.task(task).attempt) == (0, 1)
+
+
+def test_not_restartable_is_never_tried_again() -> None:
+    pool = Pool()
+    task = pool.submit(restartable=False)
+    pool.fail(task)
+    assert pool.state(task) == "dead"
+    assert pool.end(task).code == "task_failed"
+
+
+def test_not_restartable_and_interrupted_is_dead() -> None:
+    pool = Pool()
+    task = pool.submit(restartable=False)
+    pool.scheduler.stop_now(pool.now)
+    pool.flush()
+    pool.die("worker-0")
+    assert pool.end(task).state == "dead"
+    assert pool.end(task).code == "interrupted"
+
+
+def test_not_restartable_and_never_begun_is_queued_again() -> None:
+    pool = Pool()
+    task = pool.submit(restartable=False)
+    pool.pages["worker-0"] = (0, 0.0)
+    pool.die("worker-0")
+    assert pool.state(task) == "running"
+    assert pool.task(task).attempt == 1
+
+
+# ------------------------------------------------------------------------------------- delays
+
+
+def test_a_delayed_task_waits_for_its_time() -> None:
+    pool = Pool()
+    task = pool.submit(delay_s=5.0)
+    assert pool.state(task) == "scheduled"
+    assert pool.scheduler.next_wake() <= pool.now + 5.0
+    pool.advance(4.99)
+    assert pool.state(task) == "scheduled"
+    pool.advance(0.01)
+    assert pool.state(task) == "running"
+
+
+def test_at_a_wall_time() -> None:
+    pool = Pool()
+    task = pool.submit(at=pool.now + WALL_OFFSET + 5.0)
+    past = pool.submit("past", at=5.0)
+    assert pool.running() == [past]
+    pool.done(past)
+    pool.advance(4.99)
+    assert pool.state(task) == "scheduled"
+    pool.advance(0.01)
+    assert pool.state(task) == "running"
+
+
+@pytest.mark.parametrize(("jump_s", "after_s"), [(60.0, 40.0), (-60.0, 160.0), (3600.0, 0.0)])
+def test_at_follows_the_wall_clock_when_it_is_set(jump_s: float, after_s: float) -> None:
+    pool = Pool()
+    task = pool.submit(at=pool.now + WALL_OFFSET + 100.0)
+    pool.scheduler.clock_changed(WALL_OFFSET + jump_s, pool.now)
+    pool.advance(after_s - 0.01 if after_s else 0.0)
+    assert pool.state(task) == ("scheduled" if after_s else "running")
+    pool.advance(0.01)
+    assert pool.state(task) == "running"
+
+
+@pytest.mark.parametrize("jump_s", [3600.0, -3600.0])
+def test_delays_expiry_and_backoff_do_not(jump_s: float) -> None:
+    pool = Pool()
+    delayed = pool.submit(delay_s=10.0)
+    failed = pool.submit(retry_backoff_s=10.0)
+    pool.fail(failed)
+    pool.submit("blocker", priority=0)
+    expiring = pool.submit("expiring", expires_s=10.0)
+    pool.scheduler.clock_changed(WALL_OFFSET + jump_s, pool.now)
+    pool.advance(9.9)
+    assert [pool.state(task) for task in (delayed, failed, expiring)] == ["scheduled", "scheduled", "queued"]
+    pool.advance(0.2)
+    assert [pool.state(task) for task in (delayed, failed, expiring)] == ["queued", "queued", "expired"]
+
+
+@pytest.mark.parametrize(("delay_s", "at_s"), [(10.0, 5.0), (5.0, 10.0)])
+def test_with_a_delay_and_a_wall_time_the_later_one_counts(delay_s: float, at_s: float) -> None:
+    pool = Pool()
+    task = pool.submit(delay_s=delay_s, at=pool.now + WALL_OFFSET + at_s)
+    assert pool.changes(TaskAdded)[0].task.due_at == pool.now + WALL_OFFSET + 10.0
+    pool.scheduler.clock_changed(WALL_OFFSET, pool.now)
+    pool.advance(9.9)
+    assert pool.state(task) == "scheduled"
+    pool.advance(0.1)
+    assert pool.state(task) == "running"
+
+
+# ------------------------------------------------------------------------------------- expiry
+
+
+def test_a_task_that_does_not_begin_in_time_expires() -> None:
+    pool = Pool()
+    pool.submit("blocker")
+    task = pool.submit(expires_s=5.0)
+    pool.advance(4.9)
+    assert pool.state(task) == "queued"
+    pool.advance(0.2)
+    assert pool.state(task) == "expired"
+    assert pool.end(task).code == "expired"
+
+
+def test_one_that_has_begun_does_not() -> None:
+    pool = Pool()
+    task = pool.submit(expires_s=5.0)
+    pool.advance(60.0)
+    assert pool.state(task) == "running"
+
+
+def test_nor_one_that_waits_for_its_retry() -> None:
+    pool = Pool()
+    task = pool.submit(expires_s=5.0, retry_backoff_s=20.0)
+    pool.fail(task)
+    pool.advance(10.0)
+    assert pool.state(task) == "scheduled"
+
+
+def test_one_that_is_delayed_beyond_its_expiry_expires() -> None:
+    pool = Pool()
+    task = pool.submit(expires_s=5.0, delay_s=20.0)
+    pool.advance(5.1)
+    assert pool.state(task) == "expired"
+
+
+def test_a_prefetched_one_expires_when_it_comes_back() -> None:
+    pool = Pool()
+    pool.teach("fast", 0.0001)
+    _, task = pool.submit_many(2, "fast", expires_s=5.0)
+    pool.answers_looks = False
+    pool.advance(5.1)
+    assert pool.state(task) == "queued"
+    pool.recalled("worker-0", task)
+    assert pool.state(task) == "expired"
+
+
+def test_a_new_task_of_the_same_id_does_not_expire_with_the_old_one() -> None:
+    pool = Pool()
+    task = pool.submit(durable=False, expires_s=5.0)
+    pool.done(task)
+    pool.submit("blocker")
+    pool.submit(id=task, watch=False)
+    pool.advance(10.0)
+    assert task in pool.scheduler.state.tasks
+
+
+# ------------------------------------------------------------------------------------- draining
+
+
+def test_a_drain_lets_running_work_finish_keeps_what_is_durable_and_loses_the_rest() -> None:
+    pool = Pool()
+    running, durable, call = pool.submit(), pool.submit(), pool.submit(durable=False)
+    delayed = pool.submit(durable=False, delay_s=99.0)
+    pool.scheduler.drain(pool.now)
+    pool.flush()
+    assert not pool.drained()
+    assert [pool.end(task).code for task in (call, delayed)] == ["lost", "lost"]
+    pool.done(running)
+    assert pool.state(running) == "completed"
+    assert pool.state(durable) == "queued"
+    assert pool.drained()
+
+
+def test_an_idle_pool_is_drained_at_once_and_says_so_once() -> None:
+    pool = Pool()
+    for _ in range(3):
+        pool.scheduler.drain(pool.now)
+        pool.flush()
+    assert len([effect for effect in pool.effects if type(effect).__name__ == "Drained"]) == 1
+
+
+def test_a_failure_during_a_drain_keeps_the_retry_of_what_is_durable() -> None:
+    pool = Pool(workers=2)
+    durable, call = pool.submit(), pool.submit(durable=False)
+    pool.scheduler.drain(pool.now)
+    pool.fail(durable)
+    pool.fail(call)
+    assert pool.state(durable) == "scheduled"
+    assert pool.state(call) == "dead"
+
+
+def test_a_drain_recalls_what_is_prefetched() -> None:
+    pool = Pool()
+    pool.teach("fast", 0.0001)
+    first, second = pool.submit_many(2, "fast")
+    call = pool.submit("fast", durable=False)
+    pool.scheduler.drain(pool.now)
+    pool.recalled("worker-0", second, call)
+    assert pool.state(second) == "queued"
+    assert pool.end(call).code == "lost"
+    pool.done(first)
+    assert pool.drained()
+
+
+def test_stopping_now_costs_the_tasks_nothing() -> None:
+    pool = Pool(workers=2)
+    durable, call = pool.submit(), pool.submit(durable=False)
+    pool.scheduler.stop_now(pool.now)
+    pool.flush()
+    assert [reason for _, reason in pool.killed()] == ["shutdown", "shutdown"]
+    pool.die("worker-0")
+    pool.die("worker-1")
+    assert pool.state(durable) == "queued"
+    assert pool.task(durable).failures == 0
+    assert pool.end(call).code == "lost"
+    assert pool.drained()
