@@ -15,7 +15,7 @@ from poolmgr.cli.session import Session, answering
 from poolmgr.errors import ConnectionLost, Unavailable
 
 if TYPE_CHECKING:
-    from poolmgr.daemon.run import Started
+    from poolmgr.daemon.started import Started
 
 
 def _start_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -55,8 +55,11 @@ class AsyncRedial:
         """
         if self.link is not None and self.link.usable:
             return self.link
-        lost = None if self.link is None else self.link.protocol.lost
-        raise lost or ConnectionLost("not connected: use `async with AsyncClient()`, or `await client.connect()`")
+        if self.link is not None and self.link.protocol.lost is not None:
+            raise ConnectionLost(
+                f"{self.link.protocol.lost}; `await client.connect()`, or any awaited call, connects again"
+            )
+        raise ConnectionLost("not connected: use `async with AsyncClient()`, or `await client.connect()`")
 
     async def another(self) -> AsyncLink:
         """A connection beside the live one; whoever takes it closes it."""
@@ -187,7 +190,7 @@ class AsyncClient(AsyncCaller):
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         try:
-            if error is None:
+            if error is None and not self._redial.closed:
                 await self.flush()
         finally:
             await self.close()
@@ -225,7 +228,7 @@ class AsyncClient(AsyncCaller):
         return await self._ask(commands.requeue(task_ids))
 
     async def purge(self, *task_ids: str) -> int:
-        """Forget dead tasks, all where none is named; how many."""
+        """Forget final tasks with their history, all dead ones where none is named; how many."""
         return await self._ask(commands.purge(task_ids))
 
     async def clear(self) -> int:

@@ -171,10 +171,11 @@ class AsyncLink(asyncio.BufferedProtocol):
 
     def close(self, reason: PoolError) -> None:
         """End the connection; what is owed fails. Safe to call twice."""
-        self._flush()
-        if self._transport is not None:
-            self._transport.close()  # what is written still leaves
-        self._settle(self.protocol.lose(reason, closed=True))
+        if not self._loop.is_closed():
+            self._flush()
+            if self._transport is not None:
+                self._transport.close()  # what is written still leaves
+            self._settle(self.protocol.lose(reason, closed=True))
 
     def _settle(self, settled: Settled) -> None:
         for pending, outcome in settled:

@@ -10,6 +10,7 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from poolmgr.errors import BadValue, NotFound
 from poolmgr.model import TaskInfo, TaskState, WorkerInfo, task_info, worker_info
+from poolmgr.wire.framing import ENVELOPE
 
 T = TypeVar("T")
 
@@ -50,6 +51,8 @@ def _tasks(value: Sequence[Mapping[str, Any]]) -> list[TaskInfo]:
 
 
 def _keys(task_ids: Sequence[str]) -> list[bytes] | None:
+    if len(task_ids) > ENVELOPE.items:
+        raise BadValue(f"at most {ENVELOPE.items:,} tasks can be named at once, got {len(task_ids):,}")
     return [key_of(each) for each in task_ids] or None
 
 

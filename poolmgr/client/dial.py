@@ -9,8 +9,8 @@ from typing import Final
 
 from poolmgr.errors import NotAllowed, NotRunning, Unavailable
 
-# More than the kernel allows without privilege; it takes what it can. Small messages fill the default in hundreds.
-_BUFFER_BYTES: Final = 4 * 1024 * 1024
+# The kernel takes what it allows without privilege. A few hundred small messages fill its default.
+_BUFFER_BYTES: Final = 1024 * 1024
 _PEER: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid
 _TIMEVAL: Final = struct.Struct("ll")
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from poolmgr.client import commands
 from poolmgr.client.link import Link
@@ -136,15 +136,17 @@ class TaskFuture(Future[R], Pending[R]):
 
     # ------------------------------------------------------------------------- read by the standard library's code
 
-    @property
-    def _condition(self) -> threading.Condition:  # type: ignore[override]
-        return self._made or self._make_condition()
+    if not TYPE_CHECKING:  # for type checkers they stay what Future says: attributes
 
-    @property
-    def _state(self) -> str:  # type: ignore[override]
-        if self.outcome is None:
-            return PENDING if self._progress is None else RUNNING
-        return CANCELLED_AND_NOTIFIED if is_cancelled(self.outcome) else FINISHED
+        @property
+        def _condition(self) -> threading.Condition:
+            return self._made or self._make_condition()
+
+        @property
+        def _state(self) -> str:
+            if self.outcome is None:
+                return PENDING if self._progress is None else RUNNING
+            return CANCELLED_AND_NOTIFIED if is_cancelled(self.outcome) else FINISHED
 
     def _make_condition(self) -> threading.Condition:
         with self._link.lock:  # the outcome is stored under it, too, unless ``observed`` is seen

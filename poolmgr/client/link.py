@@ -9,8 +9,8 @@ Whoever waits and finds nobody reading becomes the **leader**: it reads the sock
 3. A follower is registered before it looks at the lead for the last time, and a leader looks at the followers after
    it has given up the lead: so the lead is never free while somebody sleeps.
 4. While bytes are unsent, whoever leads waits for both directions, so that a daemon that is blocked writing to us
-   cannot block us. If a call leaves some behind, or somebody relies on delivery without waiting here
-   (``deliver_in_background``), a background thread waits in their place until that is over.
+   cannot block us. If a submit leaves some behind, or is far ahead of the daemon, or somebody relies on delivery
+   without waiting here (``deliver_in_background``), a background thread waits in their place until that is over.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ T = TypeVar("T")
 
 _READ_BYTES: Final = 256 * 1024
 _LOOK_EVERY: Final = 256  # submits; so often what the daemon has answered is taken in by a program that never waits
+_ALONE: Final = 1000  # unacknowledged submits that are left to the program's next call to see to
 _UNSENT_LOOK_S: Final = 0.05  # how long a follower waits for the daemon to take more before it looks at the lead
 _SENTINEL: Final = b"\xc1" + os.urandom(15)  # no message begins with 0xc1
 
@@ -183,12 +184,11 @@ class Link:
             )
 
     def _see_off(self) -> None:
-        """After a submit: take in what has come, and leave no bytes behind that nobody sends."""
+        """After a submit: take in what has come, and leave nothing behind that nobody would see to."""
         self.look()
-        if self._outbox.unsent:
-            self._flush()
-            if self._outbox.unsent:
-                self._start_background()
+        self._flush()
+        if self._outbox.unsent or self.protocol.submitted - self.protocol.acknowledged > _ALONE:
+            self._start_background()
 
     # --------------------------------------------------------------------------------------------------- waiting
 
@@ -269,22 +269,27 @@ class Link:
 
     def _start_background(self) -> None:
         with self.lock:
-            if self._has_duty and (self._background is None or not self._background.is_alive()):
+            if self._background is None or not self._background.is_alive():
                 self._background = threading.Thread(target=self._serve, name="poolmgr-reader", daemon=True)
                 self._background.start()
 
     def _serve(self) -> None:
         while True:
-            self.wait(lambda: not self._has_duty)
+            self.wait(self._is_idle)
             with self.lock:
-                if not self._has_duty:
+                if self._is_idle():
                     self._background = None
                     return
 
-    @property
-    def _has_duty(self) -> bool:
-        """Whether somebody relies on a reader without being one."""
-        return bool(self._observed or self._outbox.unsent) and self.protocol.lost is None
+    def _is_idle(self) -> bool:
+        """Whether nobody relies on a reader without being one.
+
+        Unacknowledged submits do: a daemon that cannot write to us may stop reading what we have sent.
+        """
+        protocol = self.protocol
+        if protocol.lost is not None:
+            return True
+        return not self._observed and not self._outbox.unsent and protocol.acknowledged == protocol.submitted
 
     # --------------------------------------------------------------------------------------------------- reading
 
@@ -318,6 +323,8 @@ class Link:
         try:
             with self.lock:
                 settled = self.protocol.receive(self._view[:count])
+                if self.protocol.lost is not None:
+                    self._hang_up()
         except BaseException as error:
             self._interrupted(error)
             raise
@@ -350,9 +357,12 @@ class Link:
     def _lose(self, cause: PoolError, *, closed: bool = False) -> Settled:
         with self.lock:
             settled = self.protocol.lose(cause, closed=closed)
-            self._outbox.unsent.clear()
-            self._sock.close()
+            self._hang_up()
         return self._settle(settled)
+
+    def _hang_up(self) -> None:
+        self._outbox.unsent.clear()
+        self._sock.close()
 
     def _interrupted(self, error: BaseException) -> None:
         """A signal handler has raised in the middle of a message: what the other side knows of us is unclear."""

@@ -13,11 +13,11 @@ class Redial:
 
     def __init__(self, path: str | None, timeout_s: float, name: str) -> None:
         self.timeout_s = timeout_s
+        self.closed = False
         self._path = path
         self._name = name
         self._lock = threading.Lock()
         self._link: Link | None = None
-        self._closed = False
 
     def live(self) -> Link:
         """Errors: those of ``Link.open``, and WrongState once it is closed."""
@@ -32,7 +32,7 @@ class Redial:
 
     def another(self) -> Link:
         """A connection beside the live one; whoever takes it closes it."""
-        if self._closed:
+        if self.closed:
             raise WrongState("this client is closed")
         return Link.open(self._path, self.timeout_s, self._name)
 
@@ -42,6 +42,6 @@ class Redial:
 
     def close(self) -> None:
         """End the connection. Safe to call twice."""
-        self._closed = True
+        self.closed = True
         if self._link is not None:
             self._link.close(ConnectionLost("this client was closed"))

@@ -193,7 +193,7 @@ class Client(Caller):
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         try:
-            if error is None:
+            if error is None and not self._redial.closed:
                 self.flush()
         finally:
             self.close()
@@ -237,7 +237,7 @@ class Client(Caller):
         return self._ask(commands.requeue(task_ids))
 
     def purge(self, *task_ids: str) -> int:
-        """Forget dead tasks, all where none is named; how many."""
+        """Forget final tasks with their history, all dead ones where none is named; how many."""
         return self._ask(commands.purge(task_ids))
 
     def clear(self) -> int:

@@ -29,6 +29,7 @@ class Dispatcher:
         self._state = state
         self._by_load: list[dict[str, Slot]] = [{} for _ in range(PREFETCH_MAX)]
         self._touched: dict[str, Slot] = {}
+        self._tasks_limit = state.settings.max_tasks_per_worker
         self.worn_out: list[Slot] = []  # to be retired, so that fresh processes come for ephemeral tasks
         self.look_at = NEVER  # the earliest ``next_look`` of any worker
 
@@ -151,7 +152,7 @@ class Dispatcher:
         self._sort(slot)
         state.effects.append(
             Start(
-                slot.id, fence, task.id, task.attempt, task.name, task.payload, options.timeout_s,
+                slot.id, slot.incarnation, fence, task.id, task.attempt, task.name, task.payload, options.timeout_s,
                 options.soft_timeout_s, commit,
             )
         )  # fmt: skip
@@ -195,7 +196,7 @@ class Dispatcher:
 
     def recall(self, slot: Slot) -> None:
         """Ask for what the worker holds behind its running task."""
-        if len(slot.in_flight) > 1 and not slot.recalling:
+        if len(slot.in_flight) > 1 and (slot.slow or not slot.recalling):
             slot.recalling = slot.in_flight[-1].fence
             self.touch(slot)
             self._state.effects.append(Recall(slot.id, slot.incarnation, slot.recalling))
@@ -203,11 +204,12 @@ class Dispatcher:
     def recall_sent(self, slot: Slot, page_fence: int) -> list[Task]:
         """The tasks that are certain not to have begun, out of flight.
 
-        RECALL was written before the page was read. A worker publishes a fence before it looks for recalls, so while
-        the page still shows the running task, whatever it begins next will see this recall first, and not begin.
-        Where the page has moved on, the worker's word (RECALLED) decides.
+        RECALL was written before the page was read. After a task of over 1 ms a worker publishes the next fence, and
+        then looks for recalls: so while the page still shows a task that is known to be slow, whatever the worker
+        begins next will see this recall first, and not begin. Where the page has moved on, or the running task may yet
+        turn out to be a short one, the worker's word (RECALLED) decides.
         """
-        if not slot.recalling or not slot.in_flight or slot.in_flight[0].fence != page_fence:
+        if not slot.recalling or not slot.slow or not slot.in_flight or slot.in_flight[0].fence != page_fence:
             return []
         return self._take(slot, {task.fence for task in list(slot.in_flight)[1:] if task.fence <= slot.recalling})
 
@@ -245,24 +247,26 @@ class Dispatcher:
 
     def _sort(self, slot: Slot) -> None:
         load = len(slot.in_flight)
-        limit = self._state.settings.max_tasks_per_worker
-        room = slot.available and load < PREFETCH_MAX and not (load and (slot.slow or slot.recalling))
-        if room and limit and slot.executed + load >= limit:
-            room = False
-        if room and load and (slot.in_flight[0].options.ephemeral or _starts_after_commit(slot.in_flight[0])):
-            room = False
-        bucket = load if room else -1
+        worn_out = self._tasks_limit and slot.executed + load >= self._tasks_limit
+        bucket = load if slot.open and not worn_out and not (load and self._is_full(slot, load)) else -1
         old = slot.bucket
         if old >= 0:
-            self._by_load[old].pop(slot.id, None)
+            del self._by_load[old][slot.id]
         if bucket >= 0:
             self._by_load[bucket][slot.id] = slot
         slot.bucket = bucket
 
+    def _is_full(self, slot: Slot, load: int) -> bool:
+        """Whether nothing more may be put behind what the worker holds."""
+        if load >= PREFETCH_MAX or slot.slow or slot.recalling:
+            return True
+        first = slot.in_flight[0]
+        return first.options.ephemeral or _starts_after_commit(first)
+
     def forget(self, slot: Slot) -> None:
         """The slot has no process now."""
         if slot.bucket >= 0:
-            self._by_load[slot.bucket].pop(slot.id, None)
+            del self._by_load[slot.bucket][slot.id]
             slot.bucket = -1
         self._touched.pop(slot.id, None)
 

@@ -21,9 +21,14 @@ class Persist(NamedTuple):
 
 
 class Start(NamedTuple):
-    """Write a task to a worker's task pipe. ``fence`` names this attempt within this epoch."""
+    """Write a task to a worker's task pipe. ``fence`` names this attempt within this epoch.
+
+    One that had to wait for its commit is written only if the process is still of this ``incarnation``: where that has
+    gone, the attempt has gone with it.
+    """
 
     worker: str
+    incarnation: int
     fence: int
     task_id: bytes
     attempt: int

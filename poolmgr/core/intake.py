@@ -79,9 +79,10 @@ class Intake:
             return
         limit = state.settings.max_queue_depth
         if limit and len(state.queue) + state.scheduled >= limit:
+            self._dispatcher.dispatch(now)  # of those that came together with this one, some need not wait
+        if limit and len(state.queue) + state.scheduled >= limit:
             raise QueueFull(f"{limit} tasks wait already (max_queue_depth): submit later, or raise the limit")
-        if options.rate_limit is not None or options.max_concurrency or name in state.limits:
-            self._limit(name, options)
+        self.limit(name, options)
         state.last_order += 1
         wall = now + state.wall_offset
         group = options.group if options.group is not None else f"client-{client}"
@@ -119,7 +120,7 @@ class Intake:
         first = self.state.tasks.get(held[0])
         if first is None and held[1] <= now:
             return False
-        if first is not None and watch:
+        if first is not None and watch and (client, id) not in first.watchers:
             first.watchers = (*first.watchers, (client, id))
         commit = 0
         if first is None or first.options.durable:  # this is acknowledged by the first: no sooner than that one
@@ -129,9 +130,12 @@ class Intake:
         self.state.effects.append(Same(client, id, held[0], first is None, watch, commit))
         return True
 
-    def _limit(self, name: str, options: TaskOptions) -> None:
+    def limit(self, name: str, options: TaskOptions) -> None:
+        """From now on this name has the limits that these options carry."""
         limits = self.state.limits.get(name)
         if limits is None:
+            if options.rate_limit is None and not options.max_concurrency:
+                return
             limits = self.state.limits[name] = NameLimits()
             limits.running = sum(task.name == name for slot in self.state.slots.values() for task in slot.in_flight)
         before = (limits.starts, limits.per_s, limits.max_concurrency)
@@ -174,6 +178,7 @@ class Intake:
             raise NotFound(f"no task {task_id.hex()} that has not ended")
         if task.slot is None:
             task.cancel_tokens = (*task.cancel_tokens, token)
+            task.kill_wanted = kill
             self._lifecycle.cancel(task, now)
             return
         slot = self.state.slots[task.slot]

@@ -36,7 +36,8 @@ class Lifecycle:
         state = self._state
         state.tasks[task.id] = task
         if task.options.key is not None:
-            state.keys[task.options.key] = (task.id, now + task.options.key_window_s)
+            since = min(now, task.submitted_at - state.wall_offset)  # a recovered task's window goes on
+            state.keys[task.options.key] = (task.id, since + task.options.key_window_s)
         if due_at is not None and due_at > now:
             task.state = TaskState.SCHEDULED
             task.due_wall = due_wall
@@ -136,6 +137,9 @@ class Lifecycle:
         if task.kill_wanted:
             self.cancel(task, now)
             return
+        for token in task.cancel_tokens:  # asked while it was thought not to have begun
+            state.effects.append(Answer(token, False, 0))
+        task.cancel_tokens = ()
         task.failures += 1
         state.statistics.failed_attempts += 1
         if failure.code in ("worker_died", "out_of_memory"):
@@ -239,7 +243,8 @@ class Lifecycle:
         for client, known_as in task.watchers:
             state.effects.append(Finished(client, known_as, to, code, outcome, commit))
         for token in task.cancel_tokens:
-            state.effects.append(Answer(token, to is TaskState.CANCELLED, commit))
+            stopped = to is TaskState.CANCELLED and (not task.attempt or task.kill_wanted)
+            state.effects.append(Answer(token, stopped, commit))
         self._count(task, to, code, message, commit)
 
     def _count(self, task: Task, to: TaskState, code: str, message: str, commit: int) -> None:

@@ -36,7 +36,8 @@ from poolmgr.model import TaskState, WorkerState
 
 LATE_S = 5.0  # a tick that comes so much too late says that this process was blocked, not the workers
 _SECOND_S = 1.0
-_LOOK_SOON_S = 0.010
+_LOOK_SOON_S = 0.010  # a page that does not show what is expected is read again: soon, and then less and less often
+_LOOK_LATE_S = 0.100
 
 
 class Scheduler:
@@ -80,6 +81,7 @@ class Scheduler:
             task.attempt, task.failures, task.kills = record.attempt, record.failures, record.kills
             task.interruptions, task.origin = record.interruptions, record.origin
             task.recovered = True
+            self.intake.limit(task.name, task.options)
             due_at = None
             if record.due_at is not None:
                 due_at = record.due_at - self.state.wall_offset
@@ -152,6 +154,8 @@ class Scheduler:
         slot.last_activity = now
         slot.slow = False
         self._dispatcher.touch(slot)
+        if slot.recalling and (not slot.in_flight or slot.in_flight[0].fence > slot.recalling):
+            slot.recalling = 0  # all that was recalled has ended; the answer may come whenever it does
         if slot.in_flight:
             self._dispatcher.begin(slot, ended_at)
             return
@@ -177,7 +181,8 @@ class Scheduler:
             return
         task = slot.in_flight[0]
         if fence != task.fence:  # not begun yet, or its result is on its way
-            self._dispatcher.look_again(slot, now + _LOOK_SOON_S)
+            wait_s = min(max(now - slot.begun_at, _LOOK_SOON_S), _LOOK_LATE_S)
+            self._dispatcher.look_again(slot, now + wait_s)
             return
         slot.begun_at = begun_at
         options = task.options

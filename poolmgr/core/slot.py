@@ -18,7 +18,7 @@ class Slot:
     __slots__ = (
         "affinities", "begun_at", "bucket", "capabilities", "charges", "cpu_percent", "doomed", "executed",
         "executed_before", "heard_at", "id", "in_flight", "incarnation", "interrupted", "last_activity", "leaving",
-        "memory_mb", "next_look", "pid", "ready_at", "recalling", "restarts", "retiring", "slow", "spawned_at",
+        "memory_mb", "next_look", "open", "pid", "ready_at", "recalling", "restarts", "retiring", "slow", "spawned_at",
         "state", "stopped_once",
     )  # fmt: skip
 
@@ -26,7 +26,7 @@ class Slot:
         self.id = id
         self.incarnation = 0
         self.state = WorkerState.STOPPED
-        self.restarts = 0
+        self.restarts = -1  # the first process is none
         self.charges = 0  # deaths in a row that were the slot's own fault
         self.executed_before = 0  # by earlier processes
         self.leaving = False  # the slot goes when its process has
@@ -50,16 +50,11 @@ class Slot:
         self.retiring = ""  # why it is being drained: costs nobody
         self.doomed: tuple[str, int] | None = None  # (reason, fence) for which it is being killed
         self.stopped_once = False
+        self.open = False  # it may be given work: it is ready, and neither being drained nor killed
         self.bucket = -1
         self.affinities: dict[str, None] = {}
         self.cpu_percent = 0.0
         self.memory_mb = 0.0
 
-    @property
-    def available(self) -> bool:
-        """It may be given work."""
-        return self.ready_at > 0 and not self.retiring and self.doomed is None and self.state in _AVAILABLE
-
 
 _NEVER = float("inf")
-_AVAILABLE = frozenset({WorkerState.READY, WorkerState.BUSY})

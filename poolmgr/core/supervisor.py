@@ -32,6 +32,7 @@ class Supervisor:
         self._state = state
         self._dispatcher = dispatcher
         self._lifecycle = lifecycle
+        self._incarnations: dict[str, int] = {}  # of slots that have gone: one that comes again counts on
 
     # ------------------------------------------------------------------------------------------ how many
 
@@ -70,6 +71,7 @@ class Supervisor:
         while f"worker-{number}" in self._state.slots:
             number += 1
         slot = self._state.slots[f"worker-{number}"] = Slot(f"worker-{number}")
+        slot.incarnation = self._incarnations.get(slot.id, 0)
         self._spawn(slot, now)
         return slot
 
@@ -91,8 +93,7 @@ class Supervisor:
     # ------------------------------------------------------------------------------------------ a worker's life
 
     def _spawn(self, slot: Slot, now: float) -> None:
-        if slot.incarnation:
-            slot.restarts += 1
+        slot.restarts += 1
         slot.incarnation += 1
         slot.executed_before += slot.executed
         slot.begin(now)
@@ -111,6 +112,7 @@ class Supervisor:
         self._state.emit("worker-started", {"worker_id": slot.id, "pid": slot.pid, "incarnation": slot.incarnation})
         if slot.state is _W.STARTING:
             move_worker(slot, _W.READY)
+            slot.open = True
             self._dispatcher.touch(slot)
 
     def rest(self, slot: Slot, now: float) -> None:
@@ -129,6 +131,7 @@ class Supervisor:
             slot.retiring = slot.retiring or why
             return
         slot.retiring = why
+        slot.open = False
         move_worker(slot, _W.DRAINING)
         self._dispatcher.touch(slot)
         if slot.in_flight:
@@ -141,6 +144,7 @@ class Supervisor:
         if slot.doomed is not None or slot.state not in _HAS_PROCESS:
             return
         slot.doomed = (why, fence)
+        slot.open = False
         if slot.state is not _W.UNHEALTHY:
             move_worker(slot, _W.UNHEALTHY)
         self._dispatcher.touch(slot)
@@ -163,6 +167,7 @@ class Supervisor:
         ``page_fence`` is what its page shows: the task that it had begun last. Only that one can be charged.
         """
         in_flight = list(slot.in_flight)
+        slot.open = False
         slot.in_flight.clear()
         self._dispatcher.forget(slot)
         executed, retiring = slot.executed, slot.retiring
@@ -219,6 +224,7 @@ class Supervisor:
             move_worker(slot, _W.STOPPED)
         self._dispatcher.forget(slot)
         self._state.slots.pop(slot.id, None)
+        self._incarnations[slot.id] = slot.incarnation
         self._state.effects.append(Forget(slot.id))
 
     # ------------------------------------------------------------------------------------------ watching over it

@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 from poolmgr.errors import NotAllowed, PoolError, StartFailed, WrongState, from_code
 
 if TYPE_CHECKING:
-    from poolmgr.daemon.run import Started
+    from poolmgr.daemon.started import Started
 
 LOG_FILE: Final = "poolmgr.log"
 

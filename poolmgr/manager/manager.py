@@ -25,11 +25,12 @@ from poolmgr.errors import StartFailed
 from poolmgr.manager.balancers import load_balancer
 from poolmgr.manager.clock import now, wall_offset
 from poolmgr.manager.ears import Ears
+from poolmgr.manager.launch import Launched
 from poolmgr.manager.maintenance import Maintenance
 from poolmgr.manager.outbox import Port
 from poolmgr.manager.performer import Performer
 from poolmgr.manager.shell import Shell
-from poolmgr.manager.system import become_subreaper, pool_tag
+from poolmgr.manager.system import become_subreaper
 from poolmgr.manager.template import Template
 from poolmgr.model import WorkerState
 from poolmgr.store.base import Store
@@ -48,9 +49,10 @@ class Manager:
         settings: checked.
         store: open; used from here on by the manager's own thread alone, and closed by its owner.
         epoch: the number that opening the store has given.
+        launched, order: the template that is coming up, and what it was told.
     """
 
-    def __init__(self, settings: Settings, store: Store, epoch: int) -> None:
+    def __init__(self, settings: Settings, store: Store, epoch: int, launched: Launched, order: dict[str, Any]) -> None:
         self.settings = settings
         self.epoch = epoch
         scheduler = Scheduler(
@@ -65,18 +67,8 @@ class Manager:
         self._performer = Performer(self.shell, self._ears)
         self._loop = self.shell.loop
         self.shell.writer = StoreWriter(store, self._store_says)
-        self.shell.template = Template(
-            {
-                "app": list(settings.app),
-                "directory": os.getcwd(),
-                "manager": os.getpid(),
-                "tag": pool_tag(epoch),
-                "heartbeat_interval_s": settings.heartbeat_interval_s,
-            },
-            self._ears.spawned,
-            self._ears.not_spawned,
-            self._template_died,
-        )
+        self.shell.template = Template(order, self._ears.spawned, self._ears.not_spawned, self._template_died)
+        self.shell.template.start(launched)
         self._maintenance: Maintenance | None = None
         self._flush_wanted = False
         self._timer: asyncio.TimerHandle | None = None
@@ -97,7 +89,6 @@ class Manager:
             StartFailed: a worker did not become ready; the message says why.
         """
         become_subreaper()
-        self.shell.template.start()
         self.shell.writer.start()
         unfinished = asyncio.wrap_future(self.shell.writer.read(lambda store: list(store.unfinished())))
         defaults = task_options(self.settings)

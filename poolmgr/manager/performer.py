@@ -92,11 +92,11 @@ class Performer:
         return process if process is not None and process.incarnation == incarnation else None
 
     def _start(self, effect: do.Start) -> None:
-        worker, fence, task_id, attempt, name, payload, timeout_s, soft_timeout_s, commit = effect
+        worker, incarnation, fence, task_id, attempt, name, payload, timeout_s, soft_timeout_s, commit = effect
         if commit > self._shell.outbox.committed:
             self._shell.outbox.hold(effect)
             return
-        process = self._shell.processes.get(worker)
+        process = self._current(worker, incarnation)
         if process is not None:
             process.queue(encode((START, fence, task_id, attempt, name, payload, timeout_s, soft_timeout_s)))
             self._written[worker] = process

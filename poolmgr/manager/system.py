@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -17,8 +16,3 @@ def become_subreaper() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
-
-
-def pool_tag(epoch: int) -> str:
-    """What marks every process of this pool in its environment: unique on this machine for one life of the daemon."""
-    return f"{os.getpid()}.{epoch}.{os.urandom(4).hex()}"

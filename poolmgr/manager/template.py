@@ -7,34 +7,20 @@ next one.
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import msgpack
 
 from poolmgr.errors import AppError, StartFailed
+from poolmgr.manager.launch import PACKET_BYTES, Launched, launch_template
 from poolmgr.manager.process import WorkerProcess
 from poolmgr.wire.messages import APP_FAILED, HANDLERS, PROTOCOL_VERSION, SPAWN, SPAWN_FAILED, SPAWNED
-from poolmgr.worker.warden import TAG
 
 SPAWN_DEADLINE_S = 5.0
 FAILURES_TO_REPLACE = 2
 RESTART_S = 1.0
-_PACKET = 1 << 20
-# Each library would start as many threads as there are cores, in each worker; and malloc an arena for each thread.
-_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "NUMEXPR_NUM_THREADS": "1",
-    "VECLIB_MAXIMUM_THREADS": "1",
-    "MALLOC_ARENA_MAX": "2",
-}
 
 
 class Template:
@@ -53,8 +39,7 @@ class Template:
         self._failed = failed
         self._died = died
         self._loop = asyncio.get_running_loop()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._sock: socket.socket | None = None
+        self._launched: Launched | None = None
         self._requests: dict[int, tuple[WorkerProcess, asyncio.TimerHandle]] = {}
         self._last_request = 0
         self._failures = 0
@@ -66,30 +51,16 @@ class Template:
     @property
     def pid(self) -> int | None:
         """The template's process id, while it lives."""
-        return self._process.pid if self._process is not None else None
+        return self._launched.process.pid if self._launched is not None else None
 
-    def start(self) -> None:
-        """Exec it; ``handlers`` tells the app's tasks and their options, or fails with ``AppError``."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        for sock in (ours, theirs):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _PACKET)
-        ours.setblocking(False)
-        environment = {**_ENVIRONMENT, **os.environ, TAG: self._order["tag"]}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "poolmgr.worker.template", str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            process_group=0,  # Ctrl-C in a terminal is the daemon's affair alone
-        )
-        theirs.close()
-        ours.send(msgpack.packb(self._order))
-        self._sock = ours
-        self._loop.add_reader(ours, self._read)
+    def start(self, launched: Launched) -> None:
+        """Take over one that was launched; ``handlers`` tells the app's tasks and their options, or fails."""
+        self._launched = launched
+        self._loop.add_reader(launched.sock, self._read)
 
     def spawn(self, process: WorkerProcess) -> None:
         """Ask for the process of ``process``; its channels go with the request."""
-        if not self._ready or self._sock is None:
+        if not self._ready or self._launched is None:
             self._waiting.append(process)
             return
         self._last_request += 1
@@ -98,14 +69,14 @@ class Template:
         deadline = self._loop.call_later(SPAWN_DEADLINE_S, self._too_late, number)
         self._requests[number] = (process, deadline)
         try:
-            socket.send_fds(self._sock, [packet], list(process.channels))
+            socket.send_fds(self._launched.sock, [packet], list(process.channels))
         except OSError as error:
             self._refused(number, f"the template cannot be asked: {error}")
 
     def _read(self) -> None:
-        assert self._sock is not None
+        assert self._launched is not None
         try:
-            data = self._sock.recv(_PACKET)
+            data = self._launched.sock.recv(PACKET_BYTES)
         except BlockingIOError:
             return
         except OSError:
@@ -151,21 +122,20 @@ class Template:
         if process is not None:
             self._failures += 1
             self._failed(process, message)
-        if self._failures >= FAILURES_TO_REPLACE and self._process is not None:
+        if self._failures >= FAILURES_TO_REPLACE and self._launched is not None:
             self._failures = 0
-            self._process.kill()  # its end is read, and it is replaced
+            self._launched.process.kill()  # its end is read, and it is replaced
 
     def _too_late(self, number: int) -> None:
         self._refused(number, f"the template did not fork within {SPAWN_DEADLINE_S:g} s")
 
     def _ended(self) -> None:
         """The template is gone: reap it, have its requests asked again, and start another."""
-        assert self._sock is not None
-        self._loop.remove_reader(self._sock)
-        self._sock.close()
-        self._sock = None
-        how = f"exit code {self._process.wait()}" if self._process is not None else "it was never started"
-        self._process = None
+        assert self._launched is not None
+        self._loop.remove_reader(self._launched.sock)
+        self._launched.sock.close()
+        how = f"exit code {self._launched.process.wait()}"
+        self._launched = None
         if not self.handlers.done():
             self.handlers.set_exception(StartFailed(f"the template ended while it imported the app: {how}"))
             return
@@ -178,27 +148,20 @@ class Template:
                 self._waiting.append(process)
         if self._ready:
             self._ready = False
-            self.start()
+            self.start(launch_template(self._order))
         else:  # it did not even come up: not at once again
             self._loop.call_later(RESTART_S, self._start_again)
 
     def _start_again(self) -> None:
-        if not self._closed and self._process is None:
-            self.start()
+        if not self._closed and self._launched is None:
+            self.start(launch_template(self._order))
 
     def close(self) -> None:
-        """End the template. With its socket closed it kills what is left of the pool, and exits. Safe to call twice."""
+        """End the template, and with it what is left of the pool. Safe to call twice."""
         self._closed = True
-        if self._sock is not None:
-            self._loop.remove_reader(self._sock)
-            self._sock.close()
-            self._sock = None
         for number in list(self._requests):
             self._settle(number)
-        if self._process is not None:
-            try:
-                self._process.wait(5.0)
-            except subprocess.TimeoutExpired:
-                self._process.send_signal(signal.SIGKILL)
-                self._process.wait()
-            self._process = None
+        if self._launched is not None:
+            self._loop.remove_reader(self._launched.sock)
+            self._launched.close()
+            self._launched = None

@@ -107,15 +107,15 @@ class TaskLog:
 
 
 _NOBODY = CurrentTask()
-_current: CurrentTask | None = None
+_ask: Callable[[], CurrentTask | None] | None = None
 
 
 def current_task() -> CurrentTask:
     """The task that the calling handler runs."""
-    return _NOBODY if _current is None else _current
+    return (_ask() if _ask is not None else None) or _NOBODY
 
 
-def set_current(task: CurrentTask | None) -> None:
-    """For the worker's main loop alone."""
-    global _current
-    _current = task
+def answer_current_task(ask: Callable[[], CurrentTask | None]) -> None:
+    """For the worker's main loop alone: ``ask`` knows the current task. Most handlers never want to."""
+    global _ask
+    _ask = ask

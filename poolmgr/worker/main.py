@@ -28,11 +28,11 @@ from typing import Any, NamedTuple
 import msgpack
 
 from poolmgr.wire import values
+from poolmgr.wire.framing import Decoder, encode
 from poolmgr.wire.messages import (
     BROKEN,
     COLLECT,
     DONE,
-    FRAME_LIMIT,
     HEARTBEAT,
     INTERRUPT,
     LOG,
@@ -44,14 +44,15 @@ from poolmgr.wire.messages import (
     REPORT,
     START,
 )
-from poolmgr.worker.context import CurrentTask, SoftTimeout, set_current
-from poolmgr.worker.output import Output
+from poolmgr.worker.context import CurrentTask, SoftTimeout, answer_current_task
+from poolmgr.worker.output import Writer
 from poolmgr.worker.page import Page
 from poolmgr.worker.registry import Handler
 from poolmgr.worker.run import Failed, describe, encode_result, undecodable, unknown
 
 READ_BYTES = 256 * 1024
 POLL_AFTER_S = 0.001
+TEXT_LIMIT = 32 * 1024  # characters of one log record
 
 
 class Channels(NamedTuple):
@@ -68,19 +69,25 @@ class Channels(NamedTuple):
 class Worker:
     """The process in a slot."""
 
-    def __init__(self, id: str, channels: Channels, handlers: dict[str, Handler], outputs: tuple[Output, ...]) -> None:
+    def __init__(self, id: str, channels: Channels, handlers: dict[str, Handler], output: Writer) -> None:
         self.id = id
         self._tasks = channels.tasks
         self._results = channels.results
         self._control = socket.socket(fileno=channels.control)
         self._page = Page(channels.page)
         self._handlers = handlers
-        self._outputs = outputs
-        self._pack = msgpack.Packer(autoreset=True, unicode_errors="replace").pack
+        self._output = output
         self._waiting: deque[list[Any]] = deque()
         self._recalled = 0  # no task with this or a smaller fence is begun any more
+        self._dropped: list[int] | None = None  # what a recall found that is still to be told
+        self._start: list[Any] = []  # the START of the task that runs
+        self._begun_at = 0.0
         self._running = 0  # the fence whose handler is being called, 0 between tasks
-        self._current = CurrentTask()
+        self._current: CurrentTask | None = None  # made when a handler asks
+        self._write_lock = _thread.allocate_lock()  # handlers may have threads, and those may tell of progress
+        self._shielded = False  # a message is being written: an interrupt waits
+        self._interrupt_waits = False
+        self._main = _thread.get_ident()
         self._loop: Any = None  # asyncio's, once an async handler was called
         self._async_task: Any = None
 
@@ -88,6 +95,7 @@ class Worker:
 
     def begin(self, hooks: list[Callable[[], Any]], heartbeat_interval_s: float) -> None:
         """Start the heart, run the startup hooks, and say that this worker is ready, or why it is not."""
+        answer_current_task(self._current_task)
         signal.signal(signal.SIGUSR1, self._on_signal)
         _thread.start_new_thread(self._beat, (heartbeat_interval_s,))
         for hook in hooks:
@@ -97,18 +105,17 @@ class Worker:
                 import traceback
 
                 text = "".join(traceback.format_exception(error))
-                self._write([BROKEN, f"the @worker_startup hook {hook.__qualname__} failed:\n{text}"])
+                self._write((BROKEN, f"the @worker_startup hook {hook.__qualname__} failed:\n{text}"))
                 raise
-        self._write([READY, PROTOCOL_VERSION, os.getpid(), []])
+        self._write((READY, PROTOCOL_VERSION, os.getpid(), []))
 
     def serve(self) -> None:
         """Run tasks until the task pipe is closed, and what was begun is done."""
-        unpacker = msgpack.Unpacker(max_buffer_size=FRAME_LIMIT + READ_BYTES)
+        decoder = Decoder()
         waiting = self._waiting
         last_s = 0.0
         while data := os.read(self._tasks, READ_BYTES):
-            unpacker.feed(data)
-            waiting.extend(unpacker)
+            waiting.extend(decoder.feed(data))
             while waiting:
                 message = waiting.popleft()
                 if message[0] == START:
@@ -116,29 +123,28 @@ class Worker:
 
     def _run(self, message: list[Any], last_s: float) -> float:
         """Run one task; how long it took, in seconds."""
-        _, fence, task_id, attempt, name, payload, timeout_s, *_ = message
+        fence = message[1]
         begun_at = time.clock_gettime(time.CLOCK_BOOTTIME)
         self._page.publish(fence, begun_at)
         if last_s > POLL_AFTER_S:
             self._read_control()
+            self._tell_dropped()
         if fence <= self._recalled:
             self._page.publish(0, begun_at)
-            self._write([RECALLED, [fence]])
+            self._write((RECALLED, [fence]))
             return last_s
-        deadline = None if timeout_s is None else begun_at + timeout_s
-        self._current = CurrentTask(task_id.hex(), name, attempt, self.id, fence, deadline, self._emit)
-        set_current(self._current)
-        for output in self._outputs:
-            output.begin(fence)
+        self._start = message
+        self._begun_at = begun_at
+        self._output.fence = fence
         try:
-            result = self._call(fence, name, payload)
+            result = self._call(fence, message[4], message[5])
         except Failed as failed:
             ended_at = self._end()
             packed = msgpack.packb(failed.failure, unicode_errors="replace")
-            self._write([RAISED, fence, begun_at, ended_at, failed.code, failed.types, packed, failed.retry_delay_s])
+            self._write((RAISED, fence, begun_at, ended_at, failed.code, failed.types, packed, failed.retry_delay_s))
         else:
             ended_at = self._end()
-            self._write([DONE, fence, begun_at, ended_at, result])
+            self._write((DONE, fence, begun_at, ended_at, result))
         return ended_at - begun_at
 
     def _call(self, fence: int, name: str, payload: bytes) -> bytes:
@@ -163,10 +169,14 @@ class Worker:
         return encode_result(result)
 
     def _end(self) -> float:
-        set_current(None)
-        for output in self._outputs:
-            if output.used:
-                output.end()
+        """The handler has returned: when that was."""
+        self._current = None
+        self._start = []
+        self._interrupt_waits = False
+        if self._output.used:
+            self._output.end()
+        if self._dropped is not None:
+            self._tell_dropped()
         return time.clock_gettime(time.CLOCK_BOOTTIME)
 
     def _await(self, coroutine: Any) -> Any:
@@ -180,34 +190,51 @@ class Worker:
         try:
             return self._loop.run_until_complete(self._async_task)
         except asyncio.CancelledError:
-            if self._current.cancelled:
+            if self._current is not None and self._current.cancelled:
                 raise
             raise SoftTimeout from None
         finally:
             self._async_task = None
 
+    def _current_task(self) -> CurrentTask | None:
+        if self._current is None and self._start:
+            _, fence, task_id, attempt, name, _, timeout_s, *_ = self._start
+            deadline = None if timeout_s is None else self._begun_at + timeout_s
+            self._current = CurrentTask(task_id.hex(), name, attempt, self.id, fence, deadline, self._emit)
+        return self._current
+
     # ------------------------------------------------------------------------------------------ telling the manager
 
-    def _write(self, message: list[Any]) -> None:
-        data = self._pack(message)
-        written = os.write(self._results, data)
-        while written < len(data):
-            data = data[written:]
+    def _write(self, message: tuple[Any, ...]) -> None:
+        """One message, whole. Not for signal handlers: they might strike while one is being written."""
+        data = encode(message)
+        with self._write_lock:
             written = os.write(self._results, data)
+            while written < len(data):
+                data = data[written:]
+                written = os.write(self._results, data)
 
     def _emit(self, kind: str, fence: int, first: Any, second: Any) -> None:
         """What a handler says through ``current_task()``; from another task's thread it is out of date, and dropped."""
-        if fence != self._current._fence:
+        if not self._start or fence != self._start[1]:
             return
-        if kind == "progress":
-            self._write([REPORT, fence, first, second])
-        else:
-            self._control.send(self._pack([LOG, fence, first, second[:TEXT_LIMIT]]))
+        shield = _thread.get_ident() == self._main
+        self._shielded = shield
+        try:
+            if kind == "progress":
+                self._write((REPORT, fence, first, second))
+            else:
+                self._control.send(msgpack.packb((LOG, fence, first, second[:TEXT_LIMIT]), unicode_errors="replace"))
+        finally:
+            self._shielded = False
+        if shield and self._interrupt_waits:
+            self._interrupt_waits = False
+            raise SoftTimeout
 
     def _beat(self, interval_s: float) -> None:
         """The heart, on a thread of its own. Where nobody listens any more, the worker is an orphan, and goes."""
         manager = os.getppid()
-        beat = msgpack.packb([HEARTBEAT])
+        beat = msgpack.packb((HEARTBEAT,))
         while True:
             try:
                 self._control.send(beat, socket.MSG_DONTWAIT)
@@ -222,10 +249,14 @@ class Worker:
     # ------------------------------------------------------------------------------------------ being told
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._read_control()
+        if self._read_control():
+            if self._shielded:
+                self._interrupt_waits = True
+            else:
+                raise SoftTimeout
 
-    def _read_control(self) -> None:
-        """Take in what the manager says. May raise ``SoftTimeout``, in the handler that it is meant for alone."""
+    def _read_control(self) -> bool:
+        """Take in what the manager says. Whether ``SoftTimeout`` is to be raised in the handler that runs."""
         interrupt = False
         while True:
             try:
@@ -241,26 +272,30 @@ class Worker:
                 interrupt = self._interrupted(message[2]) or interrupt
             elif message[0] == COLLECT and not self._running:
                 gc.collect()
-        if interrupt:
-            raise SoftTimeout
+        return interrupt
 
     def _recall(self, fence: int) -> None:
+        """Drop what waits. It is told later where a signal handler finds the recall: a message may be half written."""
         self._recalled = max(self._recalled, fence)
         dropped = [message[1] for message in self._waiting if message[0] == START and message[1] <= fence]
         if dropped:
             kept = [message for message in self._waiting if message[0] != START or message[1] > fence]
             self._waiting.clear()
             self._waiting.extend(kept)
-        self._write([RECALLED, dropped])
+        self._dropped = [*(self._dropped or ()), *dropped]
+
+    def _tell_dropped(self) -> None:
+        if self._dropped is not None:
+            dropped, self._dropped = self._dropped, None
+            self._write((RECALLED, dropped))
 
     def _interrupted(self, reason: str) -> bool:
         """Whether ``SoftTimeout`` is to be raised here and now."""
         if reason == "cancelled":
-            self._current.cancelled = True
+            current = self._current_task()
+            if current is not None:
+                current.cancelled = True
         if self._async_task is not None:
             self._loop.call_soon_threadsafe(self._async_task.cancel)
             return False
         return reason != "cancelled"
-
-
-TEXT_LIMIT = 32 * 1024

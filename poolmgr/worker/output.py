@@ -10,39 +10,45 @@ import io
 import os
 
 
-class Output(io.TextIOWrapper):
-    """``sys.stdout`` or ``sys.stderr`` of a worker."""
+class Writer:
+    """Whose output is written now. ``used``: something was, since the last ``end``."""
 
-    def __init__(self, fd: int) -> None:
-        self._raw = _Marked(fd)
+    __slots__ = ("fence", "streams", "used")
+
+    def __init__(self) -> None:
+        self.fence = 0
         self.used = False
-        super().__init__(
-            io.BufferedWriter(self._raw, 8192), encoding="utf-8", errors="backslashreplace", line_buffering=True
-        )
-
-    def write(self, text: str) -> int:
-        self.used = True
-        return super().write(text)
-
-    def begin(self, fence: int) -> None:
-        """What is written from now on belongs to this task."""
-        self._raw.fence = fence
+        self.streams: list[Output] = []
 
     def end(self) -> None:
         """The task has ended: let an unfinished line go."""
         self.used = False
-        self.flush()
+        for stream in self.streams:
+            stream.flush()
+
+
+class Output(io.TextIOWrapper):
+    """``sys.stdout`` or ``sys.stderr`` of a worker."""
+
+    def __init__(self, fd: int, writer: Writer) -> None:
+        self._writer = writer
+        writer.streams.append(self)
+        raw = _Marked(fd, writer)
+        super().__init__(io.BufferedWriter(raw, 8192), encoding="utf-8", errors="backslashreplace", line_buffering=True)
+
+    def write(self, text: str) -> int:
+        self._writer.used = True
+        return super().write(text)
 
 
 class _Marked(io.FileIO):
-    fence = 0
-    marked = 0
-
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, writer: Writer) -> None:
         super().__init__(fd, "wb", closefd=False)
+        self._owner = writer
+        self._marked = 0
 
     def write(self, data: io.ReadableBuffer) -> int:  # type: ignore[name-defined]
-        if self.marked != self.fence:
-            self.marked = self.fence
-            os.write(self.fileno(), b"\0%d\0" % self.fence)
+        if self._marked != self._owner.fence:
+            self._marked = self._owner.fence
+            os.write(self.fileno(), b"\0%d\0" % self._marked)
         return super().write(data) or 0

@@ -34,7 +34,7 @@ from poolmgr.wire.messages import (
 )
 from poolmgr.worker.app import load_app
 from poolmgr.worker.main import Channels, Worker
-from poolmgr.worker.output import Output
+from poolmgr.worker.output import Output, Writer
 from poolmgr.worker.registry import Registry
 from poolmgr.worker.warden import kill_pool
 
@@ -153,9 +153,9 @@ class Template:
             self._wait_for_adoption()
             os.environ["POOLMGR_WORKER"] = f"{worker}.{incarnation}"
             _name_process(worker)
-            outputs = _redirect(channels)
+            writer = _redirect(channels)
             gc.enable()
-            self._serve_tasks(worker, channels, outputs)
+            self._serve_tasks(worker, channels, writer)
             code = 0
         except BrokenPipeError:
             code = 0  # the daemon is gone
@@ -168,9 +168,9 @@ class Template:
             finally:
                 os._exit(code)
 
-    def _serve_tasks(self, worker: str, channels: Channels, outputs: tuple[Output, ...]) -> None:
+    def _serve_tasks(self, worker: str, channels: Channels, writer: Writer) -> None:
         _reseed()
-        runner = Worker(worker, channels, self._app.handlers, outputs)
+        runner = Worker(worker, channels, self._app.handlers, writer)
         runner.begin(self._app.startup_hooks, self._heartbeat_interval_s)
         runner.serve()
 
@@ -185,18 +185,18 @@ class Template:
             os._exit(0)
 
 
-def _redirect(channels: Channels) -> tuple[Output, ...]:
+def _redirect(channels: Channels) -> Writer:
     null = os.open("/dev/null", os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
     for channel, fd in ((channels.stdout, 1), (channels.stderr, 2)):
         os.dup2(channel, fd)
         os.close(channel)
-    stdout, stderr = Output(1), Output(2)
+    writer = Writer()
     sys.stdin = open(0, closefd=False)  # noqa: SIM115 - it lives as long as the process
-    sys.stdout = stdout
-    sys.stderr = stderr
-    return stdout, stderr
+    sys.stdout = Output(1, writer)
+    sys.stderr = Output(2, writer)
+    return writer
 
 
 def _reseed() -> None:

@@ -12,7 +12,8 @@ import signal
 import time
 from collections.abc import Collection
 
-TAG = "POOLMGR_POOL"
+TAG = "POOLMGR_POOL"  # the environment variable that marks every process of a pool
+
 _ROUNDS_S = 2.0
 
 

@@ -86,7 +86,9 @@ class Peer:
 
     def on_request(self, message: list[Any], answers: list[Any]) -> None:
         _, number, command, arguments = message
-        if command == "cancel":
+        if command in self.daemon.answers:
+            answers.append((RESPONSE, number, self.daemon.answers[command]))
+        elif command == "cancel":
             held = self.held.pop(arguments["id"], None) is not None
             answers.append((RESPONSE, number, held))
             if held:
@@ -98,8 +100,6 @@ class Peer:
         elif command == "events":
             answers.append((RESPONSE, number, None))
             answers += [(EVENT, name, 1.5, {"n": n}) for n, name in enumerate(("task-started", "task-completed"))]
-        elif command in self.daemon.answers:
-            answers.append((RESPONSE, number, self.daemon.answers[command]))
         else:
             answers.append((REFUSAL, number, "not_found", f"no {command}"))
 

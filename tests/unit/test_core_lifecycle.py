@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgpack
 import pytest
 
@@ -159,7 +161,7 @@ def test_no_retries() -> None:
         ({"no_retry_on": frozenset({"KeyError"})}, "scheduled"),
     ],
 )
-def test_the_policy_per_exception(policy: dict[str, frozenset[str]], state: str) -> None:
+def test_the_policy_per_exception(policy: dict[str, Any], state: str) -> None:
     pool = Pool()
     task = pool.submit(**policy)
     pool.fail(task)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -21,9 +22,9 @@ class Queue:
         self.queue = ReadyQueue()
         self._orders = iter(range(1, 1_000_000))
 
-    def push(self, group: str = "g", name: str = "work", **options: object) -> Task:
+    def push(self, group: str = "g", name: str = "work", **options: Any) -> Task:
         order = next(self._orders)
-        task = Task(order.to_bytes(16, "big"), name, b"", TaskOptions(**options), group, order, 0, 0.0, 0.0)  # type: ignore[arg-type]
+        task = Task(order.to_bytes(16, "big"), name, b"", TaskOptions(**options), group, order, 0, 0.0, 0.0)
         self.queue.push(task)
         return task
 
@@ -227,16 +228,16 @@ def test_cancelled_while_blocked_then_unblocked(queue: Queue) -> None:
 
 def test_thousands_of_groups_take_turns_and_are_forgotten_when_idle(queue: Queue) -> None:
     for _ in range(3):
-        for group in range(3000):
+        for group in range(1000):
             queue.push(str(group))
     taken = [task.group for task in queue.rest()]
-    assert [sorted(taken[n : n + 3000]) for n in (0, 3000, 6000)] == [sorted(map(str, range(3000)))] * 3
-    for group in range(20_000):  # a client that connects, asks one thing and goes
+    assert [sorted(taken[n : n + 1000]) for n in (0, 1000, 2000)] == [sorted(map(str, range(1000)))] * 3
+    for group in range(5000):  # a client that connects, asks one thing and goes
         queue.push(f"client-{group}")
         queue.take()
     rows = sum(len(lane.rows) for lane in queue.queue.lanes.values())
     assert rows <= 100
-    assert len(queue.queue._turns) <= 7000
+    assert len(queue.queue._turns) <= 2500
 
 
 def test_tasks_gives_every_queued_one(queue: Queue) -> None:
@@ -278,7 +279,7 @@ _STEPS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(_STEPS)
 def test_it_does_what_a_naive_queue_does(steps: list[tuple[object, ...]]) -> None:
     queue, naive, gone = Queue(), Naive(), []

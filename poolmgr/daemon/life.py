@@ -1,0 +1,120 @@
+"""One life of the daemon: the composition root. Signals come in here."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import uvloop
+
+from poolmgr.config import Settings
+from poolmgr.daemon.notify import Notifier
+from poolmgr.daemon.started import Started
+from poolmgr.errors import StartFailed
+from poolmgr.manager.launch import Launched
+from poolmgr.manager.manager import Manager
+from poolmgr.server.listener import Listener
+from poolmgr.store.sqlite import SqliteStore
+
+_log = logging.getLogger(__name__)
+
+DATABASE = "poolmgr.db"
+
+
+def live(
+    settings: Settings,
+    directory: str,
+    path: str,
+    notifier: Notifier,
+    launched: Launched,
+    order: dict[str, Any],
+    ready: Callable[[Started], None],
+) -> None:
+    """Serve on ``path`` until stopped, with the workers of the template ``launched``, which was told ``order``."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_Life(settings, directory, path, notifier, launched, order).live(ready))
+
+
+class _Life:
+    """From the first to the last turn of the loop. Signals are taken between two turns, never within one."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        directory: str,
+        path: str,
+        notifier: Notifier,
+        launched: Launched,
+        order: dict[str, Any],
+    ) -> None:
+        self._settings = settings
+        self._launched = launched
+        self._order = order
+        self._path = path
+        self._notifier = notifier
+        self._store = SqliteStore(os.path.join(directory, DATABASE), synchronous=settings.synchronous)
+        self._starting: asyncio.Task[None] | None = None
+        self._stops = 0
+
+    async def live(self, ready: Callable[[Started], None]) -> None:
+        """Come up, serve, go down. Safe to fail at any point: what came up goes down again."""
+        try:
+            self._manager = Manager(self._settings, self._store, self._store.open(), self._launched, self._order)
+            self._listener = Listener(self._manager, self._settings)
+            self._starting = asyncio.create_task(self._start())
+            self._take_signals()
+            try:
+                await self._starting
+                self._announce(ready)
+                await self._manager.stopped()
+            finally:
+                self._notifier.say("STOPPING=1")
+                self._listener.close()
+                self._manager.stop_now()
+                await self._manager.stopped()
+        except asyncio.CancelledError:
+            raise StartFailed("it was stopped before its workers were ready") from None
+        finally:
+            self._store.close()
+
+    async def _start(self) -> None:
+        await self._manager.start()
+        await self._listener.start(self._path)
+        self._spare_the_collector()
+
+    @staticmethod
+    def _spare_the_collector() -> None:
+        """What lives now lives on. Tasks make no cycles, so looking for some after every 700 of them is a waste."""
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 100)
+
+    def _announce(self, ready: Callable[[Started], None]) -> None:
+        started = Started(os.getpid(), self._manager.epoch, self._settings.pool_size, self._path)
+        _log.info("%d workers ready, epoch %d, socket %s", started.workers, started.epoch, started.socket)
+        self._notifier.say("READY=1", f"STATUS={started.workers} workers ready")
+        ready(started)
+
+    def _take_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._on_stop)
+        loop.add_signal_handler(signal.SIGINT, self._on_stop)
+        loop.add_signal_handler(signal.SIGHUP, _log.warning, "SIGHUP ignored: this version cannot reload")
+
+    def _on_stop(self) -> None:
+        """The first signal drains, the second ends what still runs. While it starts, the first ends that."""
+        self._stops += 1
+        if self._starting is not None and not self._starting.done():
+            self._starting.cancel()
+        elif self._stops == 1:
+            _log.info("stopping: running tasks may finish, queued durable ones stay")
+            self._notifier.say("STOPPING=1", "STATUS=draining")
+            self._manager.drain()
+        else:
+            _log.warning("stopping now: running tasks are ended")
+            self._manager.stop_now()

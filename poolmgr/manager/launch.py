@@ -1,0 +1,71 @@
+"""Exec'ing a template. It is the first thing that a daemon does: the template imports the app while the daemon is still
+importing itself. So this module imports next to nothing."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from typing import Any, NamedTuple
+
+import msgpack
+
+from poolmgr.config import Settings
+from poolmgr.worker.warden import TAG
+
+PACKET_BYTES = 1 << 20
+# Each library would start as many threads as there are cores, in each worker; and malloc an arena for each thread.
+_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "NUMEXPR_NUM_THREADS": "1",
+    "VECLIB_MAXIMUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "2",
+}
+
+
+class Launched(NamedTuple):
+    """A template that is coming up, and the daemon's end of its socket."""
+
+    process: subprocess.Popen[bytes]
+    sock: socket.socket
+
+    def close(self) -> None:
+        """End it. With its socket closed it kills what is left of the pool, and exits. Safe to call twice."""
+        self.sock.close()
+        try:
+            self.process.wait(5.0)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def template_order(settings: Settings) -> dict[str, Any]:
+    """What a template of this process is told. The tag is unique on this machine for one life of the daemon."""
+    return {
+        "app": list(settings.app),
+        "directory": os.getcwd(),
+        "manager": os.getpid(),
+        "tag": f"{os.getpid()}.{os.urandom(8).hex()}",
+        "heartbeat_interval_s": settings.heartbeat_interval_s,
+    }
+
+
+def launch_template(order: dict[str, Any]) -> Launched:
+    """Exec a template, and tell it its ``order``. Must be called by the process that its workers are to belong to."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for sock in (ours, theirs):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PACKET_BYTES)
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "poolmgr.worker.template", str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            env={**_ENVIRONMENT, **os.environ, TAG: order["tag"]},
+            stdin=subprocess.DEVNULL,
+            process_group=0,  # Ctrl-C in a terminal is the daemon's affair alone
+        )
+    ours.setblocking(False)
+    ours.send(msgpack.packb(order))
+    return Launched(process, ours)

@@ -1,0 +1,65 @@
+"""Every request of the clients: how it is asked, what goes over the wire, what the daemon answers, what is returned."""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+from poolmgr.model import TaskInfo, TaskState, WorkerInfo, WorkerState, as_map
+
+ID: Final = "0123456789abcdef" * 2
+KEY: Final = bytes.fromhex(ID)
+TASK: Final = TaskInfo(ID, "thumbnail", TaskState.DEAD, failures=4)
+WORKER: Final = WorkerInfo("worker-0", 7, WorkerState.READY, True, capabilities=("gpu",))
+
+
+class Asked(NamedTuple):
+    """One call of a client's method."""
+
+    method: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    command: str
+    arguments: dict[str, Any]
+    answer: Any
+    returned: Any
+
+
+def _plain(method: str, *args: Any, arguments: dict[str, Any], answer: Any, returned: Any) -> Asked:
+    return Asked(method, args, {}, method, arguments, answer, returned)
+
+
+_NEITHER: Final[dict[str, Any]] = {"a": 1}
+
+QUESTIONS: Final = [
+    *(
+        _plain(method, arguments={}, answer=_NEITHER, returned=_NEITHER)
+        for method in ("status", "health", "metrics", "config", "collect_garbage")
+    ),
+    _plain("task", ID, arguments={"id": KEY}, answer=as_map(TASK), returned=TASK),
+    _plain("tasks", arguments={"limit": 100}, answer=[as_map(TASK)], returned=[TASK]),
+    Asked(
+        "tasks",
+        (),
+        {"state": TaskState.QUEUED, "name": "t", "limit": 5, "before": ID},
+        "tasks",
+        {"state": "queued", "name": "t", "limit": 5, "before": KEY},
+        [],
+        [],
+    ),
+    Asked("dead_letters", (), {}, "tasks", {"state": "dead", "limit": 100}, [as_map(TASK)], [TASK]),
+    _plain("cancel", ID, True, arguments={"id": KEY, "kill": True}, answer=True, returned=True),
+    _plain("requeue", ID, arguments={"ids": [KEY]}, answer={ID: "ff" * 16}, returned={ID: "ff" * 16}),
+    _plain("requeue", arguments={"ids": None}, answer={}, returned={}),
+    _plain("purge", arguments={"ids": None}, answer=3, returned=3),
+    _plain("clear", arguments={}, answer=2, returned=2),
+    _plain("pause", "thumbnail", arguments={"name": "thumbnail"}, answer=None, returned=None),
+    _plain("resume", "thumbnail", arguments={"name": "thumbnail"}, answer=None, returned=None),
+    _plain("workers", arguments={}, answer=[as_map(WORKER)], returned=[WORKER]),
+    _plain("worker", "worker-0", arguments={"worker": "worker-0"}, answer=as_map(WORKER), returned=WORKER),
+    _plain("start_worker", arguments={}, answer="worker-20", returned="worker-20"),
+    _plain("stop_worker", "worker-3", arguments={"worker": "worker-3"}, answer=None, returned=None),
+    _plain("scale", 30, arguments={"size": 30}, answer={"size": 30}, returned=30),
+    _plain("scale", "+3", arguments={"by": 3}, answer={"size": 23}, returned=23),
+    _plain("scale", "-3", arguments={"by": -3}, answer={"size": 17}, returned=17),
+    _plain("stop", True, arguments={"now": True}, answer=None, returned=None),
+]

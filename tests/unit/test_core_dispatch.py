@@ -1,0 +1,466 @@
+"""Which worker gets which task, how many wait there, and how they come back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from poolmgr.core.balancer import Affine, LeastLoaded
+from poolmgr.core.effects import Answer, Recall, Start
+from tests.unit.driver import Pool
+
+
+def _fast(workers: int = 1, **settings: Any) -> Pool:
+    """A pool that knows the name "fast" to run for 0.1 ms: ten of them make a millisecond."""
+    pool = Pool(workers=workers, **settings)
+    pool.teach("fast", 0.0001)
+    return pool
+
+
+def _line(pool: Pool, worker: str = "worker-0") -> list[bytes]:
+    return [task.id for task in pool.slot(worker).in_flight]
+
+
+# ------------------------------------------------------------------------------------- starting
+
+
+def test_a_task_starts_in_the_same_flush_as_its_submit() -> None:
+    pool = Pool()
+    task = pool.submit("thumbnail", payload=b"a.png", timeout_s=5.0, soft_timeout_s=4.0)
+    [start] = pool.new(Start)
+    assert start == Start("worker-0", 1, 1, task, 1, "thumbnail", b"a.png", 5.0, 4.0, commit=0)
+
+
+def test_each_dispatch_has_the_next_fence() -> None:
+    pool = Pool(workers=2)
+    first, second = pool.submit(retry_backoff_s=0.0), pool.submit()
+    pool.fail(first)
+    assert [(start.task_id, start.fence, start.attempt) for start in pool.all(Start)] == [
+        (first, 1, 1),
+        (second, 2, 1),
+        (first, 3, 2),
+    ]
+
+
+def test_idle_workers_take_turns() -> None:
+    pool = Pool(workers=3)
+    for _ in range(6):
+        pool.done(pool.submit())
+    assert [start.worker for start in pool.all(Start)] == ["worker-0", "worker-1", "worker-2"] * 2
+
+
+def test_what_finds_no_worker_waits_and_starts_when_one_is_ready() -> None:
+    pool = Pool()
+    first, second = pool.submit(), pool.submit()
+    assert pool.state(second) == "queued"
+    pool.done(first)
+    assert pool.state(second) == "running"
+
+
+def test_the_more_urgent_of_two_that_wait_goes_first() -> None:
+    pool = Pool()
+    first = pool.submit()
+    normal, urgent = pool.submit(priority=10), pool.submit(priority=1)
+    pool.done(first)
+    assert pool.running() == [urgent]
+    assert pool.state(normal) == "queued"
+
+
+def test_no_start_waits_for_a_commit() -> None:
+    pool = Pool()
+    pool.submit(durable=True)
+    [start] = pool.new(Start)
+    assert start.commit == 0
+
+
+def test_but_that_of_a_task_that_may_not_run_twice_does() -> None:
+    pool = Pool(workers=2)
+    pool.submit(restartable=False)
+    [start] = pool.new(Start)
+    assert start.commit == pool.scheduler.state.commit - 1
+    pool.submit(restartable=False, durable=False)
+    [start] = pool.new(Start)
+    assert start.commit == 0
+
+
+# ------------------------------------------------------------------------------------- capabilities, affinity
+
+
+def test_a_capability_is_a_hard_requirement() -> None:
+    pool = Pool(workers=2, capabilities={"worker-1": {"gpu", "big"}})
+    first, second = pool.submit_many(2, requires=frozenset({"gpu"}))
+    assert pool.worker_of(first) == "worker-1"
+    assert pool.state(second) == "queued"
+    pool.done(first)
+    assert pool.worker_of(second) == "worker-1"
+
+
+def test_what_nobody_can_do_hides_nobody() -> None:
+    pool = Pool(capabilities={"worker-0": {"gpu"}})
+    never = pool.submit(requires=frozenset({"gpu", "tpu"}), priority=0)
+    ordinary = pool.submit(priority=100)
+    assert pool.state(never) == "queued"
+    assert pool.state(ordinary) == "running"
+
+
+def test_affinity_prefers_the_worker_that_ran_the_same_key() -> None:
+    pool = Pool(workers=3)
+    first = pool.submit(affinity="model-a")
+    pool.done(first)
+    again = pool.submit(affinity="model-a")
+    assert pool.worker_of(again) == "worker-0"
+
+
+def test_affinity_is_a_preference_and_waits_for_nobody() -> None:
+    pool = Pool(workers=2)
+    pool.submit(affinity="model-a")
+    other = pool.submit(affinity="model-a")
+    assert pool.worker_of(other) == "worker-1"
+
+
+def test_a_new_process_holds_no_key() -> None:
+    pool = Pool(workers=2)
+    pool.done(pool.submit(affinity="a"))
+    pool.die("worker-0")
+    assert pool.worker_of(pool.submit(affinity="a")) == "worker-1"
+
+
+def test_a_worker_remembers_only_its_latest_keys() -> None:
+    pool = Pool()
+    for key in range(200):
+        pool.done(pool.submit(affinity=str(key)))
+    held = pool.slot().affinities
+    assert len(held) <= 64
+    assert "199" in held
+    assert "0" not in held
+
+
+def test_the_balancer_that_is_given_is_asked() -> None:
+    pool = Pool(workers=2, balancer=Affine(LeastLoaded()))
+    pool.slot("worker-0").cpu_percent = 50.0
+    assert pool.worker_of(pool.submit()) == "worker-1"
+
+
+# ------------------------------------------------------------------------------------- retries and other workers
+
+
+def test_a_retry_prefers_another_worker() -> None:
+    pool = Pool(workers=3)
+    pool.submit()
+    task = pool.submit(retry_backoff_s=0.0)
+    assert pool.worker_of(task) == "worker-1"
+    pool.done(pool.running()[0])  # worker-1 would wait longest, were it not for the failure
+    pool.fail(task)
+    assert pool.worker_of(task) not in (None, "worker-1")
+
+
+def test_a_retry_takes_the_same_worker_where_there_is_no_other() -> None:
+    pool = Pool()
+    task = pool.submit(retry_backoff_s=0.0)
+    pool.fail(task)
+    assert pool.worker_of(task) == "worker-0"
+
+
+# ------------------------------------------------------------------------------------- prefetch
+
+
+def test_an_unknown_name_is_not_prefetched() -> None:
+    pool = Pool()
+    pool.submit_many(3)
+    assert len(_line(pool)) == 1
+
+
+def test_the_depth_is_a_millisecond_of_the_names_work() -> None:
+    pool = _fast()
+    tasks = pool.submit_many(12, "fast")
+    assert _line(pool) == tasks[:10]
+    assert [pool.state(task) for task in tasks[:3]] == ["running", "queued", "queued"]
+
+
+def test_it_is_at_most_sixteen() -> None:
+    pool = Pool()
+    pool.teach("instant", 1e-6)
+    pool.submit_many(40, "instant")
+    assert len(_line(pool)) == 16
+
+
+def test_a_slow_name_stays_at_one() -> None:
+    pool = Pool()
+    pool.teach("slow", 0.1)
+    pool.submit_many(4, "slow")
+    assert len(_line(pool)) == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"affinity": "a"},
+        {"memory_limit_mb": 100},
+        {"ephemeral": True},
+        {"restartable": False},
+        {"rate_limit": (100, 1.0)},
+        {"max_concurrency": 50},
+    ],
+)
+def test_never_prefetched(options: dict[str, Any]) -> None:
+    pool = _fast(max_tasks_per_worker=0)
+    pool.submit_many(2, "fast")
+    pool.submit_many(3, "fast", priority=0, **options)
+    assert len(_line(pool)) == 2
+
+
+@pytest.mark.parametrize("options", [{"ephemeral": True}, {"restartable": False}])
+def test_nothing_stands_behind_these(options: dict[str, Any]) -> None:
+    pool = _fast()
+    pool.die("worker-0")
+    pool.submit("first", **options)
+    pool.submit_many(3, "fast")
+    assert len(_line(pool)) == 1
+
+
+def test_never_behind_another_while_a_fitting_worker_is_idle() -> None:
+    pool = _fast(workers=4)
+    pool.submit_many(4, "fast")
+    assert [len(_line(pool, f"worker-{n}")) for n in range(4)] == [1, 1, 1, 1]
+    pool.submit_many(4, "fast")
+    assert [len(_line(pool, f"worker-{n}")) for n in range(4)] == [2, 2, 2, 2]
+
+
+def test_but_behind_another_where_the_idle_ones_do_not_fit() -> None:
+    pool = Pool(workers=2, capabilities={"worker-0": {"gpu"}})
+    for _ in range(16):
+        pool.done(pool.submit("fast", requires=frozenset({"gpu"})), run_s=0.0001)
+    pool.submit_many(2, "fast", requires=frozenset({"gpu"}))
+    assert len(_line(pool, "worker-0")) == 2
+    assert len(_line(pool, "worker-1")) == 0
+
+
+def test_the_next_in_line_begins_when_the_first_is_done() -> None:
+    pool = _fast()
+    first, second, third = pool.submit_many(3, "fast")
+    pool.done(first)
+    assert pool.running() == [second]
+    assert pool.state(third) == "queued"
+    pool.done(second)
+    pool.done(third)
+    assert pool.slot().state == "ready"
+
+
+def test_results_for_another_fence_than_the_first_are_old_news() -> None:
+    pool = _fast()
+    first, second = pool.submit_many(2, "fast")
+    fence = pool.task(second).fence
+    pool.scheduler.attempt_done("worker-0", fence, pool.now, pool.now, b"", pool.now)
+    pool.scheduler.attempt_done("worker-0", fence + 99, pool.now, pool.now, b"", pool.now)
+    pool.scheduler.attempt_done("nobody", pool.task(first).fence, pool.now, pool.now, b"", pool.now)
+    pool.flush()
+    assert _line(pool) == [first, second]
+
+
+# ------------------------------------------------------------------------------------- recall
+
+
+def test_what_waits_behind_a_slow_task_is_recalled_after_10_ms() -> None:
+    pool = _fast()
+    pool.submit_many(3, "fast")
+    pool.advance(0.0099)
+    assert not pool.all(Recall)
+    pool.advance(0.0002)
+    [recall] = pool.all(Recall)
+    assert recall == Recall("worker-0", 1, pool.slot().in_flight[-1].fence)
+
+
+def test_recall_counts_from_when_the_page_says_it_began() -> None:
+    pool = _fast()
+    pool.submit_many(3, "fast")
+    pool.pages["worker-0"] = (pool.slot().in_flight[0].fence, pool.now + 0.005)
+    pool.advance(0.0149)
+    assert not pool.all(Recall)
+    pool.advance(0.0002)
+    assert pool.all(Recall)
+
+
+def test_a_lone_task_needs_no_recall() -> None:
+    pool = _fast()
+    pool.submit("fast")
+    pool.advance(5.0)
+    assert not pool.all(Recall)
+
+
+def test_the_page_proves_what_has_not_begun_without_the_workers_word() -> None:
+    pool = _fast()
+    tasks = pool.submit_many(3, "fast")
+    pool.advance(0.02)
+    pool.recall_sent("worker-0")
+    assert _line(pool) == tasks[:1]
+    assert [pool.task(task).attempt for task in tasks] == [1, 0, 0]
+    pool.scheduler.start_worker(pool.now)
+    pool.flush()
+    assert _line(pool, "worker-1") == tasks[1:]
+
+
+def test_a_page_that_has_moved_on_proves_nothing() -> None:
+    pool = _fast()
+    tasks = pool.submit_many(3, "fast")
+    pool.advance(0.02)
+    pool.pages["worker-0"] = (pool.task(tasks[1]).fence, pool.now)
+    pool.recall_sent("worker-0")
+    assert _line(pool) == tasks
+    pool.pages["worker-0"] = (0, 0.0)
+    pool.recall_sent("worker-0")
+    assert _line(pool) == tasks
+
+
+def test_the_workers_word_frees_what_it_names() -> None:
+    pool = _fast()
+    tasks = pool.submit_many(3, "fast")
+    pool.advance(0.02)
+    pool.recalled("worker-0", tasks[2])
+    assert _line(pool) == tasks[:2]
+    assert pool.state(tasks[2]) == "queued"
+    assert pool.worker_of(tasks[2]) is None
+
+
+def test_a_slow_worker_gets_nothing_behind_its_task_until_that_is_done() -> None:
+    pool = _fast()
+    tasks = pool.submit_many(3, "fast")
+    pool.advance(0.02)
+    pool.recall_sent("worker-0")
+    assert _line(pool) == tasks[:1]
+    pool.recalled("worker-0")
+    assert _line(pool) == tasks[:1]
+    pool.done(tasks[0])
+    assert _line(pool) == tasks[1:]
+
+
+def test_a_recall_that_has_no_answer_yet_keeps_new_ones_away() -> None:
+    pool = _fast()
+    first, second, third = pool.submit_many(3, "fast")
+    pool.cancel(third)
+    assert pool.new(Recall)
+    later = pool.submit("fast")
+    assert pool.worker_of(later) is None
+    pool.recalled("worker-0", second, third)
+    assert pool.state(third) == "cancelled"
+    assert _line(pool) == [first, second, later]
+
+
+def test_a_recalled_first_one_never_began() -> None:
+    pool = _fast()
+    tasks = pool.submit_many(3, "fast")
+    pool.cancel(tasks[2])
+    pool.recalled("worker-0", *tasks)
+    assert pool.new(Answer) == [Answer(7, True, pool.scheduler.state.commit - 1)]
+    assert [pool.task(task).attempt for task in tasks[:2]] == [1, 1]
+    assert pool.running() == tasks[:1]
+
+
+def test_an_answer_to_an_old_recall_takes_nothing_away() -> None:
+    pool = _fast()
+    tasks = pool.submit_many(2, "fast")
+    old = pool.task(tasks[1]).fence
+    pool.advance(0.02)
+    pool.recall_sent("worker-0")
+    pool.scheduler.start_worker(pool.now)
+    pool.flush()
+    assert pool.worker_of(tasks[1]) == "worker-1"
+    pool.scheduler.recalled("worker-0", 1, [old], pool.now)
+    pool.flush()
+    assert pool.state(tasks[1]) == "running"
+    pool.scheduler.recalled("worker-1", 99, [pool.task(tasks[1]).fence], pool.now)
+    pool.flush()
+    assert pool.state(tasks[1]) == "running"
+
+
+def test_recalled_tasks_go_back_to_their_old_place() -> None:
+    pool = _fast()
+    tasks = pool.submit_many(12, "fast")
+    pool.advance(0.02)
+    pool.recall_sent("worker-0")
+    pool.recalled("worker-0")
+    pool.done(tasks[0])
+    assert _line(pool) == tasks[1:11]
+
+
+# ------------------------------------------------------------------------------------- recycling
+
+
+def test_a_worker_is_recycled_after_max_tasks() -> None:
+    pool = Pool(workers=2, max_tasks_per_worker=2)
+    tasks = pool.submit_many(4)
+    for task in tasks[:2]:
+        pool.done(task)
+    assert pool.retired() == []
+    for task in tasks[2:]:
+        pool.done(task)
+    assert pool.retired() == ["worker-0", "worker-1"]
+
+
+def test_prefetch_respects_max_tasks() -> None:
+    pool = _fast(max_tasks_per_worker=20)
+    tasks = pool.submit_many(9, "fast")
+    assert _line(pool) == tasks[:4]
+    for task in tasks[:4]:
+        pool.done(task)
+    assert pool.retired() == ["worker-0"]
+    pool.die("worker-0", "exited 0")
+    assert _line(pool) == tasks[4:]
+
+
+def test_one_task_a_process() -> None:
+    pool = Pool(max_tasks_per_worker=1)
+    for number in range(1, 4):
+        pool.done(pool.submit())
+        assert pool.retired() == ["worker-0"] * number
+        pool.die("worker-0", "exited 0")
+    assert pool.slot().incarnation == 4
+    assert pool.slot().state == "ready"
+
+
+def test_an_ephemeral_task_has_a_process_of_its_own() -> None:
+    pool = Pool(workers=2)
+    task = pool.submit(ephemeral=True)
+    assert pool.state(task) == "running"
+    pool.done(task)
+    assert pool.retired() == ["worker-0"]
+    assert pool.slot("worker-0").state == "draining"
+
+
+@pytest.mark.parametrize("ending", ["done", "fail"])
+def test_its_process_ends_with_it_however_it_ends(ending: str) -> None:
+    pool = Pool()
+    task = pool.submit(ephemeral=True, max_retries=0)
+    pool.done(task) if ending == "done" else pool.fail(task)
+    assert pool.retired() == ["worker-0"]
+
+
+def test_an_idle_used_process_is_given_up_for_an_ephemeral_task() -> None:
+    pool = Pool(workers=3)
+    for _ in range(3):
+        pool.done(pool.submit())
+    task = pool.submit(ephemeral=True)
+    assert len(pool.retired()) == 1, "no more of them than there are tasks"
+    pool.submit("other")
+    pool.advance(2.0)
+    assert len(pool.retired()) == 1, "the new one is on its way"
+    pool.die(pool.retired()[0], "exited 0")
+    assert pool.state(task) == "running"
+
+
+def test_an_ephemeral_task_is_not_starved_by_ordinary_ones() -> None:
+    pool = Pool()
+    first = pool.submit()
+    waiting = pool.submit(ephemeral=True)
+    pool.submit_many(5)
+    pool.done(first)
+    pool.die("worker-0", "exited 0")
+    assert pool.running() == [waiting]
+
+
+def test_an_ephemeral_task_takes_none_that_lacks_its_capability() -> None:
+    pool = Pool(workers=2, capabilities={"worker-1": {"gpu"}})
+    for _ in range(2):
+        pool.done(pool.submit())
+    pool.submit(ephemeral=True, requires=frozenset({"gpu"}))
+    assert pool.retired() == ["worker-1"]

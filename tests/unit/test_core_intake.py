@@ -1,0 +1,227 @@
+"""What clients ask: acknowledgements, refusals, resent submits, watches, and clients that go."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from poolmgr.core.effects import Accepted, Finished, Persist
+from poolmgr.errors import IdConflict, QueueFull, ShuttingDown
+from poolmgr.model import TaskOptions
+from tests.unit.driver import Pool
+
+ID = b"i" * 16
+
+
+# ------------------------------------------------------------------------------------- acknowledgements
+
+
+def test_an_acknowledgement_waits_for_the_commit_of_what_it_acknowledges() -> None:
+    pool = Pool()
+    pool.submit()
+    [persist] = pool.new(Persist)
+    assert pool.new(Accepted) == [Accepted(1, 1, persist.number)]
+
+
+def test_what_is_not_durable_is_acknowledged_at_once() -> None:
+    pool = Pool()
+    pool.submit(durable=False)
+    assert pool.new(Accepted) == [Accepted(1, 1, 0)]
+
+
+def test_acknowledgements_are_cumulative_one_a_flush() -> None:
+    pool = Pool()
+    pool.submit_many(5)
+    assert pool.new(Accepted) == [Accepted(1, 5, 1)]
+    pool.submit_many(3)
+    assert pool.new(Accepted) == [Accepted(1, 8, 2)]
+
+
+def test_one_that_is_not_durable_acknowledges_no_earlier_durable_one_too_soon() -> None:
+    pool = Pool()
+    pool.submit(durable=True)
+    pool.submit(durable=False)
+    assert pool.new(Accepted) == [Accepted(1, 2, 1)]
+
+
+def test_clients_are_counted_apart() -> None:
+    pool = Pool()
+    pool.scheduler.intake.connected(2)
+    pool.submit()
+    pool.submit(client=2, durable=False)
+    assert pool.new(Accepted) == [Accepted(2, 1, 0)]
+
+
+def test_commits_are_numbered_without_a_gap() -> None:
+    pool = Pool()
+    for _ in range(3):
+        pool.done(pool.submit())
+    assert [persist.number for persist in pool.all(Persist)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_nobody_is_acknowledged_for_nobodys_task() -> None:
+    pool = Pool()
+    task = pool.submit(client=0, watch=False)
+    assert pool.new(Accepted) == []
+    pool.done(task)
+    assert pool.all(Finished) == []
+
+
+# ------------------------------------------------------------------------------------- refusals
+
+
+def test_a_refused_submit_is_counted_all_the_same() -> None:
+    pool = Pool(max_queue_depth=1)
+    pool.submit_many(2)
+    with pytest.raises(QueueFull, match="max_queue_depth"):
+        pool.submit()
+    assert pool.new(Accepted) == [Accepted(1, 3, 1)]
+
+
+def test_a_full_queue_counts_what_waits_for_its_time_and_not_what_runs() -> None:
+    pool = Pool(max_queue_depth=2)
+    running = pool.submit()
+    pool.submit()
+    pool.submit(delay_s=60.0)
+    with pytest.raises(QueueFull):
+        pool.submit()
+    pool.done(running)
+    pool.submit()
+
+
+def test_a_queue_is_not_full_while_workers_are_idle() -> None:
+    pool = Pool(workers=4, max_queue_depth=1)
+    assert len(pool.submit_many(5)) == 5
+    with pytest.raises(QueueFull):
+        pool.submit()
+
+
+def test_no_new_work_during_a_drain() -> None:
+    pool = Pool()
+    pool.scheduler.drain(pool.now)
+    with pytest.raises(ShuttingDown):
+        pool.submit()
+    assert pool.new(Accepted) == [Accepted(1, 1, 0)]
+
+
+# ------------------------------------------------------------------------------------- resent submits
+
+
+def test_a_resent_submit_is_recognised() -> None:
+    pool = Pool(workers=2)
+    for _ in range(2):
+        pool.submit(id=ID, payload=b"x")
+    assert pool.running() == [ID]
+    assert pool.scheduler.state.statistics.submitted == 1
+    assert pool.new(Accepted) == [Accepted(1, 2, 1)]
+    pool.done(ID)
+    assert len(pool.all(Finished)) == 1
+
+
+def test_resent_on_a_new_connection_it_is_acknowledged_no_sooner_than_it_is_kept() -> None:
+    pool = Pool()
+    pool.scheduler.intake.connected(2)
+    pool.scheduler.intake.submit(pool.now, ID, "work", b"", TaskOptions(), 1, True)
+    pool.scheduler.intake.submit(pool.now, ID, "work", b"", TaskOptions(), 2, True)
+    pool.flush()
+    assert pool.new(Accepted) == [Accepted(1, 1, 1), Accepted(2, 1, 1)]
+    pool.done(ID)
+    assert [told.client for told in pool.new(Finished)] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "other", [{"name": "other"}, {"payload": b"other"}, {"priority": 3}], ids=["name", "payload", "options"]
+)
+def test_the_same_id_with_other_content_is_a_conflict(other: dict[str, Any]) -> None:
+    pool = Pool()
+    pool.submit(id=ID)
+    with pytest.raises(IdConflict, match=ID.hex()):
+        pool.submit(id=ID, **other)
+    assert pool.new(Accepted) == [Accepted(1, 2, 1)]
+    assert pool.task(ID).name == "work"
+
+
+# ------------------------------------------------------------------------------------- watching
+
+
+def test_who_does_not_watch_is_not_told() -> None:
+    pool = Pool()
+    task = pool.submit(watch=False)
+    pool.done(task)
+    assert pool.all(Finished) == []
+
+
+def test_anyone_may_watch_later_and_is_told_once() -> None:
+    pool = Pool()
+    task = pool.submit(watch=False)
+    assert pool.scheduler.intake.watch(task, 2)
+    assert pool.scheduler.intake.watch(task, 2)
+    pool.done(task)
+    assert [told.client for told in pool.all(Finished)] == [2]
+    assert not pool.scheduler.intake.watch(task, 2), "it is not live: ask the store"
+
+
+def test_events_of_single_tasks_are_sent_only_while_someone_listens() -> None:
+    pool = Pool()
+    pool.done(pool.submit())
+    pool.scheduler.state.listening = True
+    task = pool.submit("thumbnail")
+    pool.done(task, run_s=0.5)
+    assert [event["name"] for event in pool.events("task-submitted")] == ["thumbnail"]
+    assert [event["worker_id"] for event in pool.events("task-started")] == ["worker-0"]
+    assert [event["duration_s"] for event in pool.events("task-completed")] == [0.5]
+
+
+# ------------------------------------------------------------------------------------- clients that go
+
+
+def test_a_client_that_goes_takes_its_waiting_calls_with_it() -> None:
+    pool = Pool()
+    running, queued, delayed = (
+        pool.submit(durable=False),
+        pool.submit(durable=False),
+        pool.submit(durable=False, delay_s=9.0),
+    )
+    durable = pool.submit()
+    pool.disconnect(1)
+    assert set(pool.scheduler.state.tasks) == {running, durable}
+    assert not {queued, delayed} & set(pool.scheduler.state.tasks)
+    assert pool.scheduler.state.statistics.cancelled == 2
+    assert pool.new(Finished) == [], "there is nobody to be told"
+    pool.done(running)
+    assert pool.running() == [durable]
+
+
+def test_another_clients_calls_stay() -> None:
+    pool = Pool()
+    pool.scheduler.intake.connected(2)
+    pool.submit()
+    call = pool.submit(durable=False, client=2)
+    pool.disconnect(1)
+    assert pool.state(call) == "queued"
+
+
+def test_a_client_that_goes_twice_or_never_came() -> None:
+    pool = Pool()
+    pool.disconnect(1)
+    pool.disconnect(1)
+    pool.disconnect(99)
+
+
+def test_finished_calls_are_not_kept_with_their_client() -> None:
+    pool = Pool()
+    for _ in range(3):
+        pool.done(pool.submit(durable=False))
+    assert pool.scheduler.state.sessions[1].calls == {}
+
+
+def test_each_client_is_a_group_of_its_own_unless_it_says_otherwise() -> None:
+    pool = Pool()
+    pool.scheduler.intake.connected(2)
+    blocker = pool.submit("blocker")
+    pool.submit_many(5)
+    other = pool.submit(client=2)
+    pool.done(blocker)
+    assert pool.running() == [other]
+    assert pool.task(pool.submit(group="mine")).group == "mine"
