@@ -8,9 +8,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from poolmgr.errors import BadOption
 
@@ -51,8 +50,7 @@ def new_task_id() -> bytes:
     return (time.time_ns() // 1_000_000).to_bytes(6, "big") + os.urandom(10)
 
 
-@dataclass(frozen=True, slots=True)
-class TaskOptions:
+class TaskOptions(NamedTuple):
     """How one task is to be run. A lower ``priority`` runs first. Sizes and times carry their unit in the name.
 
     Attributes:
@@ -114,7 +112,7 @@ class TaskOptions:
         """
         if not changes:
             return self
-        return replace(self, **check_options(changes))
+        return self._replace(**check_options(changes))
 
 
 def check_options(changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -283,8 +281,7 @@ _CHECKS: Final = {
 # ------------------------------------------------------------------------------------------- what is known of things
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptInfo:
+class AttemptInfo(NamedTuple):
     """One attempt that has ended badly. Times are wall times in seconds since 1970.
 
     ``cause`` is a failure code (errors.py): ``task_failed`` for a handler's exception, ``timeout``, ``worker_died`` ...
@@ -300,8 +297,7 @@ class AttemptInfo:
     traceback: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class TaskInfo:
+class TaskInfo(NamedTuple):
     """What is known of one task. ``id`` is 32 hex digits; times are wall times in seconds since 1970, or None."""
 
     id: str
@@ -325,8 +321,7 @@ class TaskInfo:
     attempts: tuple[AttemptInfo, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerInfo:
+class WorkerInfo(NamedTuple):
     """What is known of one slot and the process in it. ``uptime_s`` and the rest are of the process, ``restarts`` of
     the slot; ``cpu_percent`` is of one core since the last question, ``memory_mb`` the resident size."""
 
@@ -349,7 +344,7 @@ class WorkerInfo:
 
 def as_map(info: AttemptInfo | TaskInfo | WorkerInfo) -> dict[str, Any]:
     """An info as a map of plain values, as JSON and MessagePack carry it."""
-    found: dict[str, Any] = {each.name: getattr(info, each.name) for each in fields(info)}
+    found = info._asdict()
     if isinstance(info, TaskInfo):
         found["attempts"] = [as_map(each) for each in info.attempts]
     return found
@@ -370,15 +365,13 @@ def worker_info(found: Mapping[str, Any]) -> WorkerInfo:
     )
 
 
-def _known(cls: type, found: Mapping[str, Any]) -> dict[str, Any]:
-    names = {each.name for each in fields(cls)}
-    return {name: value for name, value in found.items() if name in names}
+def _known(cls: type[AttemptInfo | TaskInfo | WorkerInfo], found: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in found.items() if name in cls._fields}
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """Something that happened: ``name`` as DESIGN's list has it, wall time in seconds since 1970, its fields."""
 
     name: str
     at: float
-    fields: dict[str, Any] = field(default_factory=dict)
+    fields: dict[str, Any]

@@ -249,6 +249,10 @@ class Manager:
         """The scheduler was told something: let it act before this turn ends."""
         self._wake()
 
+    def act(self) -> None:
+        """Perform what has been decided so far. Until then, a task that has ended is on its way to the store."""
+        self._flush()
+
     def describe(self) -> dict[str, Any]:
         """What only the shell knows of the pool."""
         committed = self.shell.outbox.committed

@@ -231,6 +231,7 @@ class Connection(asyncio.Protocol):
             self._respond(number, value)
 
     async def _await(self, number: int, value: Awaitable[Any]) -> None:
+        self._manager.act()  # a command looks into the scheduler and then the stores: one of them is to have the task
         try:
             answer = await value
         except PoolError as error:

@@ -93,7 +93,7 @@ async def requeue(call: Call) -> dict[str, str]:
     """Dead tasks (``ids``, or all) again as new ones: the old id, and the new one, of each. All or none."""
     manager = call.manager
     records = []
-    for each in await _dead(call):
+    for each in await _dead(call, requeued_too=False):
         record = manager.shell.memory.record(each) or await manager.read_store(_record(each))
         if record is None:
             raise _no_task(each)
@@ -114,7 +114,7 @@ async def purge(call: Call) -> int:
     """Forget final tasks (``ids``, or all dead ones) with their history; how many."""
     manager = call.manager
     ids = []
-    for each in await _dead(call):
+    for each in await _dead(call, requeued_too=True):
         info = manager.shell.memory.task(each) or await manager.read_store(_info(each))
         if info is None or each in manager.scheduler.state.tasks:
             raise _no_task(each) if info is None else WrongState(f"task {each.hex()} has not ended")
@@ -129,23 +129,26 @@ def clear(call: Call) -> int:
     return call.manager.scheduler.intake.clear(now())
 
 
-async def _dead(call: Call) -> list[bytes]:
-    """The argument ``ids``, or all dead tasks that were not requeued."""
+async def _dead(call: Call, *, requeued_too: bool) -> list[bytes]:
+    """The argument ``ids``, or all dead tasks; those that were requeued only if ``requeued_too``."""
     ids = call.arguments.get("ids")
     if ids is not None:
         if not isinstance(ids, list):
             raise BadOption("ids takes a list of task ids")
         return [checked_id(each) for each in ids]
-    return [*_all_dead(call.manager.shell.memory), *await call.manager.read_store(_all_dead)]
+    found = [*_all_dead(call.manager.shell.memory), *await call.manager.read_store(_all_dead)]
+    return [bytes.fromhex(info.id) for info in found if requeued_too or info.requeued_as is None]
 
 
-def _all_dead(store: Store) -> list[bytes]:
-    found: list[bytes] = []
-    before: bytes | None = None
-    while page := store.tasks(state=TaskState.DEAD, limit=1000, before=before):
-        found.extend(bytes.fromhex(info.id) for info in page if info.requeued_as is None)
-        before = bytes.fromhex(page[-1].id)
+def _all_dead(store: Store) -> list[TaskInfo]:
+    found: list[TaskInfo] = []
+    while page := store.tasks(state=TaskState.DEAD, limit=1000, before=_last(found)):
+        found.extend(page)
     return found
+
+
+def _last(found: list[TaskInfo]) -> bytes | None:
+    return bytes.fromhex(found[-1].id) if found else None
 
 
 def _record(task_id: bytes) -> Any:

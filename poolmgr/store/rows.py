@@ -7,7 +7,6 @@ both directions are remembered.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields
 from functools import lru_cache
 from typing import Any, Final
 
@@ -31,7 +30,7 @@ Row = tuple[Any, ...]
 SHORT_BYTES: Final = 256  # a payload or outcome of at most so many is in its task's row
 
 _TEXT: Final = {state: state.value for state in TaskState}  # plain strings are bound without an adapter's look-up
-_DEFAULTS: Final = [(each.name, each.default) for each in fields(TaskOptions)]
+_DEFAULTS: Final = list(TaskOptions()._asdict().items())
 
 
 @lru_cache(maxsize=1024)

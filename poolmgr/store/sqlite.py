@@ -16,7 +16,6 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Final, Literal, TypeVar
@@ -195,7 +194,7 @@ class SqliteStore:
         info = _first(self._read(info_of, "task", task_id))
         if info is None:
             return None
-        return replace(info, attempts=tuple(self._read(attempt_of, "attempts", task_id)))
+        return info._replace(attempts=tuple(self._read(attempt_of, "attempts", task_id)))
 
     def outcome(self, task_id: bytes) -> Outcome | None:
         return _first(self._read(outcome_of, "outcome", task_id))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -181,7 +180,7 @@ def test_the_status_page_fits_80_columns_whatever_happens() -> None:
 
 
 def test_a_slot_without_a_process_has_a_row_too() -> None:
-    gone = replace(worker(1), pid=None, state=WorkerState.FAILED, current_task=None, current_name=None)
+    gone = worker(1)._replace(pid=None, state=WorkerState.FAILED, current_task=None, current_name=None)
     assert pages.worker_table([as_map(gone)]).splitlines()[1].split()[:5] == ["worker-1", "-", "failed", "12.3M", "-"]
 
 
@@ -228,9 +227,9 @@ def test_the_task_page_has_each_bad_attempt_with_its_traceback() -> None:
 def test_tables_of_tasks() -> None:
     assert pages.task_table([]) == "no tasks"
     assert pages.dead_table([]) == "no dead letters"
-    row = pages.dead_table([replace(DEAD, requeued_as="1" * 32)]).splitlines()[1]
+    row = pages.dead_table([DEAD._replace(requeued_as="1" * 32)]).splitlines()[1]
     assert row == f"{DEAD.id}  crawl  task_failed  requeued: no route to host"
-    assert pages.task_table([replace(DEAD, submitted_at=None)]).splitlines()[1].split() == [
+    assert pages.task_table([DEAD._replace(submitted_at=None)]).splitlines()[1].split() == [
         DEAD.id, "crawl", "dead", "10", "1", "-"
     ]  # fmt: skip
 

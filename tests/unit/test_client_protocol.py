@@ -238,7 +238,7 @@ def test_an_argument_that_no_message_can_carry_does_no_harm() -> None:
 def test_events_are_kept_in_their_order() -> None:
     protocol = Protocol()
     protocol.receive(encode((EVENT, "task-started", 1.5, {"task": "a"})) + encode((EVENT, "pool-shutdown", 2, {})))
-    assert list(protocol.events) == [Event("task-started", 1.5, {"task": "a"}), Event("pool-shutdown", 2.0)]
+    assert list(protocol.events) == [Event("task-started", 1.5, {"task": "a"}), Event("pool-shutdown", 2.0, {})]
 
 
 def test_two_who_wait_for_one_task_share_its_end() -> None:

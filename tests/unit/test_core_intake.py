@@ -79,6 +79,15 @@ def test_a_refused_submit_is_counted_all_the_same() -> None:
     assert pool.new(Accepted) == [Accepted(1, 3, 1)]
 
 
+def test_so_is_one_that_never_came_so_far_as_to_be_one() -> None:
+    pool = Pool()
+    pool.submit()
+    pool.scheduler.intake.refused(1)
+    pool.scheduler.intake.refused(99)
+    pool.flush()
+    assert pool.new(Accepted) == [Accepted(1, 2, 1)]
+
+
 def test_a_full_queue_counts_what_waits_for_its_time_and_not_what_runs() -> None:
     pool = Pool(max_queue_depth=2)
     running = pool.submit()

@@ -67,6 +67,13 @@ def test_within_a_group_first_in_is_first_out_across_names(queue: Queue) -> None
     assert list(queue.rest()) == pushed
 
 
+def test_a_cancelled_first_task_gives_its_place_to_nobody() -> None:
+    queue = Queue()
+    first, second, third = queue.push(name="a"), queue.push(name="b"), queue.push(name="a")
+    queue.queue.discard(first)
+    assert list(queue.rest()) == [second, third]
+
+
 def test_a_task_that_comes_back_keeps_its_old_place(queue: Queue) -> None:
     first, second, third = queue.push(), queue.push(), queue.push()
     assert queue.take() is first

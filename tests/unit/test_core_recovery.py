@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -148,10 +147,21 @@ def test_nothing_that_was_recovered_is_prefetched() -> None:
     assert len(pool.slot().in_flight) == 1
 
 
+def test_nor_behind_what_is_new() -> None:
+    pool = _recovered(_record("scheduled", due_at=WALL + 10.0))
+    pool.teach("work", 0.0001)
+    pool.answers_looks = False
+    pool.advance(9.999)
+    pool.submit_many(2)
+    pool.advance(0.001)
+    assert len(pool.slot().in_flight) == 2
+    assert pool.worker_of(ID) is None
+
+
 def test_a_record_goes_round_unchanged() -> None:
     record = _record("scheduled", due_at=WALL + 10.0, attempt=2, failures=1, kills=1, interruptions=1, origin=b"o" * 16)
     pool = _recovered(record)
     assert pool.task(ID).record(WALL_OFFSET) == record
-    later = replace(record.options, at=WALL + 10.0)
+    later = record.options._replace(at=WALL + 10.0)
     record = record._replace(options=later, attempt=0, failures=0)
     assert _recovered(record).task(ID).record(WALL_OFFSET) == record

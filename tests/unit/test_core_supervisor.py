@@ -283,6 +283,14 @@ def test_an_old_worker_is_recycled_when_its_task_is_done() -> None:
     assert pool.slot().charges == 0
 
 
+def test_recycling_one_that_was_never_used_charges_nobody() -> None:
+    pool = Pool(max_worker_age_s=10.0)
+    pool.advance(12.0)
+    pool.die("worker-0", "exited 0")
+    assert _states(pool) == ["ready"]
+    assert pool.slot().charges == 0
+
+
 def test_an_idle_worker_is_recycled_only_if_it_was_of_use() -> None:
     pool = Pool(workers=2, idle_timeout_s=10.0)
     pool.done(pool.submit())

@@ -65,6 +65,17 @@ def test_soft_first_then_hard() -> None:
     assert len(pool.all(Interrupt)) == 1
 
 
+def test_a_handler_is_interrupted_once_however_often_its_page_is_read() -> None:
+    pool = Pool()
+    task = pool.submit(soft_timeout_s=2.0, timeout_s=50.0)
+    pool.advance(2.0)
+    fence, begun_at = pool.pages["worker-0"]
+    pool.scheduler.page_seen("worker-0", 1, fence, begun_at, pool.now)
+    pool.flush()
+    assert pool.state(task) == "running"
+    assert len(pool.all(Interrupt)) == 1
+
+
 def test_soft_alone_never_kills() -> None:
     pool = Pool()
     pool.submit(soft_timeout_s=2.0, timeout_s=None)

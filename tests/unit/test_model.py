@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import FrozenInstanceError, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -168,7 +167,7 @@ def test_a_wrong_value_is_refused_by_name(name: str, value: Any) -> None:
 
 
 def test_every_option_is_checked_and_tested() -> None:
-    names = {each.name for each in fields(TaskOptions)}
+    names = set(TaskOptions._fields)
     assert set(model._CHECKS) == names
     assert {name for name, _, _ in ACCEPTED} | {"key_window_s"} == names
     assert {name for name, _ in REFUSED} == names
@@ -195,7 +194,7 @@ def test_override_keeps_the_rest() -> None:
 
 
 def test_options_cannot_be_changed() -> None:
-    with pytest.raises(FrozenInstanceError):
+    with pytest.raises(AttributeError):
         TaskOptions().priority = 5  # type: ignore[misc]
 
 
@@ -249,10 +248,10 @@ def packed(found: Any) -> Any:
 
 def test_maps_hold_every_field_as_a_plain_value() -> None:
     found = as_map(TASK)
-    assert set(found) == {each.name for each in fields(TaskInfo)}
+    assert set(found) == set(TaskInfo._fields)
     assert found["state"] == "dead"
     assert found["attempts"] == [as_map(ATTEMPT)] * 2
-    assert set(as_map(WORKER)) == {each.name for each in fields(WorkerInfo)}
+    assert set(as_map(WORKER)) == set(WorkerInfo._fields)
 
 
 def test_what_a_newer_peer_adds_is_left_out() -> None:
