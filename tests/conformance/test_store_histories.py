@@ -17,6 +17,12 @@ from poolmgr.store.memory import MemoryStore
 from poolmgr.store.sqlite import SqliteStore
 from tests.conformance.samples import NOW, added, ended, failed, moved, task_id
 
+
+def options(priority: int, key: str | None) -> TaskOptions:
+    """Options that differ from the default ones."""
+    return TaskOptions(priority=priority, key=key)
+
+
 NUMBERS = st.integers(1, 6)
 TIMES = st.floats(NOW, NOW + 100)
 UNFINISHED = st.sampled_from([TaskState.SCHEDULED, TaskState.QUEUED, TaskState.RUNNING])
@@ -31,7 +37,7 @@ CHANGES = st.one_of(
         order=SMALL,
         state=UNFINISHED,
         due_at=st.none() | TIMES,
-        options=st.builds(TaskOptions, priority=st.integers(0, 100), key=st.none() | st.text(min_size=1)),
+        options=st.builds(options, st.integers(0, 100), st.none() | st.text(min_size=1)),
     ),
     st.builds(moved, NUMBERS, UNFINISHED, due_at=st.none() | TIMES, attempt=SMALL, failures=SMALL, kills=SMALL),
     st.builds(failed, NUMBERS, SMALL, message=st.text()),
