@@ -176,7 +176,7 @@ class Dispatcher:
             self._state.moved(task)
         if self._state.listening:
             fields = {"task_id": task.id.hex(), "name": task.name, "worker_id": slot.id, "attempt": task.attempt}
-            self._state.emit("task-started", fields)
+            self._state.emit("task-started", fields, self._state.commit if options.durable else 0)
 
     def _too_late_to_cancel(self, task: Task, at: float, when: float) -> float:
         """A cancel waited for the answer to a recall, and the task has begun: kill it, or say so."""

@@ -8,7 +8,7 @@ from poolmgr.core.effects import Answer, Look, Same
 from poolmgr.core.lifecycle import Lifecycle
 from poolmgr.core.limits import NameLimits
 from poolmgr.core.state import Session, State
-from poolmgr.core.task import Task
+from poolmgr.core.task import ABANDONED, Task
 from poolmgr.errors import IdConflict, NotFound, QueueFull, ShuttingDown, WrongState
 from poolmgr.model import TaskOptions, TaskState
 
@@ -39,6 +39,8 @@ class Intake:
                     heir.calls[task.id] = task
             elif task.slot is None:
                 self._lifecycle.cancel(task, now)
+            else:
+                task.owner = ABANDONED  # it may finish what it has begun, and is not tried again
 
     def refused(self, client: int) -> None:
         """A submit that never came so far as to be one; it counts all the same."""

@@ -14,7 +14,7 @@ from poolmgr.core.measurements import RunTimes
 from poolmgr.core.retry import is_retried
 from poolmgr.core.slot import Slot
 from poolmgr.core.state import State
-from poolmgr.core.task import Task
+from poolmgr.core.task import ABANDONED, Task
 from poolmgr.core.transitions import move_task
 from poolmgr.model import AttemptInfo, TaskState
 
@@ -83,7 +83,7 @@ class Lifecycle:
             task.attempt -= 1
             if not task.attempt:
                 task.started_at = 0.0
-        if task.cancel_tokens or task.kill_wanted:
+        if task.cancel_tokens or task.kill_wanted or task.owner == ABANDONED:
             self.cancel(task, now)
         elif begun and not task.options.restartable:
             self._interrupted(task, now)
@@ -110,7 +110,8 @@ class Lifecycle:
     def completed(self, task: Task, slot: Slot, begun_at: float, ended_at: float, payload: bytes, now: float) -> None:
         """The running task is done."""
         state = self._state
-        self._dispatcher.ended(task)
+        if state.limits:
+            self._dispatcher.ended(task)
         statistics = state.statistics
         run_s = ended_at - begun_at
         statistics.run_s.append(run_s)
@@ -134,7 +135,7 @@ class Lifecycle:
         self._out_of_flight(task)
         task.last_worker = slot.id
         self._remember(task, slot, begun_at, failure, now)
-        if task.kill_wanted:
+        if task.kill_wanted or task.owner == ABANDONED:
             self.cancel(task, now)
             return
         for token in task.cancel_tokens:  # asked while it was thought not to have begun
@@ -245,13 +246,14 @@ class Lifecycle:
         for token in task.cancel_tokens:
             stopped = to is TaskState.CANCELLED and (not task.attempt or task.kill_wanted)
             state.effects.append(Answer(token, stopped, commit))
-        self._count(task, to, code, message, commit)
+        if to is TaskState.COMPLETED:
+            state.statistics.completed += 1
+        else:
+            self._count(task, to, code, message, commit)
 
     def _count(self, task: Task, to: TaskState, code: str, message: str, commit: int) -> None:
         statistics = self._state.statistics
-        if to is TaskState.COMPLETED:
-            statistics.completed += 1
-        elif to is TaskState.CANCELLED:
+        if to is TaskState.CANCELLED:
             statistics.cancelled += 1
         elif to is TaskState.EXPIRED:
             statistics.expired += 1

@@ -34,7 +34,7 @@ from poolmgr.core.supervisor import Supervisor
 from poolmgr.core.task import Task
 from poolmgr.model import TaskState, WorkerState
 
-LATE_S = 5.0  # a tick that comes so much too late says that this process was blocked, not the workers
+LATE_S = 1.0  # a tick that comes so much too late says that this process was blocked, not the workers
 _SECOND_S = 1.0
 _LOOK_SOON_S = 0.010  # a page that does not show what is expected is read again: soon, and then less and less often
 _LOOK_LATE_S = 0.100
@@ -252,7 +252,7 @@ class Scheduler:
         slot = self.state.slots.get(worker)
         if slot is not None and slot.incarnation == incarnation:
             slot.heard_at = now
-            slot.stopped_once = False
+            slot.suspected = slot.stopped_once = False
 
     def inspected(self, worker: str, incarnation: int, verdict: str, now: float) -> None:
         """What /proc shows of a silent worker: ``running``, ``stopped``, ``asleep`` or ``gone``."""

@@ -19,7 +19,7 @@ class Slot:
         "affinities", "begun_at", "bucket", "capabilities", "charges", "cpu_percent", "doomed", "executed",
         "executed_before", "heard_at", "id", "in_flight", "incarnation", "interrupted", "last_activity", "leaving",
         "memory_mb", "next_look", "open", "pid", "ready_at", "recalling", "restarts", "retiring", "slow", "spawned_at",
-        "state", "stopped_once",
+        "state", "stopped_once", "suspected",
     )  # fmt: skip
 
     def __init__(self, id: str) -> None:
@@ -49,6 +49,7 @@ class Slot:
         self.interrupted = 0  # the fence that an interrupt was sent for
         self.retiring = ""  # why it is being drained: costs nobody
         self.doomed: tuple[str, int] | None = None  # (reason, fence) for which it is being killed
+        self.suspected = False  # an ``Inspect`` was asked for, and its heart has not beaten since
         self.stopped_once = False
         self.open = False  # it may be given work: it is ready, and neither being drained nor killed
         self.bucket = -1

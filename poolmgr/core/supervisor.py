@@ -239,6 +239,7 @@ class Supervisor:
                 slot.heard_at = now
             elif now - slot.heard_at > settings.zombie_after_s:
                 slot.heard_at = now  # one look for each such silence
+                slot.suspected = True
                 self._state.effects.append(Inspect(slot.id, slot.incarnation))
             if slot.retiring or not slot.ready_at:
                 continue
@@ -254,8 +255,8 @@ class Supervisor:
 
     def inspected(self, slot: Slot, verdict: str, now: float) -> None:
         """What /proc shows of a silent worker: ``running``, ``stopped``, ``asleep`` or ``gone``."""
-        if verdict in ("running", "gone") or slot.doomed is not None:
-            return  # native code that holds the GIL is busy, and has its own deadline; a death is told by the reaper
+        if not slot.suspected or verdict in ("running", "gone") or slot.doomed is not None:
+            return  # its heart has beaten; native code that holds the GIL has its own deadline; a death will be told
         if verdict == "stopped" and not slot.stopped_once:
             slot.stopped_once = True
             self._state.effects.append(Continue(slot.id, slot.incarnation))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from poolmgr.core.changes import TaskRecord
 from poolmgr.model import AttemptInfo, TaskOptions, TaskState
 
+ABANDONED = -1
+
 
 class Task:
     """One live task. Only ``core`` changes it; final tasks are dropped.
@@ -38,7 +40,7 @@ class Task:
         self.options = options
         self.group = group
         self.order = order
-        self.owner = owner  # the client whose call this is; 0 once nobody's
+        self.owner = owner  # the client whose call this is; 0: it is no call; ABANDONED: its client has gone
         self.submitted_at = wall
         self.queued_at = now
         self.state = TaskState.QUEUED

@@ -77,6 +77,7 @@ class _Life:
                 self._listener.close()
                 self._manager.stop_now()
                 await self._manager.stopped()
+                await self._listener.hang_up()
         except asyncio.CancelledError:
             raise StartFailed("it was stopped before its workers were ready") from None
         finally:

@@ -16,6 +16,7 @@ from poolmgr.config.locations import answers
 from poolmgr.daemon.notify import Notifier
 from poolmgr.daemon.pid_file import PidFile
 from poolmgr.daemon.started import Started
+from poolmgr.daemon.tag_file import TagFile
 from poolmgr.errors import AlreadyRunning, ConfigError
 from poolmgr.manager.launch import launch_template, template_order
 
@@ -44,14 +45,15 @@ def run(settings: Settings, *, ready: Callable[[Started], None]) -> int:
     ):
         remove_stale_socket(path)
         order = template_order(settings)
-        launched = launch_template(order)
-        try:
-            from poolmgr.daemon.life import live
+        with TagFile(directory, order["tag"]):
+            launched = launch_template(order)
+            try:
+                from poolmgr.daemon.life import live
 
-            live(settings, directory, path, notifier, launched, order, ready)
-        finally:
-            launched.close()
-            remove_stale_socket(path)
+                live(settings, directory, path, notifier, launched, order, ready)
+            finally:
+                launched.close()
+                remove_stale_socket(path)
     _log.info("stopped")
     return 0
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 LINE_LIMIT = 16 * 1024  # bytes; a longer line is logged in pieces
+_MARK = re.compile(rb"\0(\d{1,20})\0")
+_HALF_A_MARK = re.compile(rb"\0\d{0,20}\Z")
 
 
 class Capture:
@@ -12,44 +15,42 @@ class Capture:
 
     def __init__(self, line: Callable[[int, str], None]) -> None:
         self._line = line
-        self._rest = b""
+        self._rest = b""  # an unfinished line, or an unfinished mark behind it
         self._marked = 0
 
     def feed(self, data: bytes, page_fence: int) -> None:
         """``data`` has been read while the worker's page showed ``page_fence``."""
         data = self._rest + data
-        self._rest = b""
         if b"\0" not in data:
-            self._lines(data, page_fence)
+            self._take(data, page_fence)
             return
-        first, *marks = data.split(b"\0")
-        self._lines(first, self._marked or page_fence, whole=bool(marks))
-        while marks:
-            fence = marks.pop(0)
-            if not marks:  # a mark that has not come whole
-                self._rest = b"\0" + fence
-                return
-            if fence.isdigit():
-                self._marked = int(fence)
-            self._lines(marks.pop(0), self._marked, whole=bool(marks))
+        text, *marks = _MARK.split(data)
+        for at in range(0, len(marks), 2):
+            self._take(text, page_fence, whole=True)
+            self._marked, text = int(marks[at]), marks[at + 1]
+        half = _HALF_A_MARK.search(text)
+        if half is None:
+            self._take(text, page_fence)
+        else:
+            self._take(text[: half.start()], page_fence)
+            self._rest += half[0]
 
     def end(self) -> None:
         """The stream has ended: let an unfinished line go."""
-        if self._rest and not self._rest.startswith(b"\0"):
-            self._line(self._marked, _text(self._rest))
-        self._rest = b""
+        self._take(self._rest, 0, whole=True)
 
-    def _lines(self, data: bytes, fence: int, whole: bool = False) -> None:
-        """``whole``: another task's output follows, so that an unfinished line is finished."""
+    def _take(self, data: bytes, page_fence: int, whole: bool = False) -> None:
+        """``whole``: nothing more of this task follows, so that an unfinished line is finished."""
         lines = data.split(b"\n")
-        last = lines.pop()
+        self._rest = lines.pop()
+        if self._rest and (whole or len(self._rest) > LINE_LIMIT):
+            lines.append(self._rest)
+            self._rest = b""
+        fence = self._marked or page_fence
         for each in lines:
-            self._line(fence, _text(each))
-        if last and (whole or len(last) > LINE_LIMIT):
-            self._line(fence, _text(last))
-        else:
-            self._rest = last
+            for at in range(0, len(each) or 1, LINE_LIMIT):
+                self._line(fence, _text(each[at : at + LINE_LIMIT]))
 
 
 def _text(line: bytes) -> str:
-    return line[:LINE_LIMIT].decode("utf-8", "backslashreplace").rstrip("\r")
+    return line.decode("utf-8", "backslashreplace").replace("\0", "\\0").rstrip("\r")

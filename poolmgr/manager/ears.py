@@ -127,6 +127,21 @@ class Ears:
         self.first_trouble = self.first_trouble or f"{process.worker} cannot be made: {why}"
         self.worker_ended(process, why)
 
+    def unanswered(self, process: WorkerProcess) -> None:
+        """The template died over the request. It may have forked all the same: whoever has these channels reads their
+        end, and goes. The next template is asked with others."""
+        shell = self._shell
+        if shell.processes.get(process.worker) is process:
+            try:
+                again = WorkerProcess(process.worker, process.incarnation, shell.loop, self)
+            except OSError as error:
+                self.not_spawned(process, f"its pipes cannot be made: {error}")
+                return
+            shell.processes[process.worker] = again
+            shell.template.spawn(again)
+        process.handed_over()
+        process.close()
+
     def _task_of(self, process: WorkerProcess, fence: int) -> str:
         slot = self._shell.scheduler.state.slots.get(process.worker)
         if slot is not None:

@@ -35,11 +35,15 @@ class Launched(NamedTuple):
     def close(self) -> None:
         """End it. With its socket closed it kills what is left of the pool, and exits. Safe to call twice."""
         self.sock.close()
+        self.ended(5.0)
+
+    def ended(self, patience_s: float = 1.0) -> int:
+        """Its exit code: it has closed its socket, or was to. Where it does not exit by itself, it is killed."""
         try:
-            self.process.wait(5.0)
+            return self.process.wait(patience_s)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.wait()
+            return self.process.wait()
 
 
 def template_order(settings: Settings) -> dict[str, Any]:
@@ -60,7 +64,8 @@ def launch_template(order: dict[str, Any]) -> Launched:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PACKET_BYTES)
     with theirs:
         process = subprocess.Popen(
-            [sys.executable, "-m", "poolmgr.worker.template", str(theirs.fileno())],
+            # -P: the app's directory comes to lead the path later; a daemon.py in it is not to stand in our way.
+            [sys.executable, "-P", "-m", "poolmgr.worker.template", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             env={**_ENVIRONMENT, **os.environ, TAG: order["tag"]},
             stdin=subprocess.DEVNULL,

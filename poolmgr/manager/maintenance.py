@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 
 from poolmgr.manager import procfs
 from poolmgr.manager.clock import now, wall_offset
 from poolmgr.manager.shell import Shell
 from poolmgr.model import WorkerState
 from poolmgr.wire.messages import COLLECT
+from poolmgr.worker.warden import WORKER, started_with
 
 INTERVAL_S = 1.0
 CLOCK_JUMP_S = 1.0  # a wall clock that is so far from where it should be was set
@@ -21,7 +23,7 @@ class Maintenance:
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
         self._handle = shell.loop.call_later(INTERVAL_S, self._run)
-        self._unknown_zombies: set[int] = set()
+        self._orphans: set[int] = set()  # as they were seen last
         self._expire_at = now() + EXPIRE_INTERVAL_S
         self._collect_at = now() + (shell.settings.gc_interval_s or float("inf"))
         self._cpu: dict[int, tuple[float, int]] = {}
@@ -47,20 +49,21 @@ class Maintenance:
         self._handle = shell.loop.call_later(INTERVAL_S, self._run)
 
     def _reap_orphans(self) -> None:
-        """Zombies that are nobody's: grandchildren that outlived their worker. Seen twice, so that it is no worker
-        whose fork has not been told yet."""
+        """Adopted children: what tasks have started, and did not end with it. Each is reaped, and one that lives on is
+        killed once its worker has gone. Seen twice, so that it is no worker whose fork has not been told yet."""
         shell = self._shell
         known = {process.pid for process in shell.processes.values()} | set(shell.dying) | {shell.template.pid}
-        zombies = set()
-        for pid in procfs.children(os.getpid()):
-            if pid not in known and procfs.states(pid) in ("Z", ""):
-                zombies.add(pid)
-        for pid in zombies & self._unknown_zombies:
+        orphans = {pid for pid in procfs.children(os.getpid()) if pid not in known}
+        living = {f"{process.worker}.{process.incarnation}" for process in shell.processes.values()}
+        for pid in orphans & self._orphans:
             try:
+                worker = started_with(pid, WORKER)  # nothing of a zombie
+                if worker and worker not in living:
+                    os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, os.WNOHANG)
-            except ChildProcessError:
+            except (ChildProcessError, ProcessLookupError):
                 pass
-        self._unknown_zombies = zombies
+        self._orphans = orphans
 
     def _sample(self, at: float) -> None:
         """CPU and memory of each worker, for the balancers and for status."""
@@ -85,8 +88,6 @@ class Maintenance:
 
 def collect_garbage(shell: Shell) -> int:
     """Have the idle workers run their garbage collectors; how many were asked."""
-    import signal
-
     asked = 0
     for slot in shell.scheduler.state.slots.values():
         process = shell.processes.get(slot.id)

@@ -41,6 +41,10 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_EXIT_PATIENCE_S = 1.0  # for idle workers to exit by themselves
+_KILL_PATIENCE_S = 2.0  # for those that were killed
+_STORE_PATIENCE_S = 10.0  # for the last commits
+
 
 class Manager:
     """One pool, from ``start`` to ``stopped``.
@@ -67,7 +71,8 @@ class Manager:
         self._performer = Performer(self.shell, self._ears)
         self._loop = self.shell.loop
         self.shell.writer = StoreWriter(store, self._store_says)
-        self.shell.template = Template(order, self._ears.spawned, self._ears.not_spawned, self._template_died)
+        ears = self._ears
+        self.shell.template = Template(order, ears.spawned, ears.not_spawned, ears.unanswered, self._template_died)
         self.shell.template.start(launched)
         self._maintenance: Maintenance | None = None
         self._flush_wanted = False
@@ -78,6 +83,7 @@ class Manager:
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._stopped: asyncio.Future[None] = self._loop.create_future()
         self._grace: asyncio.TimerHandle | None = None
+        self._winding_up: asyncio.Task[None] | None = None
 
     # ------------------------------------------------------------------------------------------ life
 
@@ -119,28 +125,43 @@ class Manager:
         await asyncio.shield(self._stopped)
 
     def _stop(self) -> None:
-        """Nothing runs any more: end the processes, then the store's thread."""
-        if self._stopped.done():
-            return
+        """Nothing runs any more."""
+        if self._winding_up is None:
+            self._winding_up = self._loop.create_task(self._wind_up())
+            self._winding_up.add_done_callback(lambda _: self._stopped.set_result(None))
+
+    async def _wind_up(self) -> None:
+        """End the processes, then the store's thread. Meanwhile clients are served, and workers' last words heard."""
         shell = self.shell
         if self._maintenance is not None:
             self._maintenance.stop()
-        for handle in (self._timer, self._grace):
-            if handle is not None:
-                handle.cancel()
+        if self._grace is not None:
+            self._grace.cancel()
         self.scheduler.state.emit("pool-shutdown", {})
-        self._performer.perform(self.scheduler.flush(now()))
-        shell.template.close()  # the warden kills what is left
-        for process in [*shell.processes.values(), *shell.dying.values()]:
-            process.end()
-            process.close()
-        shell.processes.clear()
-        if not shell.writer.close(timeout_s=10.0):
-            _log.error("the store did not take the last commits: %s", shell.store_error or "it does not answer")
-        else:
+        self._flush()
+        for process in shell.processes.values():
+            process.retire()
+        await self._all_gone(_EXIT_PATIENCE_S)
+        await shell.template.close()  # the warden kills what is left
+        if not await self._all_gone(_KILL_PATIENCE_S):
+            left = [process.pid for process in (*shell.processes.values(), *shell.dying.values())]
+            _log.error("these processes were killed and do not end: %s", left)
+        if await self._loop.run_in_executor(None, shell.writer.close, _STORE_PATIENCE_S):
             self._release(self.scheduler.state.commit)
             self._performer.flush()
-        self._stopped.set_result(None)
+        else:
+            _log.error("the store did not take the last commits: %s", shell.store_error or "it does not answer")
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def _all_gone(self, patience_s: float) -> bool:
+        """Whether every worker process has ended, after at most so long."""
+        give_up_at = now() + patience_s
+        while any(process.pid is not None for process in self.shell.processes.values()) or self.shell.dying:
+            if now() > give_up_at:
+                return False
+            await asyncio.sleep(0.002)
+        return True
 
     def _template_died(self, how: str) -> None:
         self.scheduler.state.emit("worker-error", {"worker_id": "template", "error": f"the template ended: {how}"})

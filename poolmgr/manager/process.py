@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, Protocol
 
 from poolmgr.errors import ProtocolError
@@ -57,14 +58,18 @@ class WorkerProcess:
         return lambda fence, line: self._listener.worker_printed(self, stream, fence, line)
 
     def _make_channels(self) -> None:
-        tasks_r, self._tasks = _pipe()
-        self._results, results_w = _pipe()
-        self._stdout, stdout_w = _pipe()
-        self._stderr, stderr_w = _pipe()
-        self._control, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        page = os.memfd_create("poolmgr-page")
-        os.ftruncate(page, PAGE_BYTES)
-        self.page = Page(page)
+        """Raises ``OSError`` where the process may not open so many files; then none of them is open."""
+        with ExitStack() as made:
+            tasks_r, self._tasks = _pipe(made)
+            self._results, results_w = _pipe(made)
+            self._stdout, stdout_w = _pipe(made)
+            self._stderr, stderr_w = _pipe(made)
+            self._control, control = map(made.enter_context, socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+            page = os.memfd_create("poolmgr-page")
+            made.callback(os.close, page)
+            os.ftruncate(page, PAGE_BYTES)
+            self.page = Page(page)
+            made.pop_all()
         self._open = [self._tasks, self._results, self._stdout, self._stderr]
         for fd in self._open:
             os.set_blocking(fd, False)
@@ -246,15 +251,6 @@ class WorkerProcess:
     def _last(self, stream: str) -> Callable[[bytes], None]:
         return lambda data: self._captures[stream].feed(data, self.page.read()[0])
 
-    def end(self) -> None:
-        """Kill and reap it, here and now; for the manager's own end."""
-        self.signal_group(signal.SIGKILL)
-        if self._pidfd >= 0:
-            try:
-                os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
-            except ChildProcessError:
-                pass
-
     def close(self) -> None:
         """Let go of everything. Safe to call twice."""
         if self._pidfd >= 0:
@@ -279,8 +275,11 @@ class WorkerProcess:
                 self._writing = True  # nothing is written any more
 
 
-def _pipe() -> tuple[int, int]:
+def _pipe(made: ExitStack) -> tuple[int, int]:
+    """A pipe that is closed with ``made``: (reader, writer)."""
     reader, writer = os.pipe2(os.O_CLOEXEC)
+    made.callback(os.close, reader)
+    made.callback(os.close, writer)
     try:
         fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     except OSError:

@@ -17,6 +17,7 @@ from poolmgr.errors import AppError, StartFailed
 from poolmgr.manager.launch import PACKET_BYTES, Launched, launch_template
 from poolmgr.manager.process import WorkerProcess
 from poolmgr.wire.messages import APP_FAILED, HANDLERS, PROTOCOL_VERSION, SPAWN, SPAWN_FAILED, SPAWNED
+from poolmgr.worker.warden import kill_pool
 
 SPAWN_DEADLINE_S = 5.0
 FAILURES_TO_REPLACE = 2
@@ -24,19 +25,21 @@ RESTART_S = 1.0
 
 
 class Template:
-    """Asks for workers. ``spawned(process, pid)`` and ``failed(process, code, message)`` tell how each request ended;
-    ``died(why)`` that the template is gone and a new one is on its way."""
+    """Asks for workers. ``spawned(process, pid)``, ``failed(process, why)`` and ``unanswered(process)``, where the
+    template died over it, tell how each request ended; ``died(how)`` that it is gone and a new one on its way."""
 
     def __init__(
         self,
         order: dict[str, Any],
         spawned: Callable[[WorkerProcess, int], None],
         failed: Callable[[WorkerProcess, str], None],
+        unanswered: Callable[[WorkerProcess], None],
         died: Callable[[str], None],
     ) -> None:
         self._order = order
         self._spawned = spawned
         self._failed = failed
+        self._unanswered = unanswered
         self._died = died
         self._loop = asyncio.get_running_loop()
         self._launched: Launched | None = None
@@ -134,7 +137,7 @@ class Template:
         assert self._launched is not None
         self._loop.remove_reader(self._launched.sock)
         self._launched.sock.close()
-        how = f"exit code {self._launched.process.wait()}"
+        how = f"exit code {self._launched.ended()}"
         self._launched = None
         if not self.handlers.done():
             self.handlers.set_exception(StartFailed(f"the template ended while it imported the app: {how}"))
@@ -145,7 +148,7 @@ class Template:
         for number in list(self._requests):
             process = self._settle(number)
             if process is not None:
-                self._waiting.append(process)
+                self._unanswered(process)
         if self._ready:
             self._ready = False
             self.start(launch_template(self._order))
@@ -156,12 +159,16 @@ class Template:
         if not self._closed and self._launched is None:
             self.start(launch_template(self._order))
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End the template, and with it what is left of the pool. Safe to call twice."""
         self._closed = True
         for number in list(self._requests):
             self._settle(number)
-        if self._launched is not None:
-            self._loop.remove_reader(self._launched.sock)
-            self._launched.close()
-            self._launched = None
+        launched, self._launched = self._launched, None
+        if launched is not None:
+            self._loop.remove_reader(launched.sock)
+            if not self._ready:
+                launched.process.kill()  # it imports the app, and would not notice for as long as that takes
+            await self._loop.run_in_executor(None, launched.close)
+        # One that was killed has ended nothing.
+        await self._loop.run_in_executor(None, kill_pool, self._order["tag"], ())

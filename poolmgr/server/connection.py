@@ -56,8 +56,9 @@ UNREAD_LIMIT = 256 << 20  # bytes not read by the client, at which it is cut off
 class Connection(asyncio.Protocol):
     """Implements ``outbox.Port`` for the manager and ``asyncio.Protocol`` for the loop."""
 
-    def __init__(self, manager: Manager, options: OptionCache, peer_of: Any) -> None:
+    def __init__(self, manager: Manager, options: OptionCache, peer_of: Any, connections: set[Connection]) -> None:
         self._manager = manager
+        self._intake = manager.scheduler.intake
         self._options = options
         self._peer_of = peer_of
         self._peer: Peer
@@ -68,6 +69,8 @@ class Connection(asyncio.Protocol):
         self._greeted = False
         self._closing = False
         self._running: set[asyncio.Task[None]] = set()
+        self._connections = connections  # all that there are
+        self._lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     # ------------------------------------------------------------------------------------------ the transport
 
@@ -75,6 +78,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are none of asyncio's classes
         self._transport.set_write_buffer_limits(high=HIGH_WATER, low=HIGH_WATER // 4)
         self._client = self._manager.attach(self)
+        self._connections.add(self)
         try:
             self._peer = self._peer_of(self._transport)
         except NotAllowed as error:
@@ -82,6 +86,8 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True
+        self._connections.discard(self)
+        self._lost.set_result(None)
         self._manager.detach(self._client)
         for task in self._running:
             task.cancel()
@@ -106,10 +112,11 @@ class Connection(asyncio.Protocol):
 
     def _take(self, messages: list[list[Any]]) -> None:
         submitted = False
+        at = now()
         try:
             for message in messages:
                 if message[0] == SUBMIT and self._greeted:
-                    self._submit(message)
+                    self._submit(message, at)
                     submitted = True
                 else:
                     self._other(message)
@@ -153,15 +160,15 @@ class Connection(asyncio.Protocol):
 
     # ------------------------------------------------------------------------------------------ messages
 
-    def _submit(self, message: list[Any]) -> None:
+    def _submit(self, message: list[Any], at: float) -> None:
         try:
-            _, task_id, name, payload, packed, watch = message[:6]
-            if type(task_id) is not bytes or len(task_id) != 16:
-                raise ProtocolError("a SUBMIT's id is not 16 bytes")
-            if type(name) is not str or type(payload) is not bytes or type(watch) is not bool:
-                raise ProtocolError("a SUBMIT of the wrong shape")
+            _, task_id, name, payload, packed, watch, *_ = message
         except ValueError:
             raise ProtocolError("a SUBMIT of the wrong length") from None
+        if type(task_id) is not bytes or len(task_id) != 16:
+            raise ProtocolError("a SUBMIT's id is not 16 bytes")
+        if type(name) is not str or type(payload) is not bytes or type(watch) is not bool:
+            raise ProtocolError("a SUBMIT of the wrong shape")
         try:
             if len(payload) > PAYLOAD_LIMIT:
                 raise PayloadTooLarge(f"the payload is over {PAYLOAD_LIMIT} bytes")
@@ -169,11 +176,11 @@ class Connection(asyncio.Protocol):
         except (PoolError, TypeError) as error:
             if isinstance(error, TypeError):
                 error = BadOption("options are a MessagePack map in a bin")
-            self._manager.scheduler.intake.refused(self._client)
+            self._intake.refused(self._client)
             self._refused(task_id, error)
             return
         try:
-            self._manager.scheduler.intake.submit(now(), task_id, name, payload, options, self._client, watch)
+            self._intake.submit(at, task_id, name, payload, options, self._client, watch)
         except PoolError as error:
             self._refused(task_id, error)
 
@@ -258,6 +265,13 @@ class Connection(asyncio.Protocol):
         self.flush()
         self._closing = True
         self._transport.close()
+
+    def hang_up(self) -> asyncio.Future[None]:
+        """Close it once the client has taken what it is owed; when that is."""
+        self.flush()
+        self._closing = True
+        self._transport.close()
+        return self._lost
 
     def _background(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -14,6 +14,7 @@ from poolmgr.server.peer import Peer, peer_of
 from poolmgr.server.submits import OptionCache
 
 BACKLOG = 512
+HANG_UP_PATIENCE_S = 5.0  # for clients to read what they are owed when the daemon ends
 
 
 class Listener:
@@ -23,6 +24,7 @@ class Listener:
         self._manager = manager
         self._group = group_id(settings.socket_group) if settings.socket_group else None
         self._server: asyncio.Server | None = None
+        self._connections: set[Connection] = set()
 
     async def start(self, path: str) -> None:
         """Bind and listen. Mode 0600, or 0660 and the group's, before the first client can connect.
@@ -41,14 +43,20 @@ class Listener:
         options = OptionCache(self._manager.shell.handlers)
         loop = asyncio.get_running_loop()
         self._server = await loop.create_unix_server(
-            lambda: Connection(self._manager, options, self._peer), sock=sock, backlog=BACKLOG
+            lambda: Connection(self._manager, options, self._peer, self._connections), sock=sock, backlog=BACKLOG
         )
 
     def _peer(self, transport: asyncio.Transport) -> Peer:
         return peer_of(transport.get_extra_info("socket"), self._group)
 
     def close(self) -> None:
-        """No more clients; those that are there are cut off with the loop. Safe to call twice, or before ``start``."""
+        """No more clients; those that are there stay. Safe to call twice, or before ``start``."""
         if self._server is not None:
             self._server.close()
             self._server = None
+
+    async def hang_up(self) -> None:
+        """Part with every client, once it has taken what it is owed, or has had ``HANG_UP_PATIENCE_S`` for that."""
+        leaving = [connection.hang_up() for connection in tuple(self._connections)]
+        if leaving:
+            await asyncio.wait(leaving, timeout=HANG_UP_PATIENCE_S)

@@ -1,7 +1,8 @@
 """A worker's stdout and stderr: pipes to the manager, in which a mark tells whose the next lines are.
 
-A mark is NUL, the task's fence in decimal, NUL. It is written before the first output of each task. Output of native
-code and of child processes bypasses this and has no mark; the manager then goes by the shared page.
+A mark is NUL, the task's fence in decimal, NUL. It is written before the first output of each task, and with fence 0
+after its last. Output of native code and of child processes bypasses this; where it has no mark before it, the manager
+goes by the shared page.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class Writer:
         """The task has ended: let an unfinished line go."""
         self.used = False
         for stream in self.streams:
-            stream.flush()
+            stream.end()
 
 
 class Output(io.TextIOWrapper):
@@ -33,12 +34,18 @@ class Output(io.TextIOWrapper):
     def __init__(self, fd: int, writer: Writer) -> None:
         self._writer = writer
         writer.streams.append(self)
-        raw = _Marked(fd, writer)
-        super().__init__(io.BufferedWriter(raw, 8192), encoding="utf-8", errors="backslashreplace", line_buffering=True)
+        self._raw = _Marked(fd, writer)
+        buffer = io.BufferedWriter(self._raw, 8192)
+        super().__init__(buffer, encoding="utf-8", errors="backslashreplace", line_buffering=True)
 
     def write(self, text: str) -> int:
         self._writer.used = True
         return super().write(text)
+
+    def end(self) -> None:
+        """What comes next is not this task's."""
+        self.flush()
+        self._raw.end()
 
 
 class _Marked(io.FileIO):
@@ -52,3 +59,8 @@ class _Marked(io.FileIO):
             self._marked = self._owner.fence
             os.write(self.fileno(), b"\0%d\0" % self._marked)
         return super().write(data) or 0
+
+    def end(self) -> None:
+        if self._marked:
+            self._marked = 0
+            os.write(self.fileno(), b"\0%d\0" % 0)

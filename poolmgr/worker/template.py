@@ -36,7 +36,7 @@ from poolmgr.worker.app import load_app
 from poolmgr.worker.main import Channels, Worker
 from poolmgr.worker.output import Output, Writer
 from poolmgr.worker.registry import Registry
-from poolmgr.worker.warden import kill_pool
+from poolmgr.worker.warden import WORKER, kill_pool
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
@@ -49,6 +49,7 @@ def main(fd: int) -> int:
     gc.disable()  # what the imports make is frozen below; a collection before would only dirty pages
     sock = socket.socket(fileno=fd)
     order: dict[str, Any] = msgpack.unpackb(sock.recv(_PACKET))
+    _die_with(order["manager"])  # until it listens to its socket: the import may take long, or never return
     _name_process("pool-template")
     try:
         app = load_app(order["app"], order["directory"])
@@ -63,6 +64,7 @@ def main(fd: int) -> int:
     _libc.malloc_trim(0)
     gc.freeze()
     handlers = {name: to_wire(handler.options) for name, handler in app.handlers.items()}
+    _libc.prctl(_PR_SET_PDEATHSIG, 0, 0, 0, 0)
     sock.send(msgpack.packb([HANDLERS, PROTOCOL_VERSION, os.getpid(), handlers]))
     return Template(sock, app, order).serve()
 
@@ -151,7 +153,7 @@ class Template:
             os.setpgid(0, 0)
             self._sock.close()
             self._wait_for_adoption()
-            os.environ["POOLMGR_WORKER"] = f"{worker}.{incarnation}"
+            os.environ[WORKER] = f"{worker}.{incarnation}"
             _name_process(worker)
             writer = _redirect(channels)
             gc.enable()
@@ -180,9 +182,14 @@ class Template:
             if not os.path.exists(f"/proc/{self._manager}"):
                 os._exit(0)
             time.sleep(0.0002)
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != self._manager:
-            os._exit(0)
+        _die_with(self._manager)
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent is gone."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(0)
 
 
 def _redirect(channels: Channels) -> Writer:

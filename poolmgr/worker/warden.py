@@ -13,6 +13,7 @@ import time
 from collections.abc import Collection
 
 TAG = "POOLMGR_POOL"  # the environment variable that marks every process of a pool
+WORKER = "POOLMGR_WORKER"  # ... and all of a worker's: "worker-3.7" is the seventh process in that slot
 
 _ROUNDS_S = 2.0
 
@@ -45,11 +46,18 @@ def processes() -> list[int]:
 
 def has_tag(pid: int, tag: str) -> bool:
     """Whether the process was started with the pool's tag in its environment."""
+    return started_with(pid, TAG) == tag
+
+
+def started_with(pid: int, variable: str) -> str:
+    """The value of a variable in the environment that the process was started with; '' if it has none, or is gone."""
+    name = f"{variable}=".encode()
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
-            return f"{TAG}={tag}".encode() in file.read().split(b"\0")
+            found = [each for each in file.read().split(b"\0") if each.startswith(name)]
     except OSError:
-        return False
+        return ""
+    return os.fsdecode(found[0][len(name) :]) if found else ""
 
 
 def stat(pid: int) -> list[str]:

@@ -8,24 +8,11 @@ import time
 
 from poolmgr import task
 
-_FOR_EVER = ["sleep", "1000"]
-
 
 @task
-def nothing() -> None:
-    """Does nothing."""
-
-
-@task
-def echo(value: int) -> int:
-    """Its argument."""
-    return value
-
-
-@task
-def whoami() -> int:
-    """The process that runs it."""
-    return os.getpid()
+def ran_in(number: int) -> tuple[int, int]:
+    """The process that ran it, and the number that it was given."""
+    return os.getpid(), number
 
 
 @task(retry_backoff_s=0.01)
@@ -36,7 +23,9 @@ def square_slowly(number: int, seconds: float) -> int:
 
 
 @task
-def bear(own_session: bool) -> None:
-    """Starts a process that would live on, and never returns."""
-    subprocess.Popen(_FOR_EVER, start_new_session=own_session)
+def bear(born: str, own_session: bool) -> None:
+    """Starts a process that would live on, notes its pid in the file ``born``, and never returns."""
+    child = subprocess.Popen(["sleep", "1000"], start_new_session=own_session)
+    with open(born, "a") as file:
+        file.write(f"{child.pid}\n")
     time.sleep(1000)

@@ -234,3 +234,13 @@ def test_each_client_is_a_group_of_its_own_unless_it_says_otherwise() -> None:
     pool.done(blocker)
     assert pool.running() == [other]
     assert pool.task(pool.submit(group="mine")).group == "mine"
+
+
+def test_a_running_call_whose_client_has_gone_is_not_tried_again() -> None:
+    pool = Pool(workers=1)
+    call = pool.submit(durable=False)
+    pool.disconnect(1)
+    pool.fail(call)
+    assert call not in pool.scheduler.state.tasks
+    assert pool.scheduler.state.statistics.retried == 0
+    assert pool.scheduler.state.statistics.cancelled == 1

@@ -1,0 +1,171 @@
+"""Random SIGKILLs of busy workers cost one worker each, and no task its result.
+
+20 workers run tasks of 5 to 20 ms; one after the other, 1,000 of them are killed. For each kill the time until the
+slot's next process is ready is measured, as the daemon's own event tells it, and the pids of all other workers are
+compared. Every task is durable, and must have exactly one final state, and a completed one the right result.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import statistics
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from poolmgr import Client, PoolError, TaskFailed, TaskFuture
+from poolmgr.model import Event, WorkerInfo
+from scripts.proofs.pool import Pool, until
+from scripts.proofs.report import Report
+
+KILLS = 1000
+WORKERS = 20
+IN_FLIGHT = 3 * WORKERS  # tasks: each worker has one, and there are enough to come
+FINAL = {"task-completed": "completed", "task-dead": "dead"}
+
+
+def prove(scale: float) -> Report:
+    """Kill ``scale`` times 1,000 workers."""
+    report = Report("kills")
+    kills = max(10, round(KILLS * scale))
+    with tempfile.TemporaryDirectory(prefix="poolmgr-") as directory, Pool(Path(directory), workers=WORKERS) as pool:
+        watch = Watch(pool)
+        load = Load(pool)
+        until(lambda: watch.finals.total() > WORKERS, "the load runs")
+        killer = Killer(pool, watch, random.Random(kills))
+        for _ in range(kills):
+            killer.kill_one()
+        results = load.finish()
+        watch.finish(len(results))
+    _tell(report, kills, killer, watch, results)
+    return report
+
+
+def _tell(report: Report, kills: int, killer: Killer, watch: Watch, results: dict[str, str]) -> None:
+    report.figure("kills", kills, at_least=kills)
+    report.figure("of busy workers", watch.busy_deaths, at_least=0.9 * kills)
+    report.figure("tasks", len(results))
+    report.figure("with a right result", Counter(results.values())["right"])
+    report.figure("dead, for killing three workers", Counter(results.values())["worker_died"])
+    report.figure("with any other end", sum(each not in ("right", "worker_died") for each in results.values()), at_most=0)
+    ends = [watch.finals[id] for id in results]
+    report.figure("without exactly one final state", sum(each != 1 for each in ends), at_most=0)
+    report.figure("other workers whose pid changed", killer.disturbed, at_most=0)
+    report.figure("kill to ready, median", 1000 * statistics.median(killer.took_s), "ms", at_most=10)
+    report.figure("kill to ready, p99", 1000 * statistics.quantiles(killer.took_s, n=100)[98], "ms")
+
+
+class Watch:
+    """Reads the daemon's events in a thread."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.finals: Counter[str] = Counter()  # final states by task
+        self.busy_deaths = 0
+        self.started: dict[tuple[str, int], float] = {}  # (worker, incarnation) -> wall time
+        self._client = pool.client()
+        self._events = self._client.events()
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+
+    def _read(self) -> None:
+        for event in self._events:
+            self._take(event)
+
+    def _take(self, event: Event) -> None:
+        fields = event.fields
+        if event.name in FINAL:
+            self.finals[fields["task_id"]] += 1
+        elif event.name == "worker-started":
+            self.started[fields["worker_id"], fields["incarnation"]] = event.at
+        elif event.name == "task-failed" and fields["code"] == "worker_died":
+            self.busy_deaths += 1
+
+    def finish(self, tasks: int) -> None:
+        """Read on until every task has ended."""
+        until(lambda: len(self.finals) >= tasks, "the end of every task was told")
+        self._events.close()
+        self._thread.join()
+        self._client.close()
+
+
+class Load:
+    """Keeps the pool busy from a thread, with tasks whose results it can check."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._client = pool.client()
+        self._enough = threading.Event()
+        self._results: dict[str, str] = {}
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        lengths = random.Random(1)
+        waiting: list[tuple[int, TaskFuture[int]]] = []
+        for number in self._numbers():
+            seconds = lengths.uniform(0.005, 0.020)
+            waiting.append((number, self._client.submit("square_slowly", number, seconds)))
+            if len(waiting) >= IN_FLIGHT:
+                self._take(*waiting.pop(0))
+        for each in waiting:
+            self._take(*each)
+
+    def _numbers(self) -> Iterator[int]:
+        number = 0
+        while not self._enough.is_set():
+            yield number
+            number += 1
+
+    def _take(self, number: int, future: TaskFuture[int]) -> None:
+        try:
+            end = "right" if future.result(timeout=60) == number * number else "wrong"
+        except TaskFailed as failure:
+            end = failure.code
+        except (PoolError, TimeoutError) as error:
+            end = repr(error)
+        self._results[future.id] = end
+
+    def finish(self) -> dict[str, str]:
+        """No more; how each task ended: "right", "wrong", or the code of its failure."""
+        self._enough.set()
+        self._thread.join()
+        self._client.close()
+        return self._results
+
+
+class Killer:
+    """Kills one busy worker at a time, and waits for the next process in its slot."""
+
+    def __init__(self, pool: Pool, watch: Watch, chance: random.Random) -> None:
+        self.took_s: list[float] = []
+        self.disturbed = 0
+        self._client: Client = pool.client()
+        self._watch = watch
+        self._chance = chance
+        self._before = self._workers()
+
+    def _workers(self) -> dict[str, WorkerInfo]:
+        return {worker.id: worker for worker in self._client.workers()}
+
+    def _candidates(self) -> list[WorkerInfo]:
+        """Workers that have had their task for 1 to 3 ms: it has begun, and is not over yet. Else those that are busy."""
+        busy = [worker for worker in self._before.values() if worker.state == "busy"]
+        amid = [worker for worker in busy if 0.001 < worker.last_activity_s < 0.003]
+        return amid or busy or list(self._before.values())
+
+    def kill_one(self) -> None:
+        victim = self._chance.choice(self._candidates())
+        assert victim.pid is not None
+        killed_at = time.time()
+        os.kill(victim.pid, signal.SIGKILL)
+        next_one = (victim.id, victim.incarnation + 1)
+        until(lambda: next_one in self._watch.started, f"a new process in {victim.id}")
+        self.took_s.append(self._watch.started[next_one] - killed_at)
+        after = self._workers()
+        others = self._before.keys() - {victim.id}
+        self.disturbed += sum(self._before[each].pid != after[each].pid for each in others)
+        self._before = after

@@ -1,0 +1,282 @@
+"""The handlers that most integration tests run."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+from poolmgr import Retry, SoftTimeout, current_task, task
+
+calls = 0
+
+
+@task
+def add(a: Any, b: Any = 0) -> Any:
+    return a + b
+
+
+@task
+def whoami() -> int:
+    return os.getpid()
+
+
+@task
+def echo(value: Any) -> Any:
+    return value
+
+
+@task
+def size_of(value: bytes) -> int:
+    return len(value)
+
+
+@task
+def zeros(count: int) -> bytes:
+    return bytes(count)
+
+
+@task
+def now() -> float:
+    return time.time()
+
+
+@task
+def add_limited(a: Any, b: Any = 0) -> Any:
+    """As ``add``, with a name of its own for the limits of its tasks."""
+    return a + b
+
+
+@task
+def count_calls() -> int:
+    """How many calls this process has had."""
+    global calls
+    calls += 1
+    return calls
+
+
+@task
+def hold(gate: str, label: str = "") -> str:
+    """Says that it has begun, and goes on when the gate is opened."""
+    with open(f"{gate}/begun", "w") as begun:
+        begun.write(f"{label}\t{os.getpid()}\t{current_task().attempt}\t{current_task().worker}\n")
+    with open(f"{gate}/go", "rb", buffering=0) as go:
+        go.read(1)
+    return label
+
+
+@task
+def hold_at(gate: str | None, number: int) -> int:
+    """As ``hold``, where there is a gate."""
+    if gate is not None:
+        hold(gate)
+    return number
+
+
+@task
+def hold_for_zeros(gate: str, count: int) -> bytes:
+    hold(gate)
+    return bytes(count)
+
+
+@task
+def hold_limited(gate: str) -> None:
+    """As ``hold``, with a name of its own for the limits of its tasks."""
+    hold(gate)
+
+
+@task
+def hold_unless_cleaned(gate: str) -> str:
+    """As ``hold``; a soft time-out is taken as a reason to clean up and return."""
+    try:
+        return hold(gate)
+    except SoftTimeout:
+        return "cleaned up"
+
+
+@task
+async def sleep_in_async() -> None:
+    await asyncio.sleep(1000)
+
+
+@task
+def nap(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+@task
+async def gather(numbers: list[int]) -> int:
+    async def double(number: int) -> int:
+        await asyncio.sleep(0)
+        return 2 * number
+
+    return sum(await asyncio.gather(*map(double, numbers)))
+
+
+@task
+def spin() -> None:
+    """Never ends, and lets nothing interrupt it."""
+    while True:
+        try:
+            while True:
+                pass
+        except BaseException:  # noqa: S110 - that is its nature
+            pass
+
+
+@task
+def hold_the_gil() -> float:
+    """Computes in one call of native code for a second or two; the CPU time that it took."""
+    began = time.thread_time()
+    pow(3, 6_000_000)
+    return time.thread_time() - began
+
+
+@task
+def sleep_with_the_gil() -> None:
+    ctypes.PyDLL(None).usleep(600_000_000)
+
+
+class Throttled(Exception):
+    """Somebody is asked too often."""
+
+
+class SlowlyThrottled(Throttled):
+    """... and knows since when."""
+
+
+@task(retry_backoff_s=0.01)
+def fail(text: str) -> None:
+    raise ValueError(text)
+
+
+@task(retry_backoff_s=0.01)
+def fail_until(attempt: int) -> int:
+    """Fails in each attempt before this one."""
+    if current_task().attempt < attempt:
+        raise ValueError(f"attempt {current_task().attempt}")
+    return current_task().attempt
+
+
+@task(retry_backoff_s=0.01, no_retry_on=(LookupError,))
+def look_up(key: str) -> None:
+    raise KeyError(key)
+
+
+@task(retry_backoff_s=0.01, retry_on=(Throttled,))
+def ask(kind: str) -> None:
+    raise {"throttled": Throttled, "slowly": SlowlyThrottled, "other": RuntimeError}[kind](kind)
+
+
+@task
+def come_back(delay_s: float | None, attempts: int) -> int:
+    if current_task().attempt < attempts:
+        raise Retry("not yet", delay_s=delay_s)
+    return current_task().attempt
+
+
+@task(retry_backoff_s=0.01)
+def die(number: int = signal.SIGKILL) -> None:
+    os.kill(os.getpid(), number)
+    signal.pause()
+
+
+@task
+def leave(code: int) -> None:
+    os._exit(code)
+
+
+@task(retry_backoff_s=0.01)
+def die_once() -> int:
+    if current_task().attempt == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+        signal.pause()
+    return current_task().attempt
+
+
+@task
+def leave_a_child(own_session: bool) -> int:
+    """The pid of a process that lives on."""
+    return subprocess.Popen(["sleep", "1000"], start_new_session=own_session).pid
+
+
+@task
+def chat(lines: int) -> str:
+    for number in range(lines):
+        print(f"line {number}")
+    print("to stderr", file=sys.stderr)
+    os.write(1, b"written past Python\n")
+    print("unfinished", end="")
+    return current_task().id
+
+
+@task
+def say_and_die(text: str) -> None:
+    print(text, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+    signal.pause()
+
+
+@task
+def log(text: str) -> str:
+    for level in ("debug", "info", "warning", "error"):
+        getattr(current_task().log, level)("%s %s", level, text)
+    return current_task().id
+
+
+@task
+def advance(gate: str) -> None:
+    current_task().progress(0.25, "a quarter")
+    hold(gate)
+    current_task().progress(0.75, "three quarters")
+    hold(gate)
+
+
+@task
+def describe_me() -> dict[str, Any]:
+    me = current_task()
+    return {"id": me.id, "name": me.name, "attempt": me.attempt, "worker": me.worker, "remaining_s": me.remaining_s}
+
+
+@task(name="named.otherwise", priority=3)
+def _named() -> str:
+    return "named"
+
+
+@task(ephemeral=True)
+def fresh() -> tuple[int, int]:
+    """This process, and how many calls it has had."""
+    return os.getpid(), count_calls()
+
+
+@task
+def scribble() -> None:
+    """Writes what the protocol does not know on every pipe that this process has."""
+    for fd in range(3, 12):
+        try:
+            os.write(fd, b"\xc1 garbage")
+        except OSError:
+            continue
+    time.sleep(1000)
+
+
+@task
+def threads() -> int:
+    return threading.active_count()
+
+
+@task
+def use_logging(text: str) -> None:
+    logging.getLogger("app").warning(text)
+
+
+@task
+def result_of_no_kind() -> object:
+    return {"deep": [1, object()]}

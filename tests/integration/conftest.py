@@ -1,0 +1,120 @@
+"""Daemons for these tests. Each is private, and leaves no process behind, or the test has failed."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from poolmgr import Client
+from scripts.proofs.pool import Pool
+
+APPS = Path(__file__).resolve().parents[1] / "apps"
+
+
+@pytest.fixture(scope="session")
+def short_path() -> Iterator[Callable[[], Path]]:
+    """Makes directories whose names leave room for a socket's."""
+    root = Path(tempfile.mkdtemp(prefix="poolmgr-"))
+    numbers = iter(range(1000))
+
+    def make() -> Path:
+        path = root / str(next(numbers))
+        path.mkdir()
+        return path
+
+    yield make
+    shutil.rmtree(root)
+
+
+@pytest.fixture
+def make_pool(short_path: Callable[[], Path]) -> Iterator[Callable[..., Pool]]:
+    """Makes daemons (of two workers, with the app ``handlers``) that are not started yet. All end with the test."""
+    made: list[Pool] = []
+
+    def make(**settings: Any) -> Pool:
+        settings = {"app": "handlers", "app_directory": APPS, "workers": 2, **settings}
+        made.append(Pool(settings.pop("directory", None) or short_path(), **settings))
+        return made[-1]
+
+    yield make
+    for pool in made:
+        pool.end()
+
+
+@pytest.fixture
+def start_pool(make_pool: Callable[..., Pool]) -> Callable[..., Pool]:
+    """Starts a daemon with the given settings, as ``make_pool`` makes it."""
+    return lambda **settings: make_pool(**settings).start()
+
+
+@pytest.fixture(scope="session")
+def shared_pool(short_path: Callable[[], Path]) -> Iterator[Pool]:
+    """One daemon of four workers for all tests that leave a pool as they have found it."""
+    with Pool(short_path(), app="handlers", app_directory=APPS, workers=4) as pool:
+        yield pool
+
+
+@pytest.fixture
+def client(shared_pool: Pool) -> Iterator[Client]:
+    """A client of the shared pool. At the end nothing of what it submitted may wait or run."""
+    with shared_pool.client() as client:
+        yield client
+        tasks = client.metrics()["tasks"]
+        assert (tasks["queued"], tasks["scheduled"], tasks["running"]) == (0, 0, 0)
+
+
+class Begun(NamedTuple):
+    """What a handler says when it comes to a gate."""
+
+    label: str
+    pid: int
+    attempt: int
+    worker: str
+
+
+class Gate:
+    """Where handlers (``hold``) wait until the test lets them go on."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = str(directory)
+        for name in ("begun", "go"):
+            os.mkfifo(directory / name)
+        # Both ways, so that neither side ever waits for the other to open it, or reads its end.
+        self._begun = os.open(directory / "begun", os.O_RDWR)
+        self._go = os.open(directory / "go", os.O_RDWR)
+        self._rest = b""
+
+    def begun(self, timeout_s: float = 10.0) -> Begun:
+        """The next handler that has come here."""
+        while b"\n" not in self._rest:
+            assert self.someone_comes(timeout_s), "no handler has begun"
+            self._rest += os.read(self._begun, 4096)
+        line, _, self._rest = self._rest.partition(b"\n")
+        label, pid, attempt, worker = line.decode().split("\t")
+        return Begun(label, int(pid), int(attempt), worker)
+
+    def someone_comes(self, timeout_s: float) -> bool:
+        """Whether a handler comes within so many seconds."""
+        return bool(self._rest or select.select([self._begun], [], [], timeout_s)[0])
+
+    def open(self, count: int = 1) -> None:
+        """Let so many handlers go on, those that are to come included."""
+        os.write(self._go, b"." * count)
+
+    def close(self) -> None:
+        os.close(self._begun)
+        os.close(self._go)
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    gate = Gate(tmp_path)
+    yield gate
+    gate.close()

@@ -1,0 +1,100 @@
+"""Cancelling: what has not begun never begins; what runs goes on, unless it is to be killed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from poolmgr import Client
+from poolmgr.errors import TaskCancelled
+from poolmgr.model import TaskState
+from scripts.proofs.pool import Pool, until
+from tests.integration.conftest import Gate
+
+
+def test_a_queued_task_never_begins(client: Client) -> None:
+    client.pause("whoami")
+    future = client.submit("whoami")
+    assert future.cancel()
+    assert future.cancelled()
+    client.resume("whoami")
+    with pytest.raises(TaskCancelled):
+        future.result(timeout=10)
+    task = client.task(future.id)
+    assert (task.state, task.attempt) == (TaskState.CANCELLED, 0)
+
+
+def test_a_scheduled_task_never_begins(client: Client) -> None:
+    future = client.using(delay_s=1000).submit("whoami")
+    assert client.cancel(future.id)
+    assert client.task(future.id).state is TaskState.CANCELLED
+
+
+def test_a_running_task_goes_on(client: Client, gate: Gate) -> None:
+    future = client.submit("hold", gate.path, "went on")
+    gate.begun()
+    assert not future.cancel()
+    gate.open()
+    assert future.result(timeout=10) == "went on"
+    assert not future.cancel()
+
+
+def test_a_running_task_can_be_killed(client: Client, gate: Gate) -> None:
+    future = client.submit("hold", gate.path)
+    begun = gate.begun()
+    assert client.cancel(future.id, kill=True)
+    with pytest.raises(TaskCancelled):
+        future.result(timeout=10)
+    assert client.task(future.id).state is TaskState.CANCELLED
+    assert not client.cancel(future.id, kill=True)
+    until(lambda: client.worker(begun.worker).state == "ready", "a new worker is ready")
+    assert client.worker(begun.worker).pid != begun.pid
+    assert client.dead_letters() == []
+
+
+def test_prefetched_tasks_are_recalled(start_pool: Callable[..., Pool], gate: Gate) -> None:
+    """A name that is known to be short is prefetched; then one of it takes long, and what waits behind is cancelled."""
+    pool = start_pool(workers=1)
+    with pool.client() as client:
+        assert sum(client.map("hold_at", [None] * 200, range(200))) == sum(range(200))
+        calls = client.using(durable=False)
+        first = calls.submit("hold_at", gate.path, 1000)
+        rest = [calls.submit("hold_at", None, number) for number in range(10)]
+        gate.begun()
+        assert [future.cancel() for future in rest[:5]] == [True] * 5
+        gate.open()
+        assert first.result(timeout=10) == 1000
+        assert [future.result(timeout=10) for future in rest[5:]] == list(range(5, 10))
+        for future in rest[:5]:
+            with pytest.raises(TaskCancelled):
+                future.result(timeout=10)
+
+
+def test_what_waits_behind_a_long_task_runs_elsewhere(start_pool: Callable[..., Pool], gate: Gate) -> None:
+    pool = start_pool(workers=2)
+    with pool.client() as client:
+        list(client.map("hold_at", [None] * 200, range(200)))
+        calls = client.using(durable=False)
+        held = calls.submit("hold_at", gate.path, -1)
+        rest = [calls.submit("hold_at", None, number) for number in range(100)]
+        gate.begun()
+        assert [future.result(timeout=10) for future in rest] == list(range(100))
+        gate.open()
+        assert held.result(timeout=10) == -1
+
+
+def test_clear_cancels_all_that_waits_and_nothing_that_runs(start_pool: Callable[..., Pool], gate: Gate) -> None:
+    with start_pool(workers=1).client() as client:
+        running = client.submit("hold", gate.path, "ran")
+        gate.begun()
+        waiting = [client.submit("add", number) for number in range(5)]
+        waiting.append(client.using(delay_s=1000).submit("add", 5))
+        client.flush()
+        assert client.clear() == 6
+        gate.open()
+        assert running.result(timeout=10) == "ran"
+        for future in waiting:
+            assert future.exception is not None
+            with pytest.raises(TaskCancelled):
+                future.result(timeout=10)

@@ -1,0 +1,247 @@
+"""Clients that break the rules. Each gets an error with a code, if it listens, and hurts itself alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+
+from poolmgr import Client
+from poolmgr.errors import TaskCancelled, VersionMismatch
+from poolmgr.manager import procfs
+from poolmgr.wire.messages import (
+    COMPLETED,
+    ERROR,
+    FRAME_LIMIT,
+    HELLO,
+    PROTOCOL_VERSION,
+    REFUSAL,
+    REFUSED,
+    REQUEST,
+    SUBMIT,
+    WELCOME,
+)
+from scripts.proofs.pool import Pool, until
+from tests.integration.conftest import Gate
+
+HELLO_THERE = msgpack.packb([HELLO, PROTOCOL_VERSION, "client", {}])
+CALL = msgpack.packb({"durable": False})
+
+
+class Raw:
+    """A connection that says whatever it is told to say."""
+
+    def __init__(self, path: Path) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(str(path))
+        self.sock.settimeout(10)
+        self._unpacker = msgpack.Unpacker()
+
+    def say(self, data: bytes) -> None:
+        self.sock.sendall(data)
+
+    def hear(self) -> list[Any] | None:
+        """The next message; None once the daemon has hung up."""
+        while True:
+            for message in self._unpacker:
+                assert isinstance(message, list)
+                return message
+            try:
+                data = self.sock.recv(65536)
+            except ConnectionResetError:
+                return None
+            if not data:
+                return None
+            self._unpacker.feed(data)
+
+    def close(self) -> None:
+        self.sock.close()
+
+
+@pytest.fixture
+def raw(shared_pool: Pool) -> Iterator[Raw]:
+    raw = Raw(shared_pool.socket)
+    yield raw
+    raw.close()
+
+
+def submit(number: int, name: str = "add", args: tuple[Any, ...] = (1, 2)) -> bytes:
+    """A well-formed SUBMIT of a call."""
+    payload = msgpack.packb([list(args), {}])
+    packed: bytes = msgpack.packb([SUBMIT, number.to_bytes(16, "big"), name, payload, CALL, True])
+    return packed
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\xc1" * 100,
+        b"\xff" * 100,
+        msgpack.packb({"not": "an array"}),
+        msgpack.packb([]),
+        msgpack.packb(["HELLO", 1]),
+        msgpack.packb([HELLO]),
+        msgpack.packb([HELLO, PROTOCOL_VERSION, "worker", {}]),
+        msgpack.packb([SUBMIT, b"x"]),
+        HELLO_THERE + b"\xc1",
+        HELLO_THERE + HELLO_THERE,
+        HELLO_THERE + msgpack.packb([77, "unknown"]),
+        HELLO_THERE + msgpack.packb([SUBMIT, b"short id", "add", b"", None, True]),
+        HELLO_THERE + msgpack.packb([SUBMIT, bytes(16), "add"]),
+        HELLO_THERE + msgpack.packb([SUBMIT, bytes(16), 7, b"", None, True]),
+        HELLO_THERE + msgpack.packb([REQUEST, "one", "status", {}]),
+        HELLO_THERE + b"\xdd\xff\xff\xff\xff",  # an array of 4 billion elements
+    ],
+)
+def test_garbage_is_answered_with_an_error_and_the_end(client: Client, raw: Raw, garbage: bytes) -> None:
+    raw.say(garbage)
+    heard = []
+    while (message := raw.hear()) is not None:
+        heard.append(message)
+    assert [message[0] for message in heard] in ([ERROR], [WELCOME, ERROR])
+    _, code, text = heard[-1]
+    assert code == "protocol"
+    assert text
+    assert client.run("add", 1, 2) == 3
+
+
+def test_a_client_of_another_version_is_told_so(client: Client, raw: Raw) -> None:
+    raw.say(msgpack.packb([HELLO, PROTOCOL_VERSION + 1, "client", {}, "and more"]))
+    message = raw.hear()
+    assert message is not None
+    assert message[:2] == [ERROR, "version_mismatch"]
+    assert f"speaks protocol {PROTOCOL_VERSION}" in message[2]
+    assert raw.hear() is None
+
+
+def test_a_daemon_of_another_version_is_recognised(tmp_path: Path) -> None:
+    path = str(tmp_path / "p.sock")
+    pid = os.fork()
+    if not pid:
+        try:
+            with socket.socket(socket.AF_UNIX) as listening:
+                listening.bind(path)
+                listening.listen()
+                peer, _ = listening.accept()
+                peer.recv(4096)
+                peer.sendall(msgpack.packb([WELCOME, PROTOCOL_VERSION + 1, {"pid": 1}]))
+                peer.recv(4096)
+        finally:
+            os._exit(0)
+    until(lambda: os.path.exists(path), "it listens")
+    try:
+        with pytest.raises(VersionMismatch, match="upgrade the older one, then restart it"):
+            until(lambda: Client(path), "it listens")
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def test_a_wrong_message_costs_only_itself(raw: Raw) -> None:
+    raw.say(HELLO_THERE + submit(1, "no_such_task") + submit(2) + msgpack.packb([REQUEST, 1, "explode", {}]))
+    heard = {}
+    while len(heard) < 3:
+        message = raw.hear()
+        assert message is not None
+        if message[0] in (REFUSED, COMPLETED, REFUSAL):
+            heard[message[0]] = message
+    assert heard[REFUSED][1:3] == [(1).to_bytes(16, "big"), "unknown_task"]
+    assert heard[COMPLETED][1] == (2).to_bytes(16, "big")
+    assert heard[REFUSAL][1:3] == [1, "usage"]
+
+
+def test_wrong_options_and_payloads_are_refused_one_by_one(raw: Raw) -> None:
+    raw.say(HELLO_THERE)
+    for number, options in enumerate([b"\xc1", msgpack.packb([1]), msgpack.packb({"priority": 101}), "text", 7], 1):
+        raw.say(msgpack.packb([SUBMIT, number.to_bytes(16, "big"), "add", b"", options, True]))
+    refused: dict[bytes, str] = {}
+    while len(refused) < 5:
+        message = raw.hear()
+        assert message is not None
+        if message[0] == REFUSED:
+            refused[message[1]] = message[2]
+    assert set(refused.values()) == {"bad_option"}
+
+
+@pytest.mark.parametrize("part", [0, 1, 5, 40])
+def test_half_a_frame_and_gone(client: Client, shared_pool: Pool, part: int) -> None:
+    for _ in range(10):
+        raw = Raw(shared_pool.socket)
+        raw.say(HELLO_THERE)
+        raw.say(submit(1)[:part])
+        raw.close()
+    assert client.run("add", 1, 2) == 3
+
+
+def test_a_frame_over_the_limit_is_refused_before_it_has_come(raw: Raw) -> None:
+    raw.say(HELLO_THERE)
+    head = b"\x96" + msgpack.packb(SUBMIT) + msgpack.packb(bytes(16)) + msgpack.packb("add")
+    raw.say(head + b"\xc6" + (FRAME_LIMIT + 1).to_bytes(4, "big"))
+    chunk = bytes(1 << 20)
+    sent = 0
+    try:
+        while sent < 2 * FRAME_LIMIT:
+            sent += raw.sock.send(chunk)
+    except OSError:
+        pass
+    assert sent < FRAME_LIMIT + (4 << 20)
+
+
+def test_a_client_that_never_reads_is_not_read_from_and_hurts_nobody(start_pool: Callable[..., Pool]) -> None:
+    """It asks for 1 MB a time. The daemon soon stops to read from it, so that what it keeps for it is bounded."""
+    pool = start_pool()
+    before_mb = procfs.resident_mb(pool.pid)
+    raw = Raw(pool.socket)
+    raw.say(HELLO_THERE)
+    raw.sock.settimeout(0.5)  # that long nothing is taken: it has given up reading
+    asked = 0
+    try:
+        while asked < 2000:
+            asked += 1
+            raw.say(submit(asked, "zeros", (1_000_000,)))
+    except TimeoutError:
+        pass
+    with pool.client() as client:
+        assert list(client.map("add", range(100), range(100))) == [2 * number for number in range(100)]
+        until(lambda: client.metrics()["queue"]["depth"] == 0, "all that was read has been run", 30)
+        assert procfs.resident_mb(pool.pid) - before_mb < 400
+    raw.close()
+    with pool.client() as client:
+        assert client.run("add", 1, 2) == 3
+
+
+def test_a_client_that_is_killed_takes_its_waiting_calls_along(start_pool: Callable[..., Pool], gate: Gate) -> None:
+    pool = start_pool(workers=1)
+    with pool.client() as client:
+        raw = Raw(pool.socket)
+        raw.say(HELLO_THERE + submit(1, "hold", (gate.path, "begun")))
+        gate.begun()
+        raw.say(b"".join(submit(number) for number in range(2, 102)))
+        until(lambda: client.metrics()["queue"]["depth"] == 100, "all calls are queued")
+        durable = client.submit("add", 20, 22)
+        client.flush()
+        raw.close()
+        until(lambda: client.metrics()["tasks"]["cancelled"] == 100, "its calls are cancelled")
+        assert client.metrics()["queue"]["depth"] == 1
+        gate.open()
+        assert durable.result(timeout=10) == 42
+        assert client.metrics()["tasks"]["completed"] == 2
+
+
+def test_a_closed_clients_calls_are_cancelled_and_its_durable_tasks_run(shared_pool: Pool, gate: Gate) -> None:
+    with shared_pool.client() as client:
+        client.pause("add")
+        with shared_pool.client() as leaving:
+            call = leaving.using(durable=False).submit("add", 1, 2)
+            durable = leaving.submit("add", 3, 4)
+        with pytest.raises(TaskCancelled):
+            call.result(timeout=10)
+        client.resume("add")
+        assert client.result(durable.id, timeout=10) == 7

@@ -1,0 +1,251 @@
+"""Modelled clients and operators: what they ask of the daemon, in no sensible order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from poolmgr.errors import PoolError
+from poolmgr.model import TaskState, WorkerState
+from tests.simulation.drafts import Draft, Drafter
+from tests.simulation.faults import Faults
+from tests.simulation.oracle import Oracle
+from tests.simulation.shell import Shell
+from tests.simulation.world import World
+
+_KEPT: Final = 40  # the tasks that clients still think of
+
+
+class Clients:
+    """Everybody outside of the daemon. ``shell`` is the life that they talk to, None while there is none."""
+
+    def __init__(self, world: World, faults: Faults, oracle: Oracle, acts: int) -> None:
+        self.shell: Shell | None = None
+        self.acts_left = acts
+        self._world = world
+        self._faults = faults
+        self._oracle = oracle
+        self._drafter = Drafter(world)
+        self._pace_s = world.random.choice((0.005, 0.05, 0.4))
+        self._connected: list[int] = []
+        self._last_client = 0
+        self._last_token = 0
+        self._drafts: list[Draft] = []
+        self._actions: list[Callable[[Shell], None]] = []
+        weights: dict[Callable[[Shell], None], int] = {
+            self._submit: 50, self._burst: 4, self._resend: 4, self._conflict: 2, self._cancel: 7, self._kill: 4,
+            self._watch: 4, self._connect: 2, self._disconnect: 1, self._pause: 2, self._resume: 3, self._scale: 2,
+            self._start_worker: 1, self._stop_worker: 2, self._clear: 1, self._requeue: 4,
+        }  # fmt: skip
+        for action, weight in weights.items():
+            self._actions += [action] * weight
+        self._ending = world.random.choice((None, None, None, None, "drain", "stop_now"))
+
+    def begin(self, shell: Shell) -> None:
+        """A daemon is there: connect."""
+        self.shell = shell
+        self._connected = []
+        for _ in range(2):
+            shell.hear(self._connect, shell)
+
+    def gone(self) -> None:
+        """The daemon is gone, and with it all connections."""
+        self.shell = None
+        self._connected = []
+
+    def act(self) -> None:
+        """Do one thing, and arrange for the next."""
+        self.acts_left -= 1
+        if self._faults.strikes("clock-jump"):
+            self._world.wall_offset += self._world.random.choice((-60.0, -2.0, 1.0, 60.0))
+            if self.shell is not None:
+                self.shell.hear(self._clock_changed, self.shell)
+        if self.shell is not None:
+            if self._faults.strikes("client-loss"):
+                self.shell.hear(self._disconnect, self.shell)
+            action = self._world.random.choice(self._actions)
+            if self._ending is not None and self._world.chance(0.02):
+                action = self._drain if self._ending == "drain" else self._stop_now
+                self._ending = None
+            self.shell.hear(action, self.shell)
+        if self.acts_left > 0:
+            self._world.after(self._world.random.expovariate(1.0 / self._pace_s), self.act)
+
+    # ------------------------------------------------------------------------------------------ connections
+
+    def _connect(self, shell: Shell) -> None:
+        if len(self._connected) < 4:
+            self._last_client += 1
+            self._connected.append(self._last_client)
+            self._oracle.connected(self._last_client)
+            shell.tell(shell.scheduler.intake.connected, self._last_client)
+
+    def _disconnect(self, shell: Shell) -> None:
+        if self._connected:
+            client = self._connected.pop(self._world.random.randrange(len(self._connected)))
+            self._oracle.disconnected(client)
+            shell.tell(shell.scheduler.intake.disconnected, client, self._world.now)
+        self._connect(shell)
+
+    def _client(self) -> int:
+        return self._world.random.choice(self._connected) if self._connected else 0
+
+    # ------------------------------------------------------------------------------------------ submits
+
+    def _submit(self, shell: Shell) -> None:
+        self._send(shell, self._client(), self._keep(self._drafter.draft()))
+
+    def _keep(self, draft: Draft) -> Draft:
+        self._drafts.append(draft)
+        if len(self._drafts) > _KEPT:
+            self._drafts.pop(0)
+        return draft
+
+    def _send(self, shell: Shell, client: int, draft: Draft) -> None:
+        watch = bool(client) and self._world.chance(0.7)
+        self._oracle.submitting(client, *draft)
+        refused = draft.options.durable and shell.disk.refusing  # the shell refuses what it could not keep
+        if refused:
+            shell.tell(shell.scheduler.intake.refused, client)
+        else:
+            try:
+                shell.tell(shell.scheduler.intake.submit, self._world.now, *draft, client, watch)
+            except PoolError:
+                refused = True
+        shell.order.limits_may_have_changed(self._world.now)
+        self._oracle.submitted(client, draft.id, watch, refused, self._world.now)
+
+    def _burst(self, shell: Shell) -> None:
+        """Many short tasks at once: more than there are workers, so that they are prefetched."""
+        client = self._client()
+        name = self._world.random.choice(("quick", "blink"))
+        durable = self._world.chance(0.5)
+        for _ in range(self._world.random.randrange(8, 40)):
+            self._send(shell, client, self._keep(self._drafter.draft(name, durable=durable, requires=frozenset())))
+
+    def _resend(self, shell: Shell) -> None:
+        """After a lost connection clients send what was not acknowledged once more; here, anything durable."""
+        durable = [draft for draft in self._drafts if draft.options.durable]
+        if durable:
+            self._again(shell, self._world.random.choice(durable))
+
+    def _conflict(self, shell: Shell) -> None:
+        durable = [draft for draft in self._drafts if draft.options.durable]
+        if durable:
+            self._again(shell, self._world.random.choice(durable)._replace(payload=b"other content"))
+
+    def _again(self, shell: Shell, draft: Draft) -> None:
+        """An id that may be known: where no live task has it, the store is asked first, after all commits so far."""
+        if draft.id in shell.scheduler.state.tasks:
+            self._send_again(shell, draft)
+        else:
+            shell.disk.read(lambda: self._looked_up(shell, draft, shell.disk.store.record(draft.id) is not None))
+
+    def _looked_up(self, shell: Shell, draft: Draft, found: bool) -> None:
+        if not found:
+            shell.hear(self._send_again, shell, draft)
+
+    def _send_again(self, shell: Shell, draft: Draft) -> None:
+        task = shell.scheduler.state.tasks.get(draft.id)
+        before = self._oracle.tasks.get(draft.id)
+        if task is None and before is not None and (draft.payload != before.payload or before.ended_now):
+            return  # ended since it was looked up
+        strangers = [client for client in self._connected if not self._oracle.has_sent(client, draft.id)]
+        if strangers:
+            self._send(shell, self._world.random.choice(strangers), draft)
+
+    # ------------------------------------------------------------------------------------------ requests
+
+    def _cancel(self, shell: Shell) -> None:
+        self._ask_to_cancel(shell, kill=False)
+
+    def _kill(self, shell: Shell) -> None:
+        self._ask_to_cancel(shell, kill=True)
+
+    def _ask_to_cancel(self, shell: Shell, kill: bool) -> None:
+        if not self._drafts:
+            return
+        draft = self._world.random.choice(self._drafts)
+        self._last_token += 1
+        self._oracle.asks(self._last_token, draft.id, kill)
+        try:
+            shell.tell(shell.scheduler.intake.cancel, draft.id, kill, self._last_token, self._world.now)
+        except PoolError:
+            del self._oracle.asked[self._last_token]
+
+    def _watch(self, shell: Shell) -> None:
+        client = self._client()
+        if self._drafts and client:
+            draft = self._world.random.choice(self._drafts)
+            if shell.tell(shell.scheduler.intake.watch, draft.id, client):
+                self._oracle.watching.setdefault((client, draft.id), 0)
+
+    def _pause(self, shell: Shell) -> None:
+        shell.tell(shell.scheduler.intake.pause, self._world.random.choice(("quick", "work", "limited")))
+
+    def _resume(self, shell: Shell) -> None:
+        shell.tell(shell.scheduler.intake.resume, self._world.random.choice(("quick", "work", "limited")))
+
+    def _scale(self, shell: Shell) -> None:
+        self._try(shell, shell.scheduler.supervisor.scale, self._world.random.randrange(0, 10))
+
+    def _start_worker(self, shell: Shell) -> None:
+        self._try(shell, shell.scheduler.start_worker)
+
+    def _stop_worker(self, shell: Shell) -> None:
+        if shell.scheduler.supervisor.size() > 1:
+            self._try(shell, shell.scheduler.stop_worker, f"worker-{self._world.random.randrange(8)}")
+
+    def _try(self, shell: Shell, method: Callable[..., object], *arguments: object) -> None:
+        if not shell.scheduler.state.shutting_down:
+            try:
+                shell.tell(method, *arguments, self._world.now)
+            except PoolError:
+                pass
+
+    def _clear(self, shell: Shell) -> None:
+        shell.tell(shell.scheduler.intake.clear, self._world.now)
+
+    def _requeue(self, shell: Shell) -> None:
+        """Dead tasks are looked up in the store, or among those that were not durable."""
+        shell.disk.read(lambda: shell.hear(self._requeue_one, shell))
+
+    def _requeue_one(self, shell: Shell) -> None:
+        for store in (shell.disk.store, shell.memory):
+            for info in store.tasks(state=TaskState.DEAD, limit=5):
+                record = store.record(bytes.fromhex(info.id))
+                if info.requeued_as is None and record is not None:
+                    new_id = self._drafter.new_id()
+                    self._oracle.submitting(0, new_id, record.name, record.payload, record.options)
+                    try:
+                        shell.tell(shell.scheduler.intake.requeue, record, new_id, self._world.now)
+                    except PoolError:
+                        pass
+                    shell.order.limits_may_have_changed(self._world.now)
+                    return
+
+    # ------------------------------------------------------------------------------------------ the daemon as a whole
+
+    def _clock_changed(self, shell: Shell) -> None:
+        shell.tell(shell.scheduler.clock_changed, self._world.wall_offset, self._world.now)
+
+    def _drain(self, shell: Shell) -> None:
+        shell.drain()
+
+    def _stop_now(self, shell: Shell) -> None:
+        shell.stop_now()
+
+    def tend(self, shell: Shell) -> None:
+        """Put right what was asked for in jest, so that everything can end."""
+        scheduler = shell.scheduler
+        for name in list(scheduler.state.paused):
+            shell.tell(scheduler.intake.resume, name)
+        if scheduler.state.shutting_down:
+            return
+        if not shell.settings.auto_restart:
+            for slot in list(scheduler.state.slots.values()):
+                if slot.state is WorkerState.STOPPED:
+                    self._try(shell, scheduler.stop_worker, slot.id)
+        for worker in ("worker-0", "worker-1"):  # between them they can do everything
+            if worker not in scheduler.state.slots:
+                self._try(shell, scheduler.start_worker)

@@ -1,0 +1,119 @@
+"""Is what was started what should have been, and no more? Checked after every flush, exactly.
+
+1. Within a row (one name, demand, priority and group) tasks start in the order of their submits: none starts while an
+   older one waits. Retries keep their old place, so nothing is exempt; which *worker* a retry avoids is another matter.
+2. Among tasks of one demand (what they need of a worker) none starts while one of a smaller priority number waits,
+   unless that one's name is paused or at its limit.
+3. No task waits that could run: no idle worker fits a waiting task whose name is neither paused nor at its limit. That
+   holds for prefetched tasks too: nothing is put behind another task while a fitting worker is idle.
+4. In no window of a rate limit's length are there more starts than it allows, since that limit was set; and a start
+   never makes more tasks of a name run than its limit of concurrency.
+
+The turns of groups are left to tests/unit: which group is next depends on who was idle when.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from poolmgr.core.effects import Start
+from poolmgr.core.scheduler import Scheduler
+from poolmgr.core.slot import Slot
+from poolmgr.core.task import Task
+from poolmgr.model import WorkerState
+
+LATE_S = 0.05  # that a timer may be late
+_ROUNDING_S = 1e-6
+
+
+class OrderCheck:
+    """Watches the starts of one epoch."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._state = scheduler.state
+        self._starts: defaultdict[str, list[float]] = defaultdict(list)
+        self._limits: dict[str, tuple[int, float]] = {}
+        self._since: dict[str, float] = {}
+        self._just_woken = False
+        # With a limit on the queue a submit may start what came before it in the same turn: that did not overtake it.
+        self._starts_early = scheduler.state.settings.max_queue_depth > 0
+
+    def limits_may_have_changed(self, now: float) -> None:
+        """After each submit."""
+        for name, limits in self._state.limits.items():
+            found = (limits.starts, limits.per_s)
+            if self._limits.get(name) != found:
+                self._limits[name] = found
+                self._since[name] = now
+
+    def check(self, starts: Sequence[Start], now: float, just_woken: bool) -> None:
+        """Raise ``AssertionError`` with what is wrong with these starts of one flush.
+
+        A name stays held by its rate until a timer says otherwise, and that may be late: most so where the daemon was
+        blocked, and has ``just_woken``.
+        """
+        self._just_woken = just_woken
+        state = self._state
+        for start in starts:
+            self._check_limits(start, now)
+        if state.shutting_down or not len(state.queue):
+            return
+        idle = [slot for slot in state.slots.values() if slot.state is WorkerState.READY and not slot.retiring]
+        if starts or idle:
+            self._check_waiting([state.tasks[start.task_id] for start in starts], idle, now)
+
+    def _check_waiting(self, started: list[Task], idle: list[Slot], now: float) -> None:
+        blocked: dict[str, bool] = {}
+        for waiting in self._state.queue.tasks():
+            name = waiting.name
+            if name not in blocked:
+                blocked[name] = self._blocked(name, now)
+            for task in started:
+                if _demand(task) != _demand(waiting):
+                    continue
+                same_row = (task.name, task.options.priority, task.group) == (
+                    name, waiting.options.priority, waiting.group,
+                )  # fmt: skip
+                assert not same_row or task.order < waiting.order, f"{_of(task)} started before {_of(waiting)}"
+                came_later = self._starts_early and task.order < waiting.order
+                assert blocked[name] or came_later or task.options.priority <= waiting.options.priority, (
+                    f"{_of(task)} of priority {task.options.priority} started before {_of(waiting)} "
+                    f"of priority {waiting.options.priority}"
+                )
+            if not blocked[name]:
+                for slot in idle:
+                    fits = waiting.options.requires <= slot.capabilities
+                    assert not fits or (waiting.options.ephemeral and slot.executed), (
+                        f"{_of(waiting)} waits, and {slot.id} is idle"
+                    )
+
+    def _blocked(self, name: str, now: float) -> bool:
+        if name in self._state.paused:
+            return True
+        limits = self._state.limits.get(name)
+        if limits is None:
+            return False
+        recent = sum(1 for at in self._starts[name] if at > now - limits.per_s - LATE_S)
+        return limits.full or (bool(limits.starts) and (self._just_woken or recent >= limits.starts))
+
+    def _check_limits(self, start: Start, now: float) -> None:
+        limits = self._state.limits.get(start.name)
+        if limits is None:
+            return
+        if limits.starts:
+            times = self._starts[start.name]
+            times.append(now)
+            since = max(now - limits.per_s + _ROUNDING_S, self._since[start.name])
+            recent = sum(1 for at in times if at >= since)
+            assert recent <= limits.starts, f"{recent} starts of {start.name} in {limits.per_s} s"
+        running = sum(task.name == start.name for slot in self._state.slots.values() for task in slot.in_flight)
+        assert not limits.max_concurrency or running <= limits.max_concurrency, f"{running} of {start.name} run"
+
+
+def _demand(task: Task) -> tuple[frozenset[str], bool]:
+    return task.options.requires, task.options.ephemeral
+
+
+def _of(task: Task) -> str:
+    return f"{task.name} {task.id.hex()[-6:]}"

@@ -1,0 +1,444 @@
+"""Stands in the place of the manager: performs the scheduler's effects in virtual time, and tells it what happens.
+
+One shell is one life of the daemon. It keeps the contract of core/effects.py: effects are performed in their order; one
+that names a commit waits for it; RECALL is written before the page is read; what a dead worker wrote is taken in before
+its exit is told. It is late where a loop would be: several inputs may come before one flush, timers fire some time
+after they are due, and where it is ``blocked`` everything waits.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from poolmgr.config import Settings
+from poolmgr.core import effects as do
+from poolmgr.core.balancer import BALANCERS, Affine
+from poolmgr.core.invariants import check_invariants
+from poolmgr.core.measurements import RunTimes
+from poolmgr.core.scheduler import Scheduler
+from poolmgr.core.task import ABANDONED
+from poolmgr.model import WorkerState
+from poolmgr.store.memory import MemoryStore
+from tests.simulation.disk import Disk
+from tests.simulation.faults import Faults
+from tests.simulation.journal import Journal
+from tests.simulation.oracle import Oracle
+from tests.simulation.order import LATE_S, OrderCheck
+from tests.simulation.workers import Done, Garbage, Message, Process, Raised, Ready, Recalled, Report
+from tests.simulation.world import World
+
+HEARTBEAT_S: Final = 2.0
+OVERSHOOT_S: Final = 0.25  # of a hard time-out, until the kill
+LINGERS_S: Final = 11.5  # a killed process, until its slot goes on without it
+_LATE_KEPT: Final = 64
+
+
+class Shell:
+    """The scheduler and what it decides over, from the daemon's start to its end."""
+
+    def __init__(
+        self,
+        world: World,
+        journal: Journal,
+        faults: Faults,
+        disk: Disk,
+        oracle: Oracle,
+        settings: Settings,
+        over: Callable[[str], None],
+    ) -> None:
+        self.world = world
+        self.disk = disk
+        self.oracle = oracle
+        self.settings = settings
+        self.alive = True
+        self.drained = False
+        self.steps = 0
+        self.processes: dict[str, Process] = {}
+        self.undead: list[Process] = []  # given up as stuck, or forgotten, and not dead yet
+        self.memory = MemoryStore()
+        self.memory.open()
+        balancer = Affine(BALANCERS[settings.load_balancing]())
+        self.scheduler = Scheduler(
+            settings, random=world.random.random, balancer=balancer, wall_offset=world.wall_offset
+        )
+        self.order = OrderCheck(self.scheduler)
+        self._journal = journal
+        self._faults = faults
+        self._over = over
+        self._committed = 0
+        self._held: list[do.Effect] = []
+        self._broken: set[int] = set()  # the pids of those that babbled: their pipes are read no further
+        self._past: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque(maxlen=_LATE_KEPT)
+        self._next_pid = 0
+        self._made: set[tuple[str, int]] = set()
+        self._blocked_until = 0.0
+        self._timer_at = float("inf")
+        self._flush_at = float("inf")
+        self._told_at = float("inf")  # when the first input since the last flush came
+        self._soon: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
+        self._performers: dict[type, Callable[[Any], None]] = {
+            do.Persist: self._persist,
+            do.Start: self._start,
+            do.Look: self._look,
+            do.Recall: self._recall,
+            do.Interrupt: self._interrupt,
+            do.Inspect: self._inspect,
+            do.Continue: self._continue,
+            do.Kill: self._kill,
+            do.Spawn: self._spawn,
+            do.Retire: self._retire,
+            do.Forget: self._forget,
+            do.Accepted: oracle.accepted,
+            do.Finished: oracle.finished,
+            do.Same: self._nothing,
+            do.Progressed: self._nothing,
+            do.Answer: oracle.answered,
+            do.Emit: self._nothing,
+            do.Drained: self._drained,
+        }
+
+    # ------------------------------------------------------------------------------------------ turns
+
+    def hear(self, action: Callable[..., None], *arguments: Any) -> None:
+        """Something reaches the loop: ``action`` tells the scheduler of it, now or once the loop is free again."""
+        if not self.alive:
+            return
+        now = self.world.now
+        if now < self._blocked_until:
+            self.world.at(self._blocked_until, self.hear, action, *arguments)
+            return
+        if self._faults.strikes("daemon-death"):
+            self.die("anywhere")
+            return
+        action(*arguments)
+        if self._faults.strikes("late-message"):
+            self._repeat()
+        self._end_turn()
+        if self._faults.strikes("blocked"):
+            self._blocked_until = self.oracle.unblocked_at = now + self.world.between(0.05, 12.0)
+
+    def tell(self, method: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a method of the scheduler, and log it."""
+        self._journal.input(self.world.now, method, arguments)
+        self._told_at = min(self._told_at, self.world.now)
+        return method(*arguments)
+
+    def _end_turn(self) -> None:
+        self.steps += 1
+        if self.settings.max_queue_depth or self.world.chance(0.8):
+            self._flush()
+        elif self._flush_at > self.world.now:
+            self._flush_at = self.world.now + 0.0001
+            self.world.at(self._flush_at, self._late_flush)
+        if self.alive:
+            check_invariants(self.scheduler)
+            self._check_time_outs()
+
+    def _late_flush(self) -> None:
+        if self.world.now < self._blocked_until:
+            self.world.at(self._blocked_until, self._late_flush)
+        elif self.alive and self.world.now >= self._flush_at:
+            self._flush()
+
+    def _flush(self) -> None:
+        now = self.world.now
+        self._flush_at = float("inf")
+        told_at, self._told_at = min(self._told_at, now), float("inf")
+        while self.alive and (effects := self.scheduler.flush(now)):
+            for effect in effects:
+                self._journal.effect(now, effect)
+            self.oracle.decided(effects, told_at, now)
+            starts = [effect for effect in effects if isinstance(effect, do.Start)]
+            self.order.check(starts, now, now < self.oracle.unblocked_at + LATE_S)
+            for effect in effects:
+                self._perform(effect)
+            soon, self._soon = self._soon, []
+            for method, arguments in soon:
+                self.tell(method, *arguments)
+        if self.alive:
+            self._arm()
+
+    def _arm(self) -> None:
+        wake_at = self.scheduler.next_wake()
+        if wake_at < self._timer_at:
+            self._timer_at = max(wake_at, self.world.now) + self.world.between(0.00001, 0.002)
+            self.world.at(self._timer_at, self._timer, self._timer_at)
+
+    def _timer(self, armed_for: float) -> None:
+        if armed_for == self._timer_at:
+            self.hear(self._tick)
+
+    def _tick(self) -> None:
+        self._timer_at = float("inf")
+        self.tell(self.scheduler.tick, self.world.now)
+
+    def _repeat(self) -> None:
+        """A message comes again that has long been dealt with, or whose process is gone: nothing may happen."""
+        if not self._past:
+            return
+        method, arguments = self.world.random.choice(self._past)
+        scheduler = self.scheduler
+        slot = scheduler.state.slots.get(arguments[0])
+        fenced = (scheduler.attempt_done, scheduler.attempt_failed)
+        if method not in fenced and slot is not None and slot.incarnation == arguments[1]:
+            return
+        state = scheduler.state
+        before = len(state.effects), len(state.tasks), len(state.queue), state.last_fence
+        self.tell(method, *arguments, self.world.now)
+        after = len(state.effects), len(state.tasks), len(state.queue), state.last_fence
+        assert before == after, f"{method.__name__}{arguments} was old news, and was believed"
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing that was decided waits to be performed."""
+        return not self._held and self._flush_at == float("inf")
+
+    # ------------------------------------------------------------------------------------------ life and death
+
+    def begin(self, known: Callable[[str], bool]) -> None:
+        """Open the store, take over what is in it, fill the pool."""
+        now = self.world.now
+        epoch = self.disk.begin(lambda number: self.hear(self._commit_done, number), self.oracle.applied, self._dies)
+        self._journal.note(now, f"epoch {epoch} begins")
+        self.oracle.begin(self.scheduler)
+        self.scheduler.state.listening = self.world.chance(0.5)
+        for name in ("quick", "blink"):
+            if self.world.chance(0.8):  # as if many had run, so that their like are prefetched
+                times = self.scheduler.state.statistics.by_name[name] = RunTimes()
+                for _ in range(16):
+                    times.add(0.0001)
+        records = list(self.disk.store.unfinished())
+        self.tell(self.scheduler.recover, records, known, now)
+        self.order.limits_may_have_changed(now)
+        self.tell(self.scheduler.begin, now)
+        self._flush()
+        self.oracle.recovered(records)
+
+    def _dies(self) -> None:
+        self.die("at a commit")
+
+    def die(self, how: str) -> None:
+        """kill -9: what was in memory is gone, and so are all workers."""
+        if self.alive:
+            self.alive = False
+            self._journal.note(self.world.now, f"the daemon is gone: {how}")
+            for process in [*self.processes.values(), *self.undead]:
+                process.vanish()
+            self.disk.crash()
+            self._over(how)
+
+    def drain(self) -> None:
+        """As SIGTERM does."""
+        self.tell(self.scheduler.drain, self.world.now)
+        self.world.after(self.settings.graceful_shutdown_timeout_s, self.hear, self.stop_now)
+
+    def stop_now(self) -> None:
+        """As a second SIGTERM does, or the end of the grace."""
+        self.tell(self.scheduler.stop_now, self.world.now)
+
+    def _drained(self, effect: do.Drained) -> None:
+        assert not any(slot.in_flight for slot in self.scheduler.state.slots.values())
+        self.drained = True
+        self._leave()
+
+    def _leave(self) -> None:
+        """Once the last commit is made, go."""
+        if self.disk.idle and not self._held:
+            assert not self.oracle.asked, f"it went, and never answered {self.oracle.asked}"
+            assert all(task.options.durable for task in self.scheduler.state.tasks.values())
+            self.die("drained")
+        elif self.alive:
+            self.world.after(0.01, self._leave)
+
+    # ------------------------------------------------------------------------------------------ workers say
+
+    def readable(self, process: Process) -> None:
+        """Its result pipe has something to read."""
+        self.world.after(self.world.between(0.000005, 0.002), self.hear, self._read, process)
+
+    def beats(self, process: Process) -> None:
+        """Its heart has beaten."""
+        self.world.after(0.00002, self.hear, self._heartbeat, process)
+
+    def ended(self, process: Process) -> None:
+        """It is dead."""
+        self.world.after(self.world.between(0.00005, 0.01), self.hear, self._reap, process)
+
+    def begins(self, process: Process, start: do.Start) -> None:
+        """It begins a task."""
+        self._journal.note(self.world.now, f"{process.worker}.{process.incarnation} begins {start.fence}")
+        self.oracle.begins(process, start)
+
+    def leaves(self, process: Process, start: do.Start) -> None:
+        """It has ended a task."""
+        self.oracle.leaves(start)
+
+    def _heartbeat(self, process: Process) -> None:
+        self._told(self.scheduler.heartbeat, process.worker, process.incarnation)
+
+    def _told(self, method: Callable[..., Any], *arguments: Any) -> None:
+        self._past.append((method, arguments))
+        self.tell(method, *arguments, self.world.now)
+
+    def _read(self, process: Process) -> None:
+        while process.outbox and process.pid not in self._broken:
+            self._take(process, process.outbox.popleft())
+
+    def _take(self, process: Process, message: Message) -> None:
+        scheduler = self.scheduler
+        worker, incarnation = process.worker, process.incarnation
+        match message:
+            case Done():
+                self._told(scheduler.attempt_done, worker, *message)
+            case Raised():
+                slot = scheduler.state.slots.get(worker)
+                if slot is not None and slot.in_flight and slot.in_flight[0].fence == message.fence:
+                    self.oracle.raised(slot.in_flight[0].id, message)
+                self._told(scheduler.attempt_failed, worker, *message)
+            case Recalled():
+                self._told(scheduler.recalled, worker, incarnation, message.fences)
+            case Report():
+                self.tell(scheduler.progressed, worker, *message)
+            case Ready():
+                self._told(scheduler.worker_ready, worker, incarnation, message.capabilities)
+            case Garbage():
+                self._broken.add(process.pid)
+                self._told(scheduler.worker_broken, worker, incarnation, message.error)
+
+    def _reap(self, process: Process) -> None:
+        self._read(process)
+        if process in self.undead:
+            self.undead.remove(process)
+        elif self.processes.get(process.worker) is process:
+            del self.processes[process.worker]
+        state = self.scheduler.state
+        slot = state.slots.get(process.worker)
+        chargeable: set[int] = set()  # where nothing else explains a death
+        if slot is not None and slot.incarnation == process.incarnation and slot.doomed is None:
+            chargeable = {task.fence for task in slot.in_flight if not task.kill_wanted and task.owner != ABANDONED}
+        before = len(state.effects)
+        self._told(self.scheduler.worker_exited, process.worker, process.incarnation, process.how, *process.page)
+        self.oracle.charged(process, process.pid in self._broken, chargeable, state.effects[before:])
+
+    # ------------------------------------------------------------------------------------------ performing
+
+    def _perform(self, effect: do.Effect) -> None:
+        if getattr(effect, "commit", 0) > self._committed:
+            self._held.append(effect)
+        elif self.alive:
+            self._performers[type(effect)](effect)
+
+    def _commit_done(self, number: int) -> None:
+        assert number > self._committed
+        self._committed = number
+        held, self._held = self._held, []
+        for effect in held:
+            self._perform(effect)
+
+    def _nothing(self, effect: do.Effect) -> None:
+        pass
+
+    def _persist(self, effect: do.Persist) -> None:
+        if effect.durable:
+            self.disk.persist(effect)
+        else:
+            assert effect.number == 0
+            self.memory.apply(effect.changes)
+
+    def _current(self, worker: str, incarnation: int) -> Process | None:
+        process = self.processes.get(worker)
+        return process if process is not None and process.incarnation == incarnation else None
+
+    def _start(self, effect: do.Start) -> None:
+        process = self._current(effect.worker, effect.incarnation)
+        if process is not None:
+            process.send(effect)
+
+    def _look(self, effect: do.Look) -> None:
+        process = self._current(*effect)
+        if process is not None:
+            self._soon.append((self.scheduler.page_seen, (*effect, *process.page, self.world.now)))
+
+    def _recall(self, effect: do.Recall) -> None:
+        process = self._current(effect.worker, effect.incarnation)
+        if process is not None:
+            process.recall(effect.fence)
+            arguments = (effect.worker, effect.incarnation, process.page[0], self.world.now)
+            self._soon.append((self.scheduler.recall_sent, arguments))
+
+    def _interrupt(self, effect: do.Interrupt) -> None:
+        process = self._current(effect.worker, effect.incarnation)
+        if process is not None:
+            process.interrupt(effect.fence)
+
+    def _inspect(self, effect: do.Inspect) -> None:
+        self.world.after(0.1, self.hear, self._inspect_again, effect)
+
+    def _inspect_again(self, effect: do.Inspect) -> None:
+        process = self._current(*effect)
+        if process is not None:
+            self._told(self.scheduler.inspected, effect.worker, effect.incarnation, process.verdict)
+
+    def _continue(self, effect: do.Continue) -> None:
+        process = self._current(*effect)
+        if process is not None:
+            process.resume()
+
+    def _kill(self, effect: do.Kill) -> None:
+        process = self._current(effect.worker, effect.incarnation)
+        if process is not None:
+            healthy = not process.frozen and self.world.now > process.thawed_at + 1.0
+            assert effect.reason != "hung" or not healthy, f"{effect.worker} is well, and is killed as hung"
+            process.kill(effect.reason, effect.grace_s)
+
+    def _spawn(self, effect: do.Spawn) -> None:
+        self._give_up(effect.worker)
+        assert (effect.worker, effect.incarnation) not in self._made, f"{effect} was made before"
+        self._made.add((effect.worker, effect.incarnation))
+        self._next_pid += 1
+        process = Process(self.world, self._faults, self, effect.worker, effect.incarnation, self._next_pid)
+        self.processes[effect.worker] = process
+        if self._faults.strikes("spawn-failure"):
+            process.alive = False
+            process.how = "it could not be forked"
+            self.ended(process)
+        else:
+            self.world.after(self.world.between(0.0005, 0.005), self.hear, self._spawned, process)
+
+    def _spawned(self, process: Process) -> None:
+        self.tell(self.scheduler.worker_spawned, process.worker, process.incarnation, process.pid)
+        if process.alive:
+            process.begin(HEARTBEAT_S)
+
+    def _retire(self, effect: do.Retire) -> None:
+        process = self._current(*effect)
+        if process is not None:
+            process.close_tasks()
+
+    def _forget(self, effect: do.Forget) -> None:
+        self._give_up(effect.worker)
+
+    def _give_up(self, worker: str) -> None:
+        process = self.processes.pop(worker, None)
+        if process is not None and process.alive:
+            self.undead.append(process)
+
+    # ------------------------------------------------------------------------------------------ time-outs
+
+    def _check_time_outs(self) -> None:
+        """Whatever a worker does: over its task's hard limit it is killed, and one that does not die is given up."""
+        now = self.world.now
+        for process in self.processes.values():
+            start = process.current
+            if process.killed_for:
+                slot = self.scheduler.state.slots.get(process.worker)
+                lingers_s = now - max(process.killed_at, self.oracle.unblocked_at)
+                waits = slot is not None and slot.state is WorkerState.UNHEALTHY
+                assert lingers_s < LINGERS_S or not waits, f"{process.worker} is not given up"
+                continue
+            if start is None or start.timeout_s is None or not process.alive:
+                continue
+            over_s = now - max(process.begun_at + start.timeout_s, self.oracle.unblocked_at)
+            assert over_s < OVERSHOOT_S, f"{process.worker} runs {start.fence} {over_s:.3f} s over its time-out"

@@ -1,0 +1,186 @@
+"""Runs the real scheduler in virtual time among faults, from one seed: ``python -m tests.simulation.simulator SEED``.
+
+A run has two parts. First clients act and faults strike. Then both stop, what was paused is resumed, and everything
+must drain: every task final, every worker ready, everyone told. In between, after each step, ``check_invariants`` and
+the oracle look. The same seed gives the same run, line for line, in any process.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from poolmgr.config import Settings
+from poolmgr.model import WorkerState
+from tests.simulation.clients import Clients
+from tests.simulation.disk import Disk
+from tests.simulation.faults import Faults
+from tests.simulation.journal import Journal
+from tests.simulation.oracle import Oracle
+from tests.simulation.shell import HEARTBEAT_S, Shell
+from tests.simulation.world import World
+
+_SETTLES_WITHIN_S: Final = 1_800.0
+_STEPS: Final = 20_000
+
+
+class Run(NamedTuple):
+    """What a run that held has seen."""
+
+    seed: int
+    digest: str  # of the whole log
+    steps: int
+    virtual_s: float
+    epochs: int
+    faults: Counter[str]
+    inputs: Counter[str]
+    effects: Counter[str]
+    finals: Counter[str]
+    codes: Counter[str]
+    events: Counter[str]
+
+
+class SimulationFailed(AssertionError):
+    """A promise was broken. The message holds the log's last lines, and how to see it again."""
+
+
+class Simulation:
+    """One run."""
+
+    def __init__(self, seed: int, keep: int | None = 60) -> None:
+        self.seed = seed
+        self.world = World(seed)
+        self.journal = Journal(keep)
+        self.faults = Faults(self.world)
+        self.disk = Disk(self.world, self.faults)
+        self.oracle = Oracle(self.disk)
+        self.settings = _settings(self.world)
+        self.clients = Clients(self.world, self.faults, self.oracle, self.world.random.randrange(10, 70))
+        self.shell: Shell | None = None
+        self.steps = 0
+        self.epochs = 0
+        self._calm_since: float | None = None
+
+    def run(self) -> Run:
+        """The whole run, or ``SimulationFailed``."""
+        try:
+            self._start()
+            self.world.after(0.05, self.clients.act)
+            while not self._settled():
+                assert self.world.step(), "nothing will ever happen again"
+            self.oracle.check_settled()
+        except Exception as error:
+            raise SimulationFailed(self._report(error)) from error
+        return Run(
+            self.seed, self.journal.digest(), self._steps(), self.world.now - 1_000.0, self.epochs, self.faults.struck,
+            self.journal.inputs, self.journal.effects, self.oracle.finals, self.oracle.codes, self.oracle.events,
+        )  # fmt: skip
+
+    def _start(self) -> None:
+        self.epochs += 1
+        shell = Shell(self.world, self.journal, self.faults, self.disk, self.oracle, self.settings, self._over)
+        self.shell = shell
+        changed = self.faults.strikes("app-changed")
+        shell.begin(lambda name: not (changed and name == "dropped"))
+        self.clients.begin(shell)
+
+    def _over(self, how: str) -> None:
+        assert self.shell is not None
+        self.steps += self.shell.steps
+        self.shell = None
+        self.clients.gone()
+        self.world.after(self.world.between(0.05, 3.0), self._start)
+
+    def _steps(self) -> int:
+        return self.steps + (self.shell.steps if self.shell is not None else 0)
+
+    def _settled(self) -> bool:
+        if self.clients.acts_left > 0:
+            assert self._steps() < _STEPS, "it does not come to an end"
+            return False
+        now = self.world.now
+        if self._calm_since is None:
+            self._calm_since = now
+            self.faults.stop()
+            self.disk.heal()
+            self._tend()
+        shell = self.shell
+        if shell is None or shell.scheduler.state.tasks or not shell.disk.idle or not shell.quiet:
+            assert now - self._calm_since < _SETTLES_WITHIN_S, f"it does not settle: {self._unsettled()}"
+            return False
+        slots = shell.scheduler.state.slots.values()
+        if all(slot.state is WorkerState.READY for slot in slots):
+            return True
+        assert now - self._calm_since < _SETTLES_WITHIN_S, f"it does not settle: {self._unsettled()}"
+        return False
+
+    def _tend(self) -> None:
+        if self.shell is not None:
+            self.shell.hear(self.clients.tend, self.shell)
+        self.world.after(1.0, self._tend)
+
+    def _unsettled(self) -> str:
+        if self.shell is None:
+            return "no daemon"
+        state = self.shell.scheduler.state
+        tasks = [f"{task.name} {task.id.hex()[-6:]} {task.state} {task.slot}" for task in state.tasks.values()]
+        slots = [
+            f"{slot.id}.{slot.incarnation} {slot.state} holds {len(slot.in_flight)}" for slot in state.slots.values()
+        ]
+        return f"{tasks}, {slots}"
+
+    def _report(self, error: Exception) -> str:
+        tail = "\n".join(self.journal.lines)
+        return (
+            f"{tail}\n\nseed {self.seed}, step {self._steps()}, {self.world.now - 1_000.0:.6f} s:\n"
+            f"{type(error).__name__}: {error}\n"
+            f"see it again with: .venv/bin/python -m tests.simulation.simulator {self.seed}"
+        )
+
+
+def _settings(world: World) -> Settings:
+    one = world.random.choice
+    return Settings(
+        pool_size=one((1, 2, 3, 5)),
+        min_workers=1,
+        max_workers=8,
+        load_balancing=one(("round-robin", "least-loaded")),
+        max_tasks_per_worker=one((0, 0, 1, 4)),
+        max_worker_age_s=one((0.0, 0.0, 15.0)),
+        idle_timeout_s=one((0.0, 0.0, 2.0)),
+        heartbeat_interval_s=HEARTBEAT_S,
+        zombie_after_s=5.0,
+        auto_restart=world.chance(0.95),
+        max_restart_attempts=one((0, 1, 3)),
+        restart_cooldown_s=one((0.1, 2.0)),
+        graceful_shutdown_timeout_s=4.0,
+        retry_jitter=one(("ten-percent", "full", "none")),
+        poison_after=one((1, 2, 3, 3)),
+        max_queue_depth=one((0, 0, 0, 20)),
+    )
+
+
+def simulate(seed: int) -> Run:
+    """Run one seed. Raises ``SimulationFailed``."""
+    return Simulation(seed).run()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the seeds given; show the log of each and what was found."""
+    show = sys.stdout.write
+    for seed in map(int, arguments):
+        simulation = Simulation(seed, keep=None)
+        try:
+            run = simulation.run()
+        except SimulationFailed as failed:
+            show(f"{failed}\n")
+            return 1
+        show("\n".join(simulation.journal.lines))
+        show(f"\nseed {seed} held: {run.steps} steps, {run.virtual_s:.1f} s, {run.epochs} epochs, {run.digest}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
