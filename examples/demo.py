@@ -125,7 +125,7 @@ class Kill:
         return (
             f"\n  kill -9 {self.killed.pid}: {self.killed.id} is dead, in the middle of "
             f"{self.path.relative_to(LIBRARY)}.\n"
-            f"  Its slot is ready again after {self.replaced_s * 1000:.0f} ms: "
+            f"  Its slot is ready again after {self.replaced_s * 1000:.0f} ms, with {os.cpu_count()} cores all busy: "
             f"pid {self.successor.pid}, forked from the warm template.\n"
         )
 

@@ -28,6 +28,7 @@ class Dispatcher:
     def __init__(self, state: State) -> None:
         self._state = state
         self._by_load: list[dict[str, Slot]] = [{} for _ in range(PREFETCH_MAX)]
+        self._loads = 0  # bit n is set where ``_by_load[n]`` is not empty
         self._touched: dict[str, Slot] = {}
         self._tasks_limit = state.settings.max_tasks_per_worker
         self.worn_out: list[Slot] = []  # to be retired, so that fresh processes come for ephemeral tasks
@@ -48,18 +49,46 @@ class Dispatcher:
         if not len(queue) or state.shutting_down:
             return
         full: list[Demand] = []
-        while (row := self._next(full)) is not None:
-            task = row.tasks[0][1]
+        row = self._next(full)
+        while row is not None:
+            task, demand = row.next, row.lane.demand
             if state.limits and self._held_back(task, now):
+                row = self._next(full)
                 continue
-            slot = self._choose(task, row.lane.demand)
+            slot = self._choose(task, demand)
             if slot is None:
-                if row.lane.demand.fresh:
+                if demand.fresh:
                     self._wear_out(row)
-                full.append(row.lane.demand)
-                continue
-            queue.pop(row)
+                full.append(demand)
+                row = self._next(full)
+            else:
+                row = self._fill(slot, row, full, now)
+
+    def _fill(self, slot: Slot, row: Row, full: list[Demand], now: float) -> Row | None:
+        """Start the first task of ``row`` on a worker. If that is busy, no other is idle: then also a fair share of
+        those that follow in the same lane, since to choose a worker for each costs more than it gains.
+
+        Returns the row to go on with.
+        """
+        queue = self._state.queue
+        lane = row.lane
+        share = len(queue) // len(self._state.slots) if slot.in_flight else 1
+        if self._tasks_limit:
+            share = min(share, self._tasks_limit - slot.executed - len(slot.in_flight))
+        following: Row | None = row
+        while following is not None:
+            task = following.next
+            queue.pop(following)
             self._start(task, slot, now)
+            share -= 1
+            following = self._next(full)
+            if share <= 0 or following is None or following.lane is not lane:
+                break
+            task = following.next
+            if task.last_worker is not None or len(slot.in_flight) >= self._depth(task):
+                break
+        self._sort(slot)
+        return following
 
     def _next(self, full: list[Demand]) -> Row | None:
         queue = self._state.queue
@@ -86,11 +115,11 @@ class Dispatcher:
         return False
 
     def _choose(self, task: Task, demand: Demand) -> Slot | None:
-        for load in range(1 if demand.fresh else self._depth(task)):
-            bucket = self._by_load[load]
-            if not bucket:
-                continue
-            candidates = list(bucket.values())
+        """The worker for a task: of those that hold least, and are fit for it, the balancer's choice."""
+        loads = self._loads & ((1 << (1 if demand.fresh else self._depth(task))) - 1)
+        while loads:
+            lowest = loads & -loads
+            candidates = list(self._by_load[lowest.bit_length() - 1].values())
             if demand.requires:
                 candidates = [slot for slot in candidates if demand.requires <= slot.capabilities]
             if demand.fresh:
@@ -99,13 +128,14 @@ class Dispatcher:
                 candidates = [slot for slot in candidates if slot.id != task.last_worker]
             if candidates:
                 return candidates[0] if len(candidates) == 1 else self._state.balancer.choose(task, candidates)
+            loads ^= lowest
         return None
 
     def _wear_out(self, row: Row) -> None:
         """Ephemeral tasks wait, and no idle process is fresh: give idle used ones up for as many as wait."""
         slots = self._state.slots.values()
         coming = sum(not slot.in_flight and not slot.leaving and slot.state in _COMING for slot in slots)
-        wanted = len(row.tasks) - row.dead - coming
+        wanted = row.waiting - coming
         idle = [slot for slot in self._by_load[0].values() if row.lane.demand.requires <= slot.capabilities]
         for slot in idle[: max(0, wanted)]:
             self.forget(slot)
@@ -149,7 +179,6 @@ class Dispatcher:
                 limits.times.append(now)
         if options.affinity is not None:
             _remember(slot, options.affinity)
-        self._sort(slot)
         state.effects.append(
             Start(
                 slot.id, slot.incarnation, fence, task.id, task.attempt, task.name, task.payload, options.timeout_s,
@@ -249,12 +278,20 @@ class Dispatcher:
         load = len(slot.in_flight)
         worn_out = self._tasks_limit and slot.executed + load >= self._tasks_limit
         bucket = load if slot.open and not worn_out and not (load and self._is_full(slot, load)) else -1
-        old = slot.bucket
-        if old >= 0:
-            del self._by_load[old][slot.id]
+        self._leave_bucket(slot)
         if bucket >= 0:
             self._by_load[bucket][slot.id] = slot
+            self._loads |= 1 << bucket
         slot.bucket = bucket
+
+    def _leave_bucket(self, slot: Slot) -> None:
+        old = slot.bucket
+        if old >= 0:
+            bucket = self._by_load[old]
+            del bucket[slot.id]
+            if not bucket:
+                self._loads ^= 1 << old
+            slot.bucket = -1
 
     def _is_full(self, slot: Slot, load: int) -> bool:
         """Whether nothing more may be put behind what the worker holds."""
@@ -265,9 +302,7 @@ class Dispatcher:
 
     def forget(self, slot: Slot) -> None:
         """The slot has no process now."""
-        if slot.bucket >= 0:
-            del self._by_load[slot.bucket][slot.id]
-            slot.bucket = -1
+        self._leave_bucket(slot)
         self._touched.pop(slot.id, None)
 
 

@@ -76,10 +76,10 @@ def _check_tasks(state: State, in_flight: dict[bytes, Slot]) -> None:
 
 def _check_queue(queue: ReadyQueue) -> None:
     reachable = 0
-    for lane in queue.lanes.values():
+    for lane in queue.lanes:
         for row in lane.rows.values():
-            alive = sum(task.in_queue for _, task in row.tasks)
-            assert len(row.tasks) == alive + row.dead, f"row {row.priority} {row.group}: {row.dead} dead is wrong"
+            alive = sum(1 for _ in row)
+            assert row.waiting == alive, f"row {row.priority} {row.group}: {row.waiting} waiting is wrong"
             reachable += alive
             if alive:
                 assert (row.entry is not None) != row.parked, f"row {row.priority} {row.group} can not be reached"

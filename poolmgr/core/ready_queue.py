@@ -5,7 +5,7 @@ Order: by priority (lower first); within a priority the groups take turns; withi
 that can use the same workers.
 
 How the turns work. Each (priority, group) counts the turns that it has had. A *row* (one lane, one priority, one
-group) is a heap of its tasks by ``order``, and stands in its demand's heap under (priority, turns had, order of its
+group) is a line of its tasks by ``order``, and stands in its demand's heap under (priority, turns had, order of its
 first task). Turns only grow, so an entry that is out of date is one that is too small: it surfaces too early, is put
 back under its right key, and nothing else needs to be touched. A group that comes back from idleness starts at the
 turn last served, so it can neither save turns up nor be starved.
@@ -16,8 +16,9 @@ Cost: O(log n) a push and a pop. The rows of a blocked lane leave the heap when 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from heapq import heapify, heappop, heappush, heapreplace
+from heapq import heappop, heappush, heapreplace
 
+from poolmgr.core.line import Line
 from poolmgr.core.task import Task
 
 
@@ -34,19 +35,19 @@ _Entry = tuple[int, int, int, "Row"]
 _ROWS_KEPT = 64
 
 
-class Row:
-    """The queued tasks of one lane, priority and group."""
+class Row(Line):
+    """The queued tasks of one lane, priority and group. ``next`` is its first task, once ``head`` has returned it."""
 
-    __slots__ = ("dead", "entry", "group", "lane", "parked", "priority", "tasks", "turns")
+    __slots__ = ("entry", "group", "lane", "next", "parked", "priority", "turns")
+    next: Task
 
     def __init__(self, lane: Lane, priority: int, group: str, turns: Turns) -> None:
+        super().__init__()
         self.lane = lane
         self.priority = priority
         self.group = group
         self.turns = turns
-        self.tasks: list[tuple[int, Task]] = []
         self.entry: _Entry | None = None  # its only valid entry in the demand's heap
-        self.dead = 0  # tasks in the heap that are cancelled or expired
         self.parked = False  # out of the heap, because its lane is blocked
 
 
@@ -79,7 +80,7 @@ class ReadyQueue:
 
     def __init__(self) -> None:
         self.demands: list[Demand] = []
-        self.lanes: dict[tuple[str, frozenset[str], bool], Lane] = {}
+        self.lanes: list[Lane] = []
         self._lanes_of: dict[str, list[Lane]] = {}
         self._blocks: dict[str, dict[str, None]] = {}
         self._turns: dict[tuple[int, str], Turns] = {}
@@ -92,15 +93,16 @@ class ReadyQueue:
 
     def lane(self, name: str, requires: frozenset[str], fresh: bool) -> Lane:
         """The lane of that name and demand, made if need be."""
-        key = (name, requires, fresh)
-        lane = self.lanes.get(key)
-        if lane is None:
-            demand = next((d for d in self.demands if d.requires == requires and d.fresh == fresh), None)
-            if demand is None:
-                demand = Demand(requires, fresh)
-                self.demands.append(demand)
-            lane = self.lanes[key] = Lane(name, demand, self._blocks.setdefault(name, {}))
-            self._lanes_of.setdefault(name, []).append(lane)
+        for lane in self._lanes_of.get(name, ()):  # hardly ever more than one
+            if lane.demand.requires == requires and lane.demand.fresh is fresh:
+                return lane
+        demand = next((d for d in self.demands if d.requires == requires and d.fresh == fresh), None)
+        if demand is None:
+            demand = Demand(requires, fresh)
+            self.demands.append(demand)
+        lane = Lane(name, demand, self._blocks.setdefault(name, {}))
+        self.lanes.append(lane)
+        self._lanes_of.setdefault(name, []).append(lane)
         return lane
 
     def push(self, task: Task) -> None:
@@ -111,12 +113,11 @@ class ReadyQueue:
         row = lane.rows.get(key)
         if row is None:
             row = lane.rows[key] = Row(lane, options.priority, task.group, self._turns_of(key))
-        tasks = row.tasks
-        heappush(tasks, (task.order, task))
+        row.add(task)
         task.in_queue = True
         self._length += 1
-        if tasks[0][1] is task:
-            self._enter(row)
+        if row.entry is None or task.order < row.entry[2]:
+            self._enter(row, task)
 
     def head(self, demand: Demand) -> Row | None:
         """The row whose first task is next among those of ``demand`` that are not blocked, or None."""
@@ -127,11 +128,8 @@ class ReadyQueue:
             if entry is not row.entry:
                 heappop(heads)
                 continue
-            tasks = row.tasks
-            while tasks and not tasks[0][1].in_queue:
-                heappop(tasks)
-                row.dead -= 1
-            if not tasks:
+            first = row.first()
+            if first is None:
                 heappop(heads)
                 self._emptied(row)
             elif row.lane.blocks:
@@ -139,16 +137,17 @@ class ReadyQueue:
                 row.entry = None
                 row.parked = True
                 row.lane.parked.append(row)
-            elif entry[1] != row.turns.had or entry[2] != tasks[0][0]:
-                row.entry = (row.priority, row.turns.had, tasks[0][0], row)
+            elif entry[1] != row.turns.had or entry[2] != first.order:
+                row.entry = (row.priority, row.turns.had, first.order, row)
                 heapreplace(heads, row.entry)
             else:
+                row.next = first
                 return row
         return None
 
     def pop(self, row: Row) -> Task:
         """Take the first task of a row that ``head`` has just given; its group has had a turn."""
-        task = heappop(row.tasks)[1]
+        task = row.take()
         turns = row.turns
         if turns.had > self._served.get(row.priority, 0):  # one that waited long for a worker stands far behind
             self._served[row.priority] = turns.had
@@ -163,15 +162,7 @@ class ReadyQueue:
         self._length -= 1
         lane = self.lane(task.name, task.options.requires, task.options.ephemeral)
         row = lane.rows[task.options.priority, task.group]
-        row.dead += 1
-        if row.dead > 32 and row.dead * 2 > len(row.tasks):
-            row.tasks = [each for each in row.tasks if each[1].in_queue]
-            heapify(row.tasks)
-            row.dead = 0
-            if row.tasks:
-                self._enter(row)
-            else:
-                self._emptied(row)
+        row.died()
 
     def block(self, name: str, why: str) -> None:
         """Hold every lane of this name."""
@@ -190,24 +181,23 @@ class ReadyQueue:
                 parked, lane.parked = lane.parked, []
                 for row in parked:
                     row.parked = False
-                    if row.tasks:
-                        self._enter(row)
+                    first = row.first()
+                    if first is not None:
+                        self._enter(row, first)
 
     def tasks(self) -> Iterator[Task]:
         """Every queued task, in no particular order."""
-        for lane in self.lanes.values():
+        for lane in self.lanes:
             for row in lane.rows.values():
-                for _, task in row.tasks:
-                    if task.in_queue:
-                        yield task
+                yield from row
 
-    def _enter(self, row: Row) -> None:
+    def _enter(self, row: Row, first: Task) -> None:
         if row.parked:
             return
         had = self._served.get(row.priority, 0)
         if row.entry is None and row.turns.had < had:
             row.turns.had = had
-        row.entry = (row.priority, row.turns.had, row.tasks[0][0], row)
+        row.entry = (row.priority, row.turns.had, first.order, row)
         heappush(row.lane.demand.heads, row.entry)
 
     def _emptied(self, row: Row) -> None:
@@ -224,7 +214,7 @@ class ReadyQueue:
         return turns
 
     def _forget_idle(self) -> None:
-        used = {(row.priority, row.group) for lane in self.lanes.values() for row in lane.rows.values()}
+        used = {(row.priority, row.group) for lane in self.lanes for row in lane.rows.values()}
         # An idle group is at most one turn ahead of the turn last served: that is all it gains by being forgotten.
         self._turns = {key: turns for key, turns in self._turns.items() if key in used}
         self._turns_limit = max(256, 2 * len(self._turns))

@@ -24,6 +24,7 @@ from poolmgr.store.sqlite import SqliteStore
 _log = logging.getLogger(__name__)
 
 DATABASE = "poolmgr.db"
+EXIT_DEFECT = 70  # EX_SOFTWARE in sysexits.h
 
 
 def live(
@@ -63,6 +64,7 @@ class _Life:
 
     async def live(self, ready: Callable[[Started], None]) -> None:
         """Come up, serve, go down. Safe to fail at any point: what came up goes down again."""
+        asyncio.get_running_loop().set_exception_handler(_on_defect)
         try:
             self._manager = Manager(self._settings, self._store, self._store.open(), self._launched, self._order)
             self._listener = Listener(self._manager, self._settings)
@@ -119,3 +121,18 @@ class _Life:
         else:
             _log.warning("stopping now: running tasks are ended")
             self._manager.stop_now()
+
+
+def _on_defect(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Nobody has caught an exception. In a callback of the loop that is a defect of poolmgr: the daemon ends at once.
+
+    One that goes on with half of a turn done keeps its clients waiting for what will not come, and is deaf to SIGTERM.
+    One that is dead is replaced: the template kills its workers, and what was acknowledged is on disk. (A client's
+    connection that fails is closed, and has no ``handle``.)
+    """
+    loop.default_exception_handler(context)
+    if "handle" in context:
+        _log.critical(
+            "this is a defect of poolmgr: the daemon ends, its workers are killed; acknowledged work is on disk"
+        )
+        os._exit(EXIT_DEFECT)

@@ -88,13 +88,13 @@ class Ears:
             self._shell.scheduler.heartbeat(process.worker, process.incarnation, now())
         elif kind == LOG and len(message) == 4:
             if self._levels.get(message[2], False):
-                log_line(process.worker, self._task_of(process, message[1]), message[2], str(message[3]))
+                log_line(process.worker, _task_of(process, message[1]), message[2], str(message[3]))
         else:
             self.worker_babbled(process, f"a packet of type {kind} on the control channel")
 
     def worker_printed(self, process: WorkerProcess, stream: str, fence: int, line: str) -> None:
         """A line of its output."""
-        log_line(process.worker, self._task_of(process, fence), stream, line)
+        log_line(process.worker, _task_of(process, fence), stream, line)
 
     def worker_babbled(self, process: WorkerProcess, error: str) -> None:
         """It sent what the protocol does not know. That costs it its life, and nobody else anything."""
@@ -142,13 +142,10 @@ class Ears:
         process.handed_over()
         process.close()
 
-    def _task_of(self, process: WorkerProcess, fence: int) -> str:
-        slot = self._shell.scheduler.state.slots.get(process.worker)
-        if slot is not None:
-            for task in slot.in_flight:
-                if task.fence == fence:
-                    return task.id.hex()
-        return ""
+
+def _task_of(process: WorkerProcess, fence: Any) -> str:
+    id = process.ids.get(fence) if type(fence) is int else None
+    return "" if id is None else id.hex()
 
 
 def _failure(rest: list[Any]) -> Failure:

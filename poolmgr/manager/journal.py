@@ -11,7 +11,6 @@ _LEVELS = {
     "pool-initialized": logging.INFO,
     "pool-scaled-up": logging.INFO,
     "pool-scaled-down": logging.INFO,
-    "worker-started": logging.INFO,
     "worker-exited": logging.INFO,
     "worker-error": logging.ERROR,
     "zombie-detected": logging.WARNING,
@@ -21,8 +20,11 @@ _LEVELS = {
 
 
 def log_event(name: str, fields: dict[str, Any]) -> None:
-    """One line an event: ``task-dead task_id=... name=...``. Those of every single task only at level DEBUG."""
-    level = _LEVELS.get(name, logging.DEBUG)
+    """One line an event: ``task-dead task_id=... name=...``.
+
+    Those of every single task, and of workers that come and go as they should, only at level DEBUG.
+    """
+    level = logging.DEBUG if fields.get("retiring") else _LEVELS.get(name, logging.DEBUG)
     if _log.isEnabledFor(level):
         shown = " ".join(f"{key}={_shown(value)}" for key, value in fields.items())
         _log.log(level, "%s %s", name, shown)

@@ -98,6 +98,7 @@ class Performer:
             return
         process = self._current(worker, incarnation)
         if process is not None:
+            process.ids[fence] = task_id
             process.queue(encode((START, fence, task_id, attempt, name, payload, timeout_s, soft_timeout_s)))
             self._written[worker] = process
 

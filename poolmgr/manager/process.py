@@ -24,6 +24,7 @@ from poolmgr.worker.page import PAGE_BYTES, Page
 
 PIPE_BYTES = 256 * 1024
 _CONTROL_BYTES = 65536
+_IDS_KEPT = 64  # more than a worker can have in flight, and have ended in one turn of the loop
 
 
 class Listener(Protocol):
@@ -43,7 +44,7 @@ class WorkerProcess:
         self.worker = worker
         self.incarnation = incarnation
         self.pid: int | None = None
-        self.begun_at = 0.0
+        self.ids: dict[int, bytes] = {}  # the latest tasks by their fences: output may be read after the result
         self._loop = loop
         self._listener = listener
         self._decoder = Decoder()
@@ -106,6 +107,8 @@ class WorkerProcess:
         """One write for all that was queued in this turn."""
         if not self._writing and self._out:
             self._write()
+        while len(self.ids) > _IDS_KEPT:
+            del self.ids[next(iter(self.ids))]
 
     def _write(self) -> None:
         data = b"".join(self._out) if len(self._out) > 1 else self._out[0]

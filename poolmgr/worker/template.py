@@ -36,12 +36,18 @@ from poolmgr.worker.app import load_app
 from poolmgr.worker.main import Channels, Worker
 from poolmgr.worker.output import Output, Writer
 from poolmgr.worker.registry import Registry
-from poolmgr.worker.warden import WORKER, kill_pool
+from poolmgr.worker.warden import WORKER, kill_pool, stat
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _PACKET = 1 << 20
 _libc = ctypes.CDLL(None, use_errno=True)
+# The C library's own fork, between what C code that forks has to call by Python's API: os.fork would run every hook of
+# os.register_at_fork in the middle process, too, which is gone a moment later. PyDLL: the GIL is kept, and inherited.
+_fork = ctypes.PyDLL(None).fork
+_before_fork = ctypes.pythonapi.PyOS_BeforeFork
+_after_fork_in_parent = ctypes.pythonapi.PyOS_AfterFork_Parent
+_after_fork_in_child = ctypes.pythonapi.PyOS_AfterFork_Child
 
 
 def main(fd: int) -> int:
@@ -65,8 +71,9 @@ def main(fd: int) -> int:
     gc.freeze()
     handlers = {name: to_wire(handler.options) for name, handler in app.handlers.items()}
     _libc.prctl(_PR_SET_PDEATHSIG, 0, 0, 0, 0)
-    sock.send(msgpack.packb([HANDLERS, PROTOCOL_VERSION, os.getpid(), handlers]))
-    return Template(sock, app, order).serve()
+    template = Template(sock, app, order)
+    template.tell([HANDLERS, PROTOCOL_VERSION, os.getpid(), handlers])
+    return template.serve()
 
 
 class Template:
@@ -79,6 +86,8 @@ class Template:
         self._tag: str = order["tag"]
         self._heartbeat_interval_s: float = order["heartbeat_interval_s"]
         self._groups: set[int] = set()
+        self._writer = Writer()  # made here, as all that a worker need not make after its fork
+        self._outputs = Output(1, self._writer), Output(2, self._writer)
 
     def serve(self) -> int:
         """Until the daemon is gone."""
@@ -97,54 +106,57 @@ class Template:
                 for each in fds:
                     os.close(each)
 
+    def tell(self, message: list[Any]) -> None:
+        """Send one packet to the daemon. That it is gone is for the next read to find, which has the pool killed."""
+        try:
+            self._sock.send(msgpack.packb(message))
+        except ConnectionError:
+            pass
+
     def _spawn(self, spawn: int, worker: str, incarnation: int, channels: Channels) -> None:
         threads = os.listdir("/proc/self/task")
         if len(threads) > 1:
             named = ", ".join(sorted({_thread_name(each) for each in threads if int(each) != os.getpid()}))
             message = f"the app's import has started threads ({named}), so it cannot be forked"
             advice = "start them in a @worker_startup hook"
-            self._sock.send(msgpack.packb([SPAWN_FAILED, spawn, "app", f"{message}: {advice}"]))
+            self.tell([SPAWN_FAILED, spawn, "app", f"{message}: {advice}"])
             return
         sys.stdout.flush()
         sys.stderr.flush()
         try:
             pid = self._fork_twice(worker, incarnation, channels)
         except OSError as error:
-            self._sock.send(msgpack.packb([SPAWN_FAILED, spawn, "unavailable", f"cannot fork: {error}"]))
+            self.tell([SPAWN_FAILED, spawn, "unavailable", f"cannot fork: {error}"])
             return
         self._groups.add(pid)
         if len(self._groups) > 1024:
             self._groups = {group for group in self._groups if os.path.exists(f"/proc/{group}")}
-        self._sock.send(msgpack.packb([SPAWNED, spawn, pid]))
+        self.tell([SPAWNED, spawn, pid])
 
     def _fork_twice(self, worker: str, incarnation: int, channels: Channels) -> int:
         """The worker's pid. Its parent is the middle process, and, once that has exited, the daemon."""
         reader, writer = os.pipe()
-        try:
-            middle = os.fork()
-            if middle == 0:
-                code = 1
-                try:
-                    pid = os.fork()
-                    if pid == 0:
-                        os.close(reader)
-                        os.close(writer)
-                        self._become_worker(worker, incarnation, channels)
-                    os.write(writer, b"%d" % pid)
-                    code = 0
-                finally:
-                    os._exit(code)
-            os.close(writer)
-            writer = -1
-            os.waitpid(middle, 0)
-            told = os.read(reader, 32)
-        finally:
-            os.close(reader)
-            if writer >= 0:
+        _before_fork()
+        middle = _fork()
+        if middle == 0:
+            pid = _fork()
+            if pid == 0:
+                _after_fork_in_child()
+                os.close(reader)
                 os.close(writer)
-        if not told:
+                self._become_worker(worker, incarnation, channels)
+            os.write(writer, b"%d" % pid)
+            os._exit(0)
+        _after_fork_in_parent()
+        os.close(writer)
+        with os.fdopen(reader, "rb", buffering=0) as pipe:
+            if middle < 0:
+                raise OSError("the first fork failed")
+            os.waitpid(middle, 0)
+            pid = int(pipe.read(32))
+        if pid < 0:
             raise OSError("the second fork failed")
-        return int(told)
+        return pid
 
     def _become_worker(self, worker: str, incarnation: int, channels: Channels) -> None:
         """In the new process; never returns."""
@@ -155,9 +167,9 @@ class Template:
             self._wait_for_adoption()
             os.environ[WORKER] = f"{worker}.{incarnation}"
             _name_process(worker)
-            writer = _redirect(channels)
+            self._redirect(channels)
             gc.enable()
-            self._serve_tasks(worker, channels, writer)
+            self._serve_tasks(worker, channels)
             code = 0
         except BrokenPipeError:
             code = 0  # the daemon is gone
@@ -170,16 +182,23 @@ class Template:
             finally:
                 os._exit(code)
 
-    def _serve_tasks(self, worker: str, channels: Channels, writer: Writer) -> None:
+    def _redirect(self, channels: Channels) -> None:
+        """Output goes to the manager. Standard input is the template's: nothing."""
+        for channel, fd in ((channels.stdout, 1), (channels.stderr, 2)):
+            os.dup2(channel, fd)
+            os.close(channel)
+        sys.stdout, sys.stderr = self._outputs
+
+    def _serve_tasks(self, worker: str, channels: Channels) -> None:
         _reseed()
-        runner = Worker(worker, channels, self._app.handlers, writer)
+        runner = Worker(worker, channels, self._app.handlers, self._writer)
         runner.begin(self._app.startup_hooks, self._heartbeat_interval_s)
         runner.serve()
 
     def _wait_for_adoption(self) -> None:
         """Be told to die when the daemon does. Armed before the adoption, the middle process would trigger it."""
         while os.getppid() != self._manager:
-            if not os.path.exists(f"/proc/{self._manager}"):
+            if stat(self._manager)[:1] in ([], ["Z"], ["X"]):  # a zombie adopts nobody
                 os._exit(0)
             time.sleep(0.0002)
         _die_with(self._manager)
@@ -190,20 +209,6 @@ def _die_with(parent: int) -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(0)
-
-
-def _redirect(channels: Channels) -> Writer:
-    null = os.open("/dev/null", os.O_RDONLY)
-    os.dup2(null, 0)
-    os.close(null)
-    for channel, fd in ((channels.stdout, 1), (channels.stderr, 2)):
-        os.dup2(channel, fd)
-        os.close(channel)
-    writer = Writer()
-    sys.stdin = open(0, closefd=False)  # noqa: SIM115 - it lives as long as the process
-    sys.stdout = Output(1, writer)
-    sys.stderr = Output(2, writer)
-    return writer
 
 
 def _reseed() -> None:

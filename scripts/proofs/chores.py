@@ -5,8 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from typing import Any
 
 from poolmgr import task
+
+
+@task
+def echo(value: Any) -> Any:
+    """What it was given."""
+    return value
 
 
 @task

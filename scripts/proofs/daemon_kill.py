@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from poolmgr import TaskFuture
+from poolmgr import Client, TaskFuture
 from scripts.proofs.pool import Pool, until
 from scripts.proofs.report import Report
 
@@ -32,9 +32,11 @@ def prove(scale: float) -> Report:
         pool = Pool(Path(directory), workers=WORKERS)
         with pool:
             for _ in range(rounds):
-                waiting = _busy(pool, Path(directory) / "born")
+                client = pool.client()
+                waiting = _busy(client, Path(directory) / "born")
                 killed_at = time.monotonic()
                 pool.kill()
+                client.close()
                 took_s.append(_gone_after(pool, killed_at))
                 left += len(pool.processes())
                 pool.start()
@@ -49,9 +51,8 @@ def prove(scale: float) -> Report:
     return report
 
 
-def _busy(pool: Pool, born: Path) -> list[TaskFuture[int]]:
+def _busy(client: Client, born: Path) -> list[TaskFuture[int]]:
     """Have all workers run something, some with processes of their own; the tasks that wait behind that."""
-    client = pool.client()
     born.unlink(missing_ok=True)
     calls = client.using(durable=False)
     for number in range(BEARERS):

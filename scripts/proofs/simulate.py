@@ -12,13 +12,14 @@ from tests.simulation.simulator import simulate
 from tests.simulation.sweep import sweep
 
 SEEDS: Final = 10_000
+_FEWEST: Final = 150  # in fewer not every kind of fault strikes
 _REPLAYED: Final = 20
 
 
 def prove(scale: float) -> Report:
     """Run the seeds from 0 on. A seed that fails shows its log's end, and how to see it again."""
     report = Report("simulate")
-    seeds = range(max(_REPLAYED, round(SEEDS * scale)))
+    seeds = range(max(_FEWEST, round(SEEDS * scale)))
     began = time.perf_counter()
     found = sweep(seeds)
     took_s = time.perf_counter() - began

@@ -88,9 +88,7 @@ def shell() -> Iterator[Shell]:
     shell = Shell(directory, environ)
     yield shell
     if shell.pid_file.exists():
-        subprocess.run([POOLMGR, "stop", "--now", "--timeout", "10"], env=environ, capture_output=True, check=False)
-    if shell.pid_file.exists():
-        os.kill(int(shell.pid_file.read_text()), signal.SIGKILL)
+        end(int(shell.pid_file.read_text()))
     shutil.rmtree(directory)
 
 
@@ -99,6 +97,16 @@ def pool(shell: Shell) -> Shell:
     """A shell with a daemon that runs."""
     shell.start()
     return shell
+
+
+def end(pid: int) -> None:
+    """Stop the daemon ``pid``, if it is alive, whatever it does."""
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):  # the second ends running tasks, too
+            os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+    await_end(pid)
 
 
 def await_end(pid: int, timeout_s: float = 20) -> None:
@@ -275,20 +283,17 @@ def test_a_dead_letter_is_shown_requeued_and_purged(pool: Shell) -> None:
     assert pool.ask("dlq", "list") == []
 
 
-@pytest.mark.parametrize(
-    ("line", "code", "exit_code"),
-    [
+def test_wrong_requests_have_a_code(pool: Shell) -> None:
+    for line, code, exit_code in (
         (["submit", "no_such_task"], "unknown_task", 1),
         (["submit", "add", "1", "--priority", "101"], "bad_option", 2),
         (["submit", "add", "--wait"], "bad_arguments", 1),
         (["task", NO_TASK], "not_found", 1),
         (["worker", "stop", "worker-99"], "not_found", 1),
-    ],
-)
-def test_wrong_requests_have_a_code(pool: Shell, line: list[str], code: str, exit_code: int) -> None:
-    error = json.loads(pool.run(*line, "--json", code=exit_code))["error"]
-    assert error["code"] == code
-    assert error["message"]
+    ):
+        error = json.loads(pool.run(*line, "--json", code=exit_code))["error"]
+        assert error["code"] == code
+        assert error["message"]
 
 
 def test_a_waiting_task_can_be_cancelled_and_all_can_be_cleared(pool: Shell) -> None:

@@ -29,6 +29,12 @@ def whoami() -> int:
 
 
 @task
+def whoami_after(seconds: float) -> int:
+    time.sleep(seconds)
+    return os.getpid()
+
+
+@task
 def echo(value: Any) -> Any:
     return value
 
@@ -127,7 +133,7 @@ def spin() -> None:
         try:
             while True:
                 pass
-        except BaseException:  # noqa: S110 - that is its nature
+        except BaseException:
             pass
 
 

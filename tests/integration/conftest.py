@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from poolmgr import Client
-from scripts.proofs.pool import Pool
+from scripts.proofs.pool import Pool, until
 
 APPS = Path(__file__).resolve().parents[1] / "apps"
 
@@ -57,17 +57,40 @@ def start_pool(make_pool: Callable[..., Pool]) -> Callable[..., Pool]:
 @pytest.fixture(scope="session")
 def shared_pool(short_path: Callable[[], Path]) -> Iterator[Pool]:
     """One daemon of four workers for all tests that leave a pool as they have found it."""
-    with Pool(short_path(), app="handlers", app_directory=APPS, workers=4) as pool:
+    with Pool(short_path(), app="handlers", app_directory=APPS, workers=4, min_workers=1) as pool:
+        yield pool
+
+
+@pytest.fixture(scope="session")
+def lone_pool(short_path: Callable[[], Path]) -> Iterator[Pool]:
+    """As ``shared_pool``, with one worker: what runs next is certain, and what waits behind it is prefetched."""
+    with Pool(short_path(), app="handlers", app_directory=APPS, workers=1) as pool:
         yield pool
 
 
 @pytest.fixture
 def client(shared_pool: Pool) -> Iterator[Client]:
-    """A client of the shared pool. At the end nothing of what it submitted may wait or run."""
+    """A client of the shared pool."""
     with shared_pool.client() as client:
         yield client
-        tasks = client.metrics()["tasks"]
-        assert (tasks["queued"], tasks["scheduled"], tasks["running"]) == (0, 0, 0)
+        check_it_is_as_it_was(client, 4)
+
+
+@pytest.fixture
+def lone(lone_pool: Pool) -> Iterator[Client]:
+    """A client of the pool with one worker."""
+    with lone_pool.client() as client:
+        yield client
+        check_it_is_as_it_was(client, 1)
+
+
+def check_it_is_as_it_was(client: Client, workers: int) -> None:
+    """All workers are ready, and nothing waits, runs, is dead, or is held back."""
+    until(lambda: [worker.state for worker in client.workers()] == ["ready"] * workers, "all workers are ready")
+    metrics = client.metrics()
+    assert [metrics["tasks"][state] for state in ("queued", "scheduled", "running")] == [0, 0, 0]
+    assert metrics["queue"]["paused"] == []
+    assert client.dead_letters() == []
 
 
 class Begun(NamedTuple):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from poolmgr import Client
 from poolmgr.errors import TaskCancelled
 from poolmgr.model import TaskState
-from scripts.proofs.pool import Pool, until
+from scripts.proofs.pool import until
 from tests.integration.conftest import Gate
 
 
@@ -53,48 +51,43 @@ def test_a_running_task_can_be_killed(client: Client, gate: Gate) -> None:
     assert client.dead_letters() == []
 
 
-def test_prefetched_tasks_are_recalled(start_pool: Callable[..., Pool], gate: Gate) -> None:
+def test_prefetched_tasks_are_recalled(lone: Client, gate: Gate) -> None:
     """A name that is known to be short is prefetched; then one of it takes long, and what waits behind is cancelled."""
-    pool = start_pool(workers=1)
-    with pool.client() as client:
-        assert sum(client.map("hold_at", [None] * 200, range(200))) == sum(range(200))
-        calls = client.using(durable=False)
-        first = calls.submit("hold_at", gate.path, 1000)
-        rest = [calls.submit("hold_at", None, number) for number in range(10)]
+    assert sum(lone.map("hold_at", [None] * 200, range(200))) == sum(range(200))
+    calls = lone.using(durable=False)
+    first = calls.submit("hold_at", gate.path, 1000)
+    rest = [calls.submit("hold_at", None, number) for number in range(10)]
+    gate.begun()
+    assert [future.cancel() for future in rest[:5]] == [True] * 5
+    gate.open()
+    assert first.result(timeout=10) == 1000
+    assert [future.result(timeout=10) for future in rest[5:]] == list(range(5, 10))
+    for future in rest[:5]:
+        with pytest.raises(TaskCancelled):
+            future.result(timeout=10)
+
+
+def test_what_waits_behind_a_long_task_runs_elsewhere(client: Client, gate: Gate) -> None:
+    list(client.map("hold_at", [None] * 400, range(400)))
+    calls = client.using(durable=False)
+    held = [calls.submit("hold_at", gate.path, -1) for _ in range(3)]
+    rest = [calls.submit("hold_at", None, number) for number in range(100)]
+    for _ in held:
         gate.begun()
-        assert [future.cancel() for future in rest[:5]] == [True] * 5
-        gate.open()
-        assert first.result(timeout=10) == 1000
-        assert [future.result(timeout=10) for future in rest[5:]] == list(range(5, 10))
-        for future in rest[:5]:
-            with pytest.raises(TaskCancelled):
-                future.result(timeout=10)
+    assert [future.result(timeout=10) for future in rest] == list(range(100))
+    gate.open(3)
+    assert [future.result(timeout=10) for future in held] == [-1] * 3
 
 
-def test_what_waits_behind_a_long_task_runs_elsewhere(start_pool: Callable[..., Pool], gate: Gate) -> None:
-    pool = start_pool(workers=2)
-    with pool.client() as client:
-        list(client.map("hold_at", [None] * 200, range(200)))
-        calls = client.using(durable=False)
-        held = calls.submit("hold_at", gate.path, -1)
-        rest = [calls.submit("hold_at", None, number) for number in range(100)]
-        gate.begun()
-        assert [future.result(timeout=10) for future in rest] == list(range(100))
-        gate.open()
-        assert held.result(timeout=10) == -1
-
-
-def test_clear_cancels_all_that_waits_and_nothing_that_runs(start_pool: Callable[..., Pool], gate: Gate) -> None:
-    with start_pool(workers=1).client() as client:
-        running = client.submit("hold", gate.path, "ran")
-        gate.begun()
-        waiting = [client.submit("add", number) for number in range(5)]
-        waiting.append(client.using(delay_s=1000).submit("add", 5))
-        client.flush()
-        assert client.clear() == 6
-        gate.open()
-        assert running.result(timeout=10) == "ran"
-        for future in waiting:
-            assert future.exception is not None
-            with pytest.raises(TaskCancelled):
-                future.result(timeout=10)
+def test_clear_cancels_all_that_waits_and_nothing_that_runs(lone: Client, gate: Gate) -> None:
+    running = lone.submit("hold", gate.path, "ran")
+    gate.begun()
+    waiting = [lone.submit("add", number) for number in range(5)]
+    waiting.append(lone.using(delay_s=1000).submit("add", 5))
+    lone.flush()
+    assert lone.clear() == 6
+    gate.open()
+    assert running.result(timeout=10) == "ran"
+    for future in waiting:
+        with pytest.raises(TaskCancelled):
+            future.result(timeout=10)

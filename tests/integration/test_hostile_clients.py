@@ -146,7 +146,7 @@ def test_a_daemon_of_another_version_is_recognised(tmp_path: Path) -> None:
 
 def test_a_wrong_message_costs_only_itself(raw: Raw) -> None:
     raw.say(HELLO_THERE + submit(1, "no_such_task") + submit(2) + msgpack.packb([REQUEST, 1, "explode", {}]))
-    heard = {}
+    heard: dict[int, list[Any]] = {}
     while len(heard) < 3:
         message = raw.hear()
         assert message is not None
@@ -217,22 +217,22 @@ def test_a_client_that_never_reads_is_not_read_from_and_hurts_nobody(start_pool:
         assert client.run("add", 1, 2) == 3
 
 
-def test_a_client_that_is_killed_takes_its_waiting_calls_along(start_pool: Callable[..., Pool], gate: Gate) -> None:
-    pool = start_pool(workers=1)
-    with pool.client() as client:
-        raw = Raw(pool.socket)
-        raw.say(HELLO_THERE + submit(1, "hold", (gate.path, "begun")))
-        gate.begun()
-        raw.say(b"".join(submit(number) for number in range(2, 102)))
-        until(lambda: client.metrics()["queue"]["depth"] == 100, "all calls are queued")
-        durable = client.submit("add", 20, 22)
-        client.flush()
-        raw.close()
-        until(lambda: client.metrics()["tasks"]["cancelled"] == 100, "its calls are cancelled")
-        assert client.metrics()["queue"]["depth"] == 1
-        gate.open()
-        assert durable.result(timeout=10) == 42
-        assert client.metrics()["tasks"]["completed"] == 2
+def test_a_client_that_is_killed_takes_its_waiting_calls_along(lone: Client, lone_pool: Pool, gate: Gate) -> None:
+    before = lone.metrics()["tasks"]
+    raw = Raw(lone_pool.socket)
+    raw.say(HELLO_THERE + submit(1, "hold", (gate.path, "begun")))
+    gate.begun()
+    raw.say(b"".join(submit(number) for number in range(2, 102)))
+    until(lambda: lone.metrics()["queue"]["depth"] == 100, "all calls are queued")
+    durable = lone.submit("add", 20, 22)
+    lone.flush()
+    raw.close()
+    until(lambda: lone.metrics()["queue"]["depth"] == 1, "its calls are no longer queued")
+    gate.open()
+    assert durable.result(timeout=10) == 42
+    after = lone.metrics()["tasks"]
+    assert after["cancelled"] - before["cancelled"] == 100
+    assert after["completed"] - before["completed"] == 2
 
 
 def test_a_closed_clients_calls_are_cancelled_and_its_durable_tasks_run(shared_pool: Pool, gate: Gate) -> None:

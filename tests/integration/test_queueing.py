@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -12,13 +12,6 @@ from poolmgr.errors import QueueFull, TaskExpired
 from poolmgr.model import TaskState
 from scripts.proofs.pool import Pool, until
 from tests.integration.conftest import Gate
-
-
-@pytest.fixture
-def lone(start_pool: Callable[..., Pool]) -> Iterator[Client]:
-    """A client of a pool with one worker: its tasks run in a certain order."""
-    with start_pool(workers=1, max_queue_depth=50).client() as client:
-        yield client
 
 
 def begin(client: Client, gate: Gate, label: str, **options: object) -> None:
@@ -55,12 +48,12 @@ def test_groups_take_turns(lone: Client, gate: Gate) -> None:
     assert ran[:4] in ("axby", "xayb")
 
 
-def test_clients_take_turns_by_default(lone: Client, gate: Gate, request: pytest.FixtureRequest) -> None:
+def test_clients_take_turns_by_default(lone: Client, lone_pool: Pool, gate: Gate) -> None:
     begin(lone, gate, "now")
     gate.begun()
     for label in "abc":
         begin(lone, gate, label)
-    with Client(lone.config()["socket"]) as other:
+    with lone_pool.client() as other:
         begin(other, gate, "x")
         assert "x" in order(gate, 4)[:2]
 
@@ -172,12 +165,13 @@ def test_what_no_worker_can_do_stays_queued_and_blocks_nobody(client: Client) ->
     assert future.cancel()
 
 
-def test_a_full_queue_refuses_and_takes_again(lone: Client, gate: Gate) -> None:
-    begin(lone, gate, "now")
-    gate.begun()
-    futures = [lone.submit("add", number) for number in range(51)]
-    with pytest.raises(QueueFull, match="50 tasks wait already"):
-        futures[50].result(timeout=10)
-    gate.open()
-    assert [future.result(timeout=10) for future in futures[:50]] == list(range(50))
-    assert lone.run("add", 1, 2) == 3
+def test_a_full_queue_refuses_and_takes_again(start_pool: Callable[..., Pool], gate: Gate) -> None:
+    with start_pool(workers=1, max_queue_depth=50).client() as client:
+        begin(client, gate, "now")
+        gate.begun()
+        futures = [client.submit("add", number) for number in range(51)]
+        with pytest.raises(QueueFull, match="50 tasks wait already"):
+            futures[50].result(timeout=10)
+        gate.open()
+        assert [future.result(timeout=10) for future in futures[:50]] == list(range(50))
+        assert client.run("add", 1, 2) == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from itertools import pairwise
 
 import pytest
 
@@ -28,7 +29,7 @@ def test_the_back_off_doubles_up_to_its_limit(client: Client) -> None:
     with pytest.raises(TaskFailed, match="always"):
         future.result(timeout=10)
     attempts = client.task(future.id).attempts
-    waits = [after.started_at - before.ended_at for before, after in zip(attempts, attempts[1:], strict=False)]
+    waits = [after.started_at - before.ended_at for before, after in pairwise(attempts)]
     assert len(waits) == 4
     for wait_s, least_s in zip(waits, (0.05, 0.1, 0.1, 0.1), strict=True):
         assert wait_s >= least_s - 0.001  # the worker's clock and the daemon's are read at different moments
@@ -142,7 +143,7 @@ def test_a_death_is_the_tasks_failure_and_tells_how(client: Client) -> None:
 
 def test_a_task_that_kills_its_workers_is_quarantined(client: Client) -> None:
     future = client.using(max_retries=50).submit("die")
-    with pytest.raises(WorkerDied, match="quarantined: it killed 3 workers; the last: .*SIGKILL"):
+    with pytest.raises(WorkerDied, match=r"quarantined: it killed 3 workers; the last: .*SIGKILL"):
         future.result(timeout=10)
     assert client.task(future.id).attempt == 3
     client.purge(future.id)

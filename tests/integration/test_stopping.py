@@ -161,7 +161,7 @@ def test_what_a_submit_acknowledged_is_there_after_a_kill(start_pool: Start) -> 
         try:
             for number in range(100_000):
                 futures.append(client.submit("add", number, 1))
-                if number == 3000:
+                if number == 1000:
                     enough.set()
         except PoolError:
             pass
@@ -169,6 +169,7 @@ def test_what_a_submit_acknowledged_is_there_after_a_kill(start_pool: Start) -> 
     thread = threading.Thread(target=pour)
     thread.start()
     assert enough.wait(10)
+    futures[1000].accepted(timeout=10)
     pool.kill()
     thread.join(10)
     accepted = [number for number, future in enumerate(futures) if was_accepted(future)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import as_completed
+from concurrent.futures import Future, as_completed
 
 from poolmgr import Client
 from scripts.proofs.pool import Pool
@@ -22,9 +22,11 @@ def test_ten_thousand_durable_submits_and_every_result_is_right(client: Client) 
 
 
 def test_futures_complete_in_any_order(client: Client) -> None:
-    futures = {client.using(durable=False).submit("add", number): number for number in range(500)}
+    calls = client.using(durable=False)
+    futures: dict[Future[int], int] = {calls.submit("add", number): number for number in range(500)}
     for future in as_completed(futures, timeout=20):
-        assert future.result() == futures[future]
+        assert future.result() == futures.pop(future)
+    assert not futures
 
 
 def test_huge_arguments_and_results(client: Client) -> None:
@@ -65,9 +67,7 @@ def test_one_client_is_good_for_many_threads(client: Client) -> None:
     wrong: list[int] = []
 
     def use(offset: int) -> None:
-        for number in range(100):
-            if client.run("add", number, offset) != number + offset:
-                wrong.append(number)
+        wrong.extend(number for number in range(100) if client.run("add", number, offset) != number + offset)
 
     threads = [threading.Thread(target=use, args=(offset,)) for offset in range(8)]
     for thread in threads:

@@ -38,15 +38,13 @@ def test_output_is_logged_with_its_worker_and_task(client: Client, shared_pool: 
     logged(shared_pool, f"{id} stderr| to stderr")
 
 
-def test_output_of_prefetched_tasks_is_each_ones_own(start_pool: Callable[..., Pool]) -> None:
-    pool = start_pool(workers=1)
-    with pool.client() as client:
-        ids = list(client.map("chat", [2] * 200))
-        assert len(set(ids)) == 200
-        for id in ids:
-            logged(pool, f"{id} stdout| line 0")
-        marked = [line.split(" stdout| ")[0].split()[-1] for line in pool.log.read_text().splitlines() if "| line" in line]
-        assert {marked.count(id) for id in ids} == {2}
+def test_output_of_prefetched_tasks_is_each_ones_own(lone: Client, lone_pool: Pool) -> None:
+    ids = list(lone.map("chat", [2] * 200))
+    assert len(set(ids)) == 200
+    for id in ids:
+        logged(lone_pool, f"{id} stdout| line 1")
+    said = [line.split(" stdout| ")[0] for line in lone_pool.log.read_text().splitlines() if " stdout| line" in line]
+    assert {sum(id in each for each in said) for id in ids} == {2}
 
 
 def test_a_tasks_log_has_levels(client: Client, shared_pool: Pool) -> None:
@@ -163,14 +161,14 @@ def test_events_can_be_chosen_and_end_when_closed(client: Client) -> None:
     assert list(events) == []
 
 
-def test_scaling_is_told(start_pool: Callable[..., Pool]) -> None:
-    with start_pool(workers=1).client() as client, client.events("pool-scaled-up", "pool-scaled-down") as events:
-        client.scale(3)
+def test_scaling_is_told(client: Client) -> None:
+    with client.events("pool-scaled-up", "pool-scaled-down") as events:
+        client.scale(6)
         assert (up := next(events)).name == "pool-scaled-up"
-        assert up.fields == {"count": 2, "new_size": 3}
-        client.scale(1)
+        assert up.fields == {"count": 2, "new_size": 6}
+        client.scale(4)
         assert (down := next(events)).name == "pool-scaled-down"
-        assert down.fields == {"count": 2, "new_size": 1}
+        assert down.fields == {"count": 2, "new_size": 4}
 
 
 def test_a_shutdown_is_told(start_pool: Callable[..., Pool]) -> None:
@@ -211,18 +209,21 @@ def test_status_has_all_that_operators_ask(client: Client, shared_pool: Pool, ga
     assert client.worker(begun.worker).current_task is None
 
 
-def test_counts_add_up(start_pool: Callable[..., Pool]) -> None:
-    with start_pool().client() as client:
-        assert list(client.map("add", range(20), range(20))) == [2 * number for number in range(20)]
-        with pytest.raises(TaskFailed):
-            client.using(max_retries=2).run("fail", "three times")
-        client.using(delay_s=1000).submit("add", 1).cancel()
-        waits = client.using(delay_s=1000).submit("add", 2)
-        waits.accepted()
-        counts = client.metrics()["tasks"]
-        expected = {"submitted": 23, "completed": 20, "failed_attempts": 3, "retried": 2, "dead": 1, "cancelled": 1}
-        assert expected.items() <= counts.items()
-        assert (counts["scheduled"], counts["queued"], counts["running"], counts["expired"]) == (1, 0, 0, 0)
+def test_counts_add_up(client: Client) -> None:
+    before = client.metrics()["tasks"]
+    assert list(client.map("add", range(20), range(20))) == [2 * number for number in range(20)]
+    with pytest.raises(TaskFailed):
+        client.using(max_retries=2).run("fail", "three times")
+    client.using(delay_s=1000).submit("add", 1).cancel()
+    waits = client.using(delay_s=1000).submit("add", 2)
+    waits.accepted()
+    after = client.metrics()["tasks"]
+    changed = {name: after[name] - before[name] for name in after if after[name] != before[name]}
+    assert changed == {
+        "submitted": 23, "completed": 20, "failed_attempts": 3, "retried": 2, "dead": 1, "cancelled": 1, "scheduled": 1,
+    }  # fmt: skip
+    assert waits.cancel()
+    client.purge()
 
 
 def test_tasks_are_listed_newest_first(client: Client) -> None:

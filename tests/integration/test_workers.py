@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from poolmgr import Client
 from poolmgr.errors import BadOption, NotFound, WorkerDied
-from poolmgr.manager import procfs
 from poolmgr.model import WorkerState
 from scripts.proofs.pool import Pool, until
-from tests.integration.conftest import Gate
+from tests.integration.conftest import APPS, Gate
 
 Start = Callable[..., Pool]
 
@@ -44,56 +44,53 @@ def all_ready(client: Client, count: int) -> bool:
 # ------------------------------------------------------------------------------------------ deaths
 
 
-def test_a_worker_that_is_killed_while_idle_is_replaced(start_pool: Start) -> None:
-    with start_pool(workers=3).client() as client:
-        for _ in range(30):  # so that each of them was of use
-            client.run("whoami")
-        before = pids(client)
-        del before["worker-1"]
-        victim = kill(client, "worker-1")
-        until(lambda: client.worker("worker-1").pid not in (victim, None), "a new process")
-        until(lambda: all_ready(client, 3), "it is ready")
-        after = pids(client)
-        assert after.pop("worker-1") != victim
-        assert after == before
-        assert client.worker("worker-1").restarts == 1
-        assert is_gone(victim)
+def test_a_worker_that_is_killed_while_idle_is_replaced(client: Client) -> None:
+    list(client.map("whoami_after", [0.001] * 100))  # so that each of them was of use
+    before = pids(client)
+    was = client.worker("worker-1")
+    del before["worker-1"]
+    victim = kill(client, "worker-1")
+    until(lambda: client.worker("worker-1").pid not in (victim, None), "a new process")
+    until(lambda: all_ready(client, 4), "it is ready")
+    after = pids(client)
+    assert after.pop("worker-1") != victim
+    assert after == before
+    assert client.worker("worker-1").restarts == was.restarts + 1
+    assert is_gone(victim)
 
 
-def test_a_worker_that_is_killed_while_busy_costs_its_task_one_attempt(start_pool: Start, gate: Gate) -> None:
-    with start_pool(workers=3).client() as client:
-        before = pids(client)
-        future = client.using(retry_backoff_s=0.01).submit("hold", gate.path, "twice")
-        first = gate.begun()
-        os.kill(first.pid, signal.SIGKILL)
-        second = gate.begun()
-        assert second.attempt == 2
-        assert second.pid != first.pid
-        assert second.worker != first.worker  # a retry prefers another one
-        gate.open()
-        assert future.result(timeout=10) == "twice"
-        [attempt] = client.task(future.id).attempts
-        assert (attempt.cause, attempt.worker) == ("worker_died", first.worker)
-        assert "SIGKILL" in attempt.message
-        until(lambda: all_ready(client, 3), "a new worker is ready")
-        after = pids(client)
-        assert after.pop(first.worker) != before.pop(first.worker)
-        assert after == before
+def test_a_worker_that_is_killed_while_busy_costs_its_task_one_attempt(client: Client, gate: Gate) -> None:
+    before = pids(client)
+    future = client.using(retry_backoff_s=0.01).submit("hold", gate.path, "twice")
+    first = gate.begun()
+    os.kill(first.pid, signal.SIGKILL)
+    second = gate.begun()
+    assert second.attempt == 2
+    assert second.pid != first.pid
+    assert second.worker != first.worker  # a retry prefers another one
+    gate.open()
+    assert future.result(timeout=10) == "twice"
+    [attempt] = client.task(future.id).attempts
+    assert (attempt.cause, attempt.worker) == ("worker_died", first.worker)
+    assert "SIGKILL" in attempt.message
+    until(lambda: all_ready(client, 4), "a new worker is ready")
+    after = pids(client)
+    assert after.pop(first.worker) != before.pop(first.worker)
+    assert after == before
 
 
-def test_only_the_task_that_had_begun_is_charged(start_pool: Start, gate: Gate) -> None:
+def test_only_the_task_that_had_begun_is_charged(lone: Client, gate: Gate) -> None:
     """A worker dies with others prefetched behind its task: these run elsewhere, as if never dispatched."""
-    with start_pool(workers=1).client() as client:
-        list(client.map("hold_at", [None] * 200, range(200)))
-        calls = client.using(durable=False, max_retries=0)
-        held = calls.submit("hold_at", gate.path, 0)
-        rest = [calls.submit("hold_at", None, number) for number in range(1, 11)]
-        begun = gate.begun()
-        os.kill(begun.pid, signal.SIGKILL)
-        with pytest.raises(WorkerDied):
-            held.result(timeout=10)
-        assert [future.result(timeout=10) for future in rest] == list(range(1, 11))
-        client.purge()
+    list(lone.map("hold_at", [None] * 200, range(200)))
+    calls = lone.using(durable=False, max_retries=0)
+    held = calls.submit("hold_at", gate.path, 0)
+    rest = [calls.submit("hold_at", None, number) for number in range(1, 11)]
+    begun = gate.begun()
+    os.kill(begun.pid, signal.SIGKILL)
+    with pytest.raises(WorkerDied):
+        held.result(timeout=10)
+    assert [future.result(timeout=10) for future in rest] == list(range(1, 11))
+    lone.purge()
 
 
 def test_a_worker_that_never_was_of_use_backs_off_and_then_fails(start_pool: Start) -> None:
@@ -110,31 +107,30 @@ def test_a_worker_that_never_was_of_use_backs_off_and_then_fails(start_pool: Sta
         assert client.run("add", 1, 2) == 3
 
 
-def test_garbage_from_a_worker_costs_that_worker_and_its_task(start_pool: Start) -> None:
-    with start_pool().client() as client:
-        with pytest.raises(WorkerDied, match="what the protocol does not know"):
-            client.using(max_retries=0).run("scribble")
-        until(lambda: all_ready(client, 2), "it is replaced")
-        assert client.run("add", 1, 2) == 3
+def test_garbage_from_a_worker_costs_that_worker_and_its_task(client: Client) -> None:
+    with pytest.raises(WorkerDied, match="what the protocol does not know"):
+        client.using(max_retries=0).run("scribble")
+    until(lambda: all_ready(client, 4), "it is replaced")
+    assert client.run("add", 1, 2) == 3
+    client.purge()
 
 
-def test_a_killed_template_is_replaced_and_the_pool_goes_on(start_pool: Start, gate: Gate) -> None:
-    pool = start_pool()
-    with pool.client() as client:
-        client.run("whoami")
-        workers = pids(client)
-        running = client.submit("hold", gate.path, "undisturbed")
-        busy = gate.begun()
-        template = pool.template()
-        os.kill(template, signal.SIGKILL)
-        until(lambda: is_gone(template), "it is reaped")
-        assert pids(client) == workers
-        [idle] = [worker for worker in workers if worker != busy.worker]
-        kill(client, idle)
-        until(lambda: client.worker(idle).incarnation == 2 and client.worker(idle).state == "ready", "it is forked")
-        assert pool.template() != template
-        gate.open()
-        assert running.result(timeout=10) == "undisturbed"
+def test_a_killed_template_is_replaced_and_the_pool_goes_on(client: Client, shared_pool: Pool, gate: Gate) -> None:
+    list(client.map("whoami_after", [0.001] * 100))
+    workers = pids(client)
+    running = client.submit("hold", gate.path, "undisturbed")
+    busy = gate.begun()
+    template = shared_pool.template()
+    os.kill(template, signal.SIGKILL)
+    until(lambda: is_gone(template), "it is reaped")
+    assert pids(client) == workers
+    idle = client.worker(next(worker for worker in workers if worker != busy.worker))
+    kill(client, idle.id)
+    until(lambda: client.worker(idle.id).incarnation == idle.incarnation + 1, "another is asked for")
+    until(lambda: client.worker(idle.id).state == "ready", "it is forked")
+    assert shared_pool.template() != template
+    gate.open()
+    assert running.result(timeout=10) == "undisturbed"
 
 
 def test_a_template_that_does_not_answer_is_replaced(start_pool: Start) -> None:
@@ -149,82 +145,80 @@ def test_a_template_that_does_not_answer_is_replaced(start_pool: Start) -> None:
         until(lambda: all_ready(client, 2), "the new one forks")
 
 
-def test_what_a_task_has_started_goes_with_its_worker(start_pool: Start) -> None:
+def test_what_a_task_has_started_goes_with_its_worker(lone: Client) -> None:
     """In the worker's group: at once. In a session of its own: once the sweep has found that its worker is gone."""
-    with start_pool(workers=1).client() as client:
-        in_group = client.run("leave_a_child", False)
-        away = client.run("leave_a_child", True)
-        with pytest.raises(WorkerDied):
-            client.using(max_retries=0).run("die")
-        until(lambda: is_gone(in_group), "the process in its group is killed")
-        until(lambda: is_gone(away), "the process in its own session is killed")
-        assert client.run("add", 1, 2) == 3
+    in_group = lone.run("leave_a_child", False)
+    away = lone.run("leave_a_child", True)
+    with pytest.raises(WorkerDied):
+        lone.using(max_retries=0).run("die")
+    until(lambda: is_gone(in_group), "the process in its group is killed")
+    until(lambda: is_gone(away), "the process in its own session is killed")
+    assert lone.run("add", 1, 2) == 3
+    lone.purge()
 
 
-def test_a_hundred_deaths_leave_nothing_open_and_no_zombie(start_pool: Start) -> None:
-    pool = start_pool(workers=3)
-    with pool.client() as client:
-        dying = client.using(max_retries=0, durable=False)
+def test_a_hundred_deaths_leave_nothing_open_and_no_zombie(client: Client, shared_pool: Pool) -> None:
+    dying = client.using(max_retries=0, durable=False)
 
-        def kill_some(count: int) -> int:
-            for future in [dying.submit("die") for _ in range(count)]:
-                with pytest.raises(WorkerDied):
-                    future.result(timeout=20)
-            until(lambda: all_ready(client, 3), "all are replaced")
-            return pool.open_files()
+    def kill_some(count: int) -> int:
+        for future in [dying.submit("die") for _ in range(count)]:
+            with pytest.raises(WorkerDied):
+                future.result(timeout=20)
+        until(lambda: all_ready(client, 4), "all are replaced")
+        return shared_pool.open_files()
 
-        before = kill_some(6)
-        assert kill_some(100) == before
-        children = pool.children()
-        assert len(children) == 4  # three workers and the template
-        assert not [pid for pid in children if procfs.states(pid) == "Z"]
-        client.purge()
+    before = kill_some(8)
+    assert kill_some(100) == before
+    until(lambda: len(shared_pool.children()) == 5, "there are four workers and the template, and no zombie")
+    client.purge()
 
 
 # ------------------------------------------------------------------------------------------ hangs
 
 
-def test_a_stopped_worker_is_continued_once(start_pool: Start, gate: Gate) -> None:
-    pool = start_pool(workers=2, heartbeat_interval_s=0.1, zombie_after_s=0.5)
-    with pool.client() as client:
-        future = client.using(max_retries=0).submit("hold", gate.path, "continued")
-        begun = gate.begun()
-        os.kill(begun.pid, signal.SIGSTOP)
-        gate.open()
-        assert future.result(timeout=10) == "continued"
-        assert client.worker(begun.worker).pid == begun.pid
+@pytest.fixture(scope="module")
+def watchful(short_path: Callable[[], Path]) -> Iterator[Client]:
+    """A client of a pool with one worker, which looks after it when it has been silent for 0.3 s."""
+    settings = {"heartbeat_interval_s": 0.1, "zombie_after_s": 0.3}
+    pool = Pool(short_path(), app="handlers", app_directory=APPS, workers=1, **settings)
+    with pool, pool.client() as client:
+        yield client
 
 
-def test_a_worker_that_is_busy_in_native_code_is_left_alone(start_pool: Start) -> None:
+def test_a_stopped_worker_is_continued_once(watchful: Client, gate: Gate) -> None:
+    future = watchful.using(max_retries=0).submit("hold", gate.path, "continued")
+    begun = gate.begun()
+    os.kill(begun.pid, signal.SIGSTOP)
+    gate.open()
+    assert future.result(timeout=10) == "continued"
+    assert watchful.worker(begun.worker).pid == begun.pid
+
+
+def test_a_worker_that_is_busy_in_native_code_is_left_alone(watchful: Client) -> None:
     """It holds the GIL for longer than zombie_after_s, so no heart beats; its CPU time says that it works."""
-    pool = start_pool(workers=1, heartbeat_interval_s=0.1, zombie_after_s=0.3)
-    with pool.client() as client:
-        pid = client.run("whoami")
-        assert client.using(max_retries=0).run("hold_the_gil") > 0.5
-        assert client.run("whoami") == pid
+    pid = watchful.run("whoami")
+    assert watchful.using(max_retries=0).run("hold_the_gil") > 0.5
+    assert watchful.run("whoami") == pid
 
 
-def test_a_worker_that_sleeps_with_the_gil_held_is_replaced(start_pool: Start) -> None:
-    pool = start_pool(workers=1, heartbeat_interval_s=0.1, zombie_after_s=0.3)
-    with pool.client() as client, client.events("zombie-detected") as zombies:
-        future = client.using(max_retries=0).submit("sleep_with_the_gil")
+def test_a_worker_that_sleeps_with_the_gil_held_is_replaced(watchful: Client) -> None:
+    with watchful.events("zombie-detected") as zombies:
+        future = watchful.using(max_retries=0).submit("sleep_with_the_gil")
         with pytest.raises(WorkerDied, match="hung"):
             future.result(timeout=20)
         seen = next(zombies)
         assert seen.fields["worker_id"] == "worker-0"
         assert seen.fields["verdict"] == "asleep"
-        assert client.run("add", 1, 2) == 3
+    assert watchful.run("add", 1, 2) == 3
 
 
 # ------------------------------------------------------------------------------------------ recycling
 
 
-def test_processes_are_reused(start_pool: Start) -> None:
-    with start_pool().client() as client:
-        seen = {client.run("whoami") for _ in range(100)}
-        assert seen <= set(pids(client).values())
-        assert client.metrics()["workers"]["spawned"] == 2
-        assert client.metrics()["performance"]["worker_reuse_rate"] == pytest.approx(0.98)
+def test_processes_are_reused(client: Client) -> None:
+    spawned = client.metrics()["workers"]["spawned"]
+    assert {client.run("whoami") for _ in range(100)} <= set(pids(client).values())
+    assert client.metrics()["workers"]["spawned"] == spawned
 
 
 def test_a_worker_is_recycled_after_so_many_tasks(start_pool: Start) -> None:
@@ -234,13 +228,12 @@ def test_a_worker_is_recycled_after_so_many_tasks(start_pool: Start) -> None:
         assert list(client.map("add", range(100), range(100))) == [2 * number for number in range(100)]
 
 
-def test_an_ephemeral_task_has_a_process_of_its_own(start_pool: Start) -> None:
-    with start_pool().client() as client:
-        ran = [client.run("fresh") for _ in range(6)]
-        assert [calls for _, calls in ran] == [1] * 6
-        assert len({pid for pid, _ in ran}) == 6
-        client.run("count_calls")
-        assert client.using(ephemeral=True).run("count_calls") == 1
+def test_an_ephemeral_task_has_a_process_of_its_own(client: Client) -> None:
+    ran = [client.run("fresh") for _ in range(6)]
+    assert [calls for _, calls in ran] == [1] * 6
+    assert len({pid for pid, _ in ran}) == 6
+    client.run("count_calls")
+    assert client.using(ephemeral=True).run("count_calls") == 1
 
 
 @pytest.mark.parametrize("setting", ["idle_timeout_s", "max_worker_age_s"])
@@ -256,35 +249,33 @@ def test_idle_and_old_workers_are_recycled(start_pool: Start, setting: str) -> N
 # ------------------------------------------------------------------------------------------ how many
 
 
-def test_the_pool_grows_and_shrinks(start_pool: Start, gate: Gate) -> None:
-    with start_pool(workers=2, min_workers=1, max_workers=6).client() as client:
-        held = client.submit("hold", gate.path, "kept")
-        busy = gate.begun()
-        assert client.scale(6) == 6
-        until(lambda: sum(worker.state == "ready" for worker in client.workers()) == 5, "they are ready")
-        assert client.scale("-5") == 1
-        until(lambda: len(client.workers()) == 1, "the others are gone")
-        assert client.worker(busy.worker).pid == busy.pid  # the idle ones went
-        gate.open()
-        assert held.result(timeout=10) == "kept"
-        assert client.scale("+1") == 2
-        with pytest.raises(BadOption, match="min_workers 1 and max_workers 6"):
-            client.scale(7)
-        with pytest.raises(BadOption):
-            client.scale(0)
+def test_the_pool_grows_and_shrinks(client: Client, gate: Gate) -> None:
+    held = client.submit("hold", gate.path, "kept")
+    busy = gate.begun()
+    assert client.scale(6) == 6
+    until(lambda: sum(worker.state == "ready" for worker in client.workers()) == 5, "they are ready")
+    assert client.scale("-5") == 1
+    until(lambda: len(client.workers()) == 1, "the others are gone")
+    assert client.worker(busy.worker).pid == busy.pid  # the idle ones went
+    gate.open()
+    assert held.result(timeout=10) == "kept"
+    with pytest.raises(BadOption, match="min_workers 1 and max_workers 50"):
+        client.scale(51)
+    with pytest.raises(BadOption):
+        client.scale(0)
+    assert client.scale("+3") == 4
 
 
-def test_a_worker_is_started_and_a_busy_one_drained(start_pool: Start, gate: Gate) -> None:
-    with start_pool(workers=1, max_workers=3).client() as client:
-        held = client.submit("hold", gate.path, "finished first")
-        busy = gate.begun()
-        assert client.start_worker() == "worker-1"
-        until(lambda: client.worker("worker-1").state == "ready")
-        client.stop_worker(busy.worker)
-        assert client.worker(busy.worker).state == "draining"
-        assert client.run("whoami") == client.worker("worker-1").pid
-        gate.open()
-        assert held.result(timeout=10) == "finished first"
-        until(lambda: [worker.id for worker in client.workers()] == ["worker-1"], "its slot is gone")
-        with pytest.raises(NotFound):
-            client.worker(busy.worker)
+def test_a_worker_is_started_and_a_busy_one_drained(client: Client, gate: Gate) -> None:
+    held = client.submit("hold", gate.path, "finished first")
+    busy = gate.begun()
+    started = client.start_worker()
+    until(lambda: client.worker(started).state == "ready")
+    client.stop_worker(busy.worker)
+    assert client.worker(busy.worker).state == "draining"
+    assert client.run("whoami") != busy.pid
+    gate.open()
+    assert held.result(timeout=10) == "finished first"
+    until(lambda: len(client.workers()) == 4, "its slot is gone")
+    with pytest.raises(NotFound):
+        client.worker(busy.worker)

@@ -58,18 +58,20 @@ class Clients:
         self.acts_left -= 1
         if self._faults.strikes("clock-jump"):
             self._world.wall_offset += self._world.random.choice((-60.0, -2.0, 1.0, 60.0))
-            if self.shell is not None:
-                self.shell.hear(self._clock_changed, self.shell)
-        if self.shell is not None:
-            if self._faults.strikes("client-loss"):
-                self.shell.hear(self._disconnect, self.shell)
-            action = self._world.random.choice(self._actions)
-            if self._ending is not None and self._world.chance(0.02):
-                action = self._drain if self._ending == "drain" else self._stop_now
-                self._ending = None
-            self.shell.hear(action, self.shell)
+            self._let(self._clock_changed)
+        if self._faults.strikes("client-loss"):
+            self._let(self._disconnect)
+        action = self._world.random.choice(self._actions)
+        if self._ending is not None and self._world.chance(0.02):
+            action = self._drain if self._ending == "drain" else self._stop_now
+            self._ending = None
+        self._let(action)
         if self.acts_left > 0:
             self._world.after(self._world.random.expovariate(1.0 / self._pace_s), self.act)
+
+    def _let(self, action: Callable[[Shell], None]) -> None:
+        if self.shell is not None:
+            self.shell.hear(action, self.shell)
 
     # ------------------------------------------------------------------------------------------ connections
 
@@ -85,6 +87,7 @@ class Clients:
             client = self._connected.pop(self._world.random.randrange(len(self._connected)))
             self._oracle.disconnected(client)
             shell.tell(shell.scheduler.intake.disconnected, client, self._world.now)
+            self._oracle.abandoned()
         self._connect(shell)
 
     def _client(self) -> int:
@@ -122,6 +125,9 @@ class Clients:
         durable = self._world.chance(0.5)
         for _ in range(self._world.random.randrange(8, 40)):
             self._send(shell, client, self._keep(self._drafter.draft(name, durable=durable, requires=frozenset())))
+        disturbance = self._world.random.choice((self._cancel, self._kill, self._stop_worker, self._scale, self._clear))
+        for _ in range(self._world.random.choice((0, 1, 4))):  # while they are on their way
+            self._world.after(self._world.between(0.0, 0.003), self._let, disturbance)
 
     def _resend(self, shell: Shell) -> None:
         """After a lost connection clients send what was not acknowledged once more; here, anything durable."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Any
+from functools import lru_cache
+from types import FunctionType
+from typing import Any, Final
 
 from poolmgr.core.changes import TaskAdded, TaskRecord
 from poolmgr.core.effects import Effect, Persist
 from poolmgr.model import TaskOptions
-
-_OPTIONS = list(TaskOptions.__annotations__)
 
 
 class Journal:
@@ -49,20 +49,32 @@ class Journal:
 
 def _text(value: Any) -> str:
     """``repr``, but for what holds sets: their order differs from process to process."""
-    match value:
-        case frozenset():
-            return f"{{{', '.join(map(repr, sorted(value)))}}}"
-        case TaskOptions():
-            return f"options({', '.join(f'{name}={_text(getattr(value, name))}' for name in _OPTIONS)})"
-        case Persist():
-            return f"Persist({value.number}, {', '.join(map(_text, value.changes))})"
-        case TaskAdded():
-            return f"TaskAdded({_text(value.task)})"
-        case TaskRecord():
-            return f"({', '.join(map(_text, value))})"
-        case list():
-            return f"[{', '.join(map(_text, value))}]"
-        case _ if callable(value):
-            return "a function"
-        case _:
-            return repr(value)
+    write = _WRITERS.get(type(value))
+    return repr(value) if write is None else write(value)
+
+
+def _names(names: frozenset[str]) -> str:
+    return f"{{{', '.join(map(repr, sorted(names)))}}}"
+
+
+@lru_cache(maxsize=4096)
+def _options(options: TaskOptions) -> str:
+    return f"options({', '.join(f'{name}={_text(value)}' for name, value in zip(_OPTIONS, options, strict=True))})"
+
+
+def _record(record: TaskRecord) -> str:
+    before, after = record[: _RECORD.index("options")], record[_RECORD.index("options") + 1 :]
+    return f"({before!r}, {_options(record.options)}, {after!r})"
+
+
+_OPTIONS: Final = TaskOptions._fields
+_RECORD: Final = TaskRecord._fields
+_WRITERS: Final[dict[type, Callable[[Any], str]]] = {
+    frozenset: _names,
+    list: lambda values: f"[{', '.join(map(_text, values))}]",
+    TaskOptions: _options,
+    TaskRecord: _record,
+    TaskAdded: lambda change: f"TaskAdded({_record(change.task)})",
+    Persist: lambda effect: f"Persist({effect.number}, {', '.join(map(_text, effect.changes))})",
+    FunctionType: lambda function: "a function",
+}

@@ -23,6 +23,7 @@ from typing import Any
 from poolmgr.core.changes import AttemptEnded, Change, TaskAdded, TaskEnded, TaskMoved, TaskRecord
 from poolmgr.core.effects import Accepted, Answer, Effect, Emit, Finished, Persist, Same, Start
 from poolmgr.core.scheduler import Scheduler
+from poolmgr.core.task import ABANDONED
 from poolmgr.model import TaskOptions, TaskState, WorkerState
 from tests.simulation.disk import Disk
 from tests.simulation.order import LATE_S
@@ -53,6 +54,7 @@ class Known:
     not_before: float = 0.0
     expires_at: float = float("inf")  # of a task that this epoch was given
     kill_asked: bool = False
+    abandoned: bool = False
 
 
 @dataclass(slots=True)
@@ -111,6 +113,8 @@ class Oracle:
             task = self.scheduler.state.tasks.get(record.id)
             interruptions = record.interruptions + (record.state is TaskState.RUNNING)
             if task is not None:
+                limited = record.options.rate_limit is not None or record.options.max_concurrency
+                assert not limited or task.name in self.scheduler.state.limits, f"{task.name} is limited no more"
                 assert task.interruptions == interruptions, f"{record.id.hex()} was interrupted {interruptions} times"
                 assert interruptions < self.scheduler.state.settings.poison_after
         for known in self.tasks.values():
@@ -147,6 +151,12 @@ class Oracle:
     def disconnected(self, client: int) -> None:
         """A client has gone: it is told nothing any more."""
         del self.sessions[client]
+
+    def abandoned(self) -> None:
+        """Calls whose client has gone, and that run: they are not to start again."""
+        for task in self.scheduler.state.tasks.values():
+            if task.owner == ABANDONED:
+                self.tasks[task.id].abandoned = True
 
     def has_sent(self, client: int, id: bytes) -> bool:
         """Whether this id is in use on this connection."""
@@ -243,7 +253,7 @@ class Oracle:
         if failed and not broken:
             assert ran is not None, f"{failed[0]['task_id']} was charged for the death of an idle worker"
             assert failed[0]["task_id"] == ran.task_id.hex(), "another task was charged than the one that ran"
-        if ran is not None and ran.fence in chargeable and not process.killed_for:
+        if ran is not None and ran.fence in chargeable and process.killed_for in ("", "broken"):
             assert failed, f"{ran.task_id.hex()} killed its worker, and was not charged"
             assert failed[0]["code"] == "worker_died"
 
@@ -267,10 +277,13 @@ class Oracle:
 
     def _starts(self, start: Start, now: float) -> None:
         known = self.tasks[start.task_id]
+        assert not known.abandoned, f"{known.id.hex()} starts again, and nobody waits for it"
         early_s = known.not_before - now
         assert early_s < 1e-6, f"{known.id.hex()} starts {early_s} s too early"
         late_s = now - max(known.expires_at, self.unblocked_at)
-        assert late_s < LATE_S or known.begun, f"{known.id.hex()} starts {late_s} s after it has expired"
+        assert late_s < LATE_S or known.begun or start.attempt > 1, (
+            f"{known.id.hex()} starts {late_s} s after it has expired"
+        )
 
     def _changes(self, change: Change) -> None:
         if isinstance(change, TaskEnded):

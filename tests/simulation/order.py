@@ -56,6 +56,7 @@ class OrderCheck:
         self._just_woken = just_woken
         state = self._state
         for start in starts:
+            assert start.name not in state.paused, f"{start.name} is paused, and starts"
             self._check_limits(start, now)
         if state.shutting_down or not len(state.queue):
             return

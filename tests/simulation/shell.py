@@ -8,7 +8,6 @@ after they are due, and where it is ``blocked`` everything waits.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -19,20 +18,18 @@ from poolmgr.core.invariants import check_invariants
 from poolmgr.core.measurements import RunTimes
 from poolmgr.core.scheduler import Scheduler
 from poolmgr.core.task import ABANDONED
-from poolmgr.model import WorkerState
 from poolmgr.store.memory import MemoryStore
 from tests.simulation.disk import Disk
 from tests.simulation.faults import Faults
 from tests.simulation.journal import Journal
+from tests.simulation.old_news import OldNews
 from tests.simulation.oracle import Oracle
 from tests.simulation.order import LATE_S, OrderCheck
+from tests.simulation.punctuality import check_punctual
 from tests.simulation.workers import Done, Garbage, Message, Process, Raised, Ready, Recalled, Report
 from tests.simulation.world import World
 
 HEARTBEAT_S: Final = 2.0
-OVERSHOOT_S: Final = 0.25  # of a hard time-out, until the kill
-LINGERS_S: Final = 11.5  # a killed process, until its slot goes on without it
-_LATE_KEPT: Final = 64
 
 
 class Shell:
@@ -70,7 +67,7 @@ class Shell:
         self._committed = 0
         self._held: list[do.Effect] = []
         self._broken: set[int] = set()  # the pids of those that babbled: their pipes are read no further
-        self._past: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque(maxlen=_LATE_KEPT)
+        self._past = OldNews(self.scheduler)
         self._next_pid = 0
         self._made: set[tuple[str, int]] = set()
         self._blocked_until = 0.0
@@ -79,25 +76,12 @@ class Shell:
         self._told_at = float("inf")  # when the first input since the last flush came
         self._soon: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
         self._performers: dict[type, Callable[[Any], None]] = {
-            do.Persist: self._persist,
-            do.Start: self._start,
-            do.Look: self._look,
-            do.Recall: self._recall,
-            do.Interrupt: self._interrupt,
-            do.Inspect: self._inspect,
-            do.Continue: self._continue,
-            do.Kill: self._kill,
-            do.Spawn: self._spawn,
-            do.Retire: self._retire,
-            do.Forget: self._forget,
-            do.Accepted: oracle.accepted,
-            do.Finished: oracle.finished,
-            do.Same: self._nothing,
-            do.Progressed: self._nothing,
-            do.Answer: oracle.answered,
-            do.Emit: self._nothing,
-            do.Drained: self._drained,
-        }
+            do.Persist: self._persist, do.Start: self._start, do.Look: self._look, do.Recall: self._recall,
+            do.Interrupt: self._interrupt, do.Inspect: self._inspect, do.Continue: self._continue,
+            do.Kill: self._kill, do.Spawn: self._spawn, do.Retire: self._retire, do.Forget: self._forget,
+            do.Accepted: oracle.accepted, do.Finished: oracle.finished, do.Same: self._nothing,
+            do.Progressed: self._nothing, do.Answer: oracle.answered, do.Emit: self._nothing, do.Drained: self._drained,
+        }  # fmt: skip
 
     # ------------------------------------------------------------------------------------------ turns
 
@@ -114,7 +98,7 @@ class Shell:
             return
         action(*arguments)
         if self._faults.strikes("late-message"):
-            self._repeat()
+            self._past.repeat(self.tell, self.world)
         self._end_turn()
         if self._faults.strikes("blocked"):
             self._blocked_until = self.oracle.unblocked_at = now + self.world.between(0.05, 12.0)
@@ -134,7 +118,7 @@ class Shell:
             self.world.at(self._flush_at, self._late_flush)
         if self.alive:
             check_invariants(self.scheduler)
-            self._check_time_outs()
+            check_punctual(self.scheduler.state, self.processes.values(), self.world.now, self.oracle.unblocked_at)
 
     def _late_flush(self) -> None:
         if self.world.now < self._blocked_until:
@@ -173,22 +157,6 @@ class Shell:
     def _tick(self) -> None:
         self._timer_at = float("inf")
         self.tell(self.scheduler.tick, self.world.now)
-
-    def _repeat(self) -> None:
-        """A message comes again that has long been dealt with, or whose process is gone: nothing may happen."""
-        if not self._past:
-            return
-        method, arguments = self.world.random.choice(self._past)
-        scheduler = self.scheduler
-        slot = scheduler.state.slots.get(arguments[0])
-        fenced = (scheduler.attempt_done, scheduler.attempt_failed)
-        if method not in fenced and slot is not None and slot.incarnation == arguments[1]:
-            return
-        state = scheduler.state
-        before = len(state.effects), len(state.tasks), len(state.queue), state.last_fence
-        self.tell(method, *arguments, self.world.now)
-        after = len(state.effects), len(state.tasks), len(state.queue), state.last_fence
-        assert before == after, f"{method.__name__}{arguments} was old news, and was believed"
 
     @property
     def quiet(self) -> bool:
@@ -279,7 +247,7 @@ class Shell:
         self._told(self.scheduler.heartbeat, process.worker, process.incarnation)
 
     def _told(self, method: Callable[..., Any], *arguments: Any) -> None:
-        self._past.append((method, arguments))
+        self._past.remember(method, arguments)
         self.tell(method, *arguments, self.world.now)
 
     def _read(self, process: Process) -> None:
@@ -316,7 +284,7 @@ class Shell:
         state = self.scheduler.state
         slot = state.slots.get(process.worker)
         chargeable: set[int] = set()  # where nothing else explains a death
-        if slot is not None and slot.incarnation == process.incarnation and slot.doomed is None:
+        if slot is not None and slot.incarnation == process.incarnation and (slot.doomed or ("broken",))[0] == "broken":
             chargeable = {task.fence for task in slot.in_flight if not task.kill_wanted and task.owner != ABANDONED}
         before = len(state.effects)
         self._told(self.scheduler.worker_exited, process.worker, process.incarnation, process.how, *process.page)
@@ -424,21 +392,3 @@ class Shell:
         process = self.processes.pop(worker, None)
         if process is not None and process.alive:
             self.undead.append(process)
-
-    # ------------------------------------------------------------------------------------------ time-outs
-
-    def _check_time_outs(self) -> None:
-        """Whatever a worker does: over its task's hard limit it is killed, and one that does not die is given up."""
-        now = self.world.now
-        for process in self.processes.values():
-            start = process.current
-            if process.killed_for:
-                slot = self.scheduler.state.slots.get(process.worker)
-                lingers_s = now - max(process.killed_at, self.oracle.unblocked_at)
-                waits = slot is not None and slot.state is WorkerState.UNHEALTHY
-                assert lingers_s < LINGERS_S or not waits, f"{process.worker} is not given up"
-                continue
-            if start is None or start.timeout_s is None or not process.alive:
-                continue
-            over_s = now - max(process.begun_at + start.timeout_s, self.oracle.unblocked_at)
-            assert over_s < OVERSHOOT_S, f"{process.worker} runs {start.fence} {over_s:.3f} s over its time-out"

@@ -93,6 +93,7 @@ class Process:
         self.killed_for = ""
         self.killed_at = 0.0
         self.thawed_at = 0.0
+        self.sent_at = 0.0
         self.frozen = ""  # asleep | stopped | running: no heart beats
         self.page = (0, 0.0)
         self.outbox: deque[Message] = deque()
@@ -165,6 +166,7 @@ class Process:
 
     def send(self, start: Start) -> None:
         """Write a task to its pipe: it arrives later, but in order."""
+        self.sent_at = self._world.now
         slow = self._faults.strikes("slow-pipe")
         arrival = self._world.now + self._world.between(0.000005, 0.02 if slow else 0.00005)
         self._last_arrival = max(arrival, self._last_arrival)

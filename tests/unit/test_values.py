@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from types import ModuleType
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -418,12 +419,14 @@ def test_a_class_is_never_imported_for_a_peer() -> None:
     assert "this" not in sys.modules
 
 
-def test_no_getattr_of_a_module_runs_for_a_peer() -> None:
-    import poolmgr
-
-    assert "Client" not in vars(poolmgr)
+def test_no_getattr_of_a_module_runs_for_a_peer(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    lazy = ModuleType("lazy_module")
+    lazy.__dict__["__getattr__"] = asked.append
+    monkeypatch.setitem(sys.modules, "lazy_module", lazy)
     with pytest.raises(BadValue, match="not loaded"):
-        unpack(record("Client", {}, module="poolmgr"))
+        unpack(record("Thing", {}, module="lazy_module"))
+    assert not asked
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,37 @@
+"""The proofs of this folder's promises, scaled down: the same code, a few seconds in all. No figure of speed counts."""
+
+from __future__ import annotations
+
+import pytest
+
+from scripts.proofs import daemon_kill, ephemeral, kills, reuse
+from scripts.proofs.report import Figure, Report
+
+# What depends on how busy the machine is with other things. The aim at busy workers goes by the clock.
+SPEEDS = ("of busy workers", "kill to ready, median", "tasks per second")
+
+
+@pytest.fixture(autouse=True)
+def _without_speeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    figure = Report.figure
+
+    def tell(report: Report, label: str, value: Figure, unit: str = "", **limits: Figure | None) -> bool:
+        return figure(report, label, value, unit, **({} if label in SPEEDS else limits))
+
+    monkeypatch.setattr(Report, "figure", tell)
+
+
+def test_kills() -> None:
+    assert kills.prove(0.05).ok
+
+
+def test_daemon_kill() -> None:
+    assert daemon_kill.prove(0.1).ok
+
+
+def test_reuse() -> None:
+    assert reuse.prove(0.01).ok
+
+
+def test_ephemeral() -> None:
+    assert ephemeral.prove(0.1).ok
