@@ -96,6 +96,7 @@ class _Life:
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
+        gc.enable()
 
     def _announce(self, ready: Callable[[Started], None]) -> None:
         started = Started(os.getpid(), self._manager.epoch, self._settings.pool_size, self._path)

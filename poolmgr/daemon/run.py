@@ -6,6 +6,7 @@ process imports the scheduler, the server and the store (life.py).
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import stat
@@ -48,6 +49,7 @@ def run(settings: Settings, *, ready: Callable[[Started], None]) -> int:
         with TagFile(directory, order["tag"]):
             launched = launch_template(order)
             try:
+                gc.disable()  # until it is up: imports make no garbage
                 from poolmgr.daemon.life import live
 
                 live(settings, directory, path, notifier, launched, order, ready)

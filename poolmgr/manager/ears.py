@@ -137,6 +137,7 @@ class Ears:
             except OSError as error:
                 self.not_spawned(process, f"its pipes cannot be made: {error}")
                 return
+            again.unwanted = process.unwanted
             shell.processes[process.worker] = again
             shell.template.spawn(again)
         process.handed_over()

@@ -140,7 +140,9 @@ class Performer:
         process = self._current(effect.worker, effect.incarnation)
         if process is None:
             return
-        if effect.grace_s > 0:
+        if process.pid is None:
+            process.unwanted = True
+        elif effect.grace_s > 0:
             process.signal_group(signal.SIGTERM)
             process.signal_group(signal.SIGCONT)
             self._shell.loop.call_later(effect.grace_s, process.signal_group, signal.SIGKILL)
@@ -150,8 +152,10 @@ class Performer:
     def _spawn(self, effect: do.Spawn) -> None:
         shell = self._shell
         stuck = shell.processes.pop(effect.worker, None)
-        if stuck is not None and stuck.pid is not None:
-            shell.dying[stuck.pid] = stuck
+        if stuck is not None:
+            stuck.unwanted = True
+            if stuck.pid is not None:
+                shell.dying[stuck.pid] = stuck
         try:
             process = WorkerProcess(effect.worker, effect.incarnation, shell.loop, self._ears)
         except OSError as error:

@@ -44,6 +44,7 @@ class WorkerProcess:
         self.worker = worker
         self.incarnation = incarnation
         self.pid: int | None = None
+        self.unwanted = False  # to be killed as soon as it exists
         self.ids: dict[int, bytes] = {}  # the latest tasks by their fences: output may be read after the result
         self._loop = loop
         self._listener = listener
@@ -96,6 +97,8 @@ class WorkerProcess:
             loop.call_soon(self._listener.worker_ended, self, f"it was gone before it was watched ({error.strerror})")
             return
         loop.add_reader(self._pidfd, self._reap)
+        if self.unwanted:
+            self.signal_group(signal.SIGKILL)
 
     # ------------------------------------------------------------------------------------------ to the worker
 

@@ -266,6 +266,16 @@ class Connection(asyncio.Protocol):
         self._closing = True
         self._transport.close()
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that the client is owed, and has not taken."""
+        return self._transport.get_write_buffer_size()
+
+    def cut_off(self) -> None:
+        """Close it now."""
+        self._closing = True
+        self._transport.abort()
+
     def hang_up(self) -> asyncio.Future[None]:
         """Close it once the client has taken what it is owed; when that is."""
         self.flush()

@@ -8,13 +8,15 @@ import socket
 
 from poolmgr.config import Settings
 from poolmgr.config.locations import group_id
+from poolmgr.manager.clock import now
 from poolmgr.manager.manager import Manager
 from poolmgr.server.connection import Connection
 from poolmgr.server.peer import Peer, peer_of
 from poolmgr.server.submits import OptionCache
 
 BACKLOG = 512
-HANG_UP_PATIENCE_S = 5.0  # for clients to read what they are owed when the daemon ends
+HANG_UP_S = 10.0  # for all clients to read what they are owed when the daemon ends ...
+TAKE_NOTHING_S = 1.0  # ... and for any of them to go on doing so
 
 
 class Listener:
@@ -56,7 +58,15 @@ class Listener:
             self._server = None
 
     async def hang_up(self) -> None:
-        """Part with every client, once it has taken what it is owed, or has had ``HANG_UP_PATIENCE_S`` for that."""
+        """Part with each client once it has taken what it is owed. One that takes nothing of it is not waited for."""
         leaving = [connection.hang_up() for connection in tuple(self._connections)]
-        if leaving:
-            await asyncio.wait(leaving, timeout=HANG_UP_PATIENCE_S)
+        give_up_at = now() + HANG_UP_S
+        before = -1
+        while self._connections and now() < give_up_at:
+            left = sum(connection.unsent for connection in self._connections)
+            if left == before:
+                break
+            before = left
+            await asyncio.wait(leaving, timeout=TAKE_NOTHING_S)
+        for connection in tuple(self._connections):
+            connection.cut_off()

@@ -191,9 +191,8 @@ class Pool:
         return procfs.children(self.pid)
 
     def template(self) -> int:
-        """The process id of the template."""
-        [found] = [pid for pid in self.children() if _name_of(pid) == "pool-template"]
-        return found
+        """The process id of the template, once there is one."""
+        return until(lambda: next((pid for pid in self.children() if _name_of(pid) == "pool-template"), 0))
 
     def open_files(self) -> int:
         """How many file descriptors the daemon has."""

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,8 +78,8 @@ class Shell:
         return pid
 
 
-@pytest.fixture
-def shell() -> Iterator[Shell]:
+@contextmanager
+def private_shell() -> Iterator[Shell]:
     directory = Path(tempfile.mkdtemp(prefix="poolmgr-"))  # short: a socket's path has at most 107 bytes
     environ = {name: value for name, value in os.environ.items() if not name.startswith("POOLMGR_")}
     environ.pop("NOTIFY_SOCKET", None)
@@ -93,10 +94,17 @@ def shell() -> Iterator[Shell]:
 
 
 @pytest.fixture
-def pool(shell: Shell) -> Shell:
-    """A shell with a daemon that runs."""
-    shell.start()
-    return shell
+def shell() -> Iterator[Shell]:
+    with private_shell() as shell:
+        yield shell
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Shell]:
+    """A shell with a daemon that runs, for all tests that leave it as they have found it."""
+    with private_shell() as shell:
+        shell.start()
+        yield shell
 
 
 def end(pid: int) -> None:
@@ -230,20 +238,21 @@ def test_in_the_foreground_systemd_is_told_and_sigterm_drains(shell: Shell) -> N
     assert not shell.pid_file.exists()
 
 
-def test_stop_waits_for_running_tasks_and_stop_now_does_not(pool: Shell) -> None:
-    fifo = pool.directory / "fifo"
+def test_stop_waits_for_running_tasks_and_stop_now_does_not(shell: Shell) -> None:
+    shell.start()
+    fifo = shell.directory / "fifo"
     os.mkfifo(fifo)
-    id = pool.run("submit", "read", str(fifo)).strip()
+    id = shell.run("submit", "read", str(fifo)).strip()
     writer = os.open(fifo, os.O_WRONLY)  # returns once the task has opened it, too: it runs
     try:
-        assert "still runs after 0.2 s" in pool.run("stop", "--timeout", "0.2", code=1)
-        assert pool.run("stop", "--now").startswith("poolmgr: stopped")
+        assert "still runs after 0.2 s" in shell.run("stop", "--timeout", "0.2", code=1)
+        assert shell.run("stop", "--now").startswith("poolmgr: stopped")
     finally:
         os.close(writer)
-    pool.start()  # a durable task that was cut short runs again
+    shell.start()  # a durable task that was cut short runs again
     with open(fifo, "w") as again:
         again.write("done")
-    assert pool.run("result", id, "--timeout", "30") == "done\n"
+    assert shell.run("result", id, "--timeout", "30") == "done\n"
 
 
 def test_wrong_settings_are_told_before_anything_is_started(shell: Shell) -> None:
@@ -294,6 +303,7 @@ def test_wrong_requests_have_a_code(pool: Shell) -> None:
         error = json.loads(pool.run(*line, "--json", code=exit_code))["error"]
         assert error["code"] == code
         assert error["message"]
+    assert pool.ask("dlq", "purge", "--all") == {"purged": 1}
 
 
 def test_a_waiting_task_can_be_cancelled_and_all_can_be_cleared(pool: Shell) -> None:
@@ -310,14 +320,15 @@ def test_a_waiting_task_can_be_cancelled_and_all_can_be_cleared(pool: Shell) -> 
 # ------------------------------------------------------------------------------------------------ the pool
 
 
-def test_the_pool_grows_and_shrinks(pool: Shell) -> None:
-    assert pool.ask("scale", "5") == {"size": 5}
-    assert pool.ask("scale", "-1") == {"size": 4}
-    assert pool.ask("scale", "+2") == {"size": 6}
-    id = pool.ask("worker", "start")["id"]
-    assert id in [worker["id"] for worker in pool.ask("workers")]
-    pool.run("worker", "stop", id)
-    pool.run("gc")
+def test_the_pool_grows_and_shrinks(shell: Shell) -> None:
+    shell.start()
+    assert shell.ask("scale", "5") == {"size": 5}
+    assert shell.ask("scale", "-1") == {"size": 4}
+    assert shell.ask("scale", "+2") == {"size": 6}
+    id = shell.ask("worker", "start")["id"]
+    assert id in [worker["id"] for worker in shell.ask("workers")]
+    shell.run("worker", "stop", id)
+    shell.run("gc")
 
 
 def test_health_and_metrics(pool: Shell) -> None:
@@ -343,7 +354,12 @@ def test_workers_are_listed_with_all_that_operators_ask(pool: Shell) -> None:
 
 def test_events_are_printed_as_they_happen(pool: Shell) -> None:
     line = [str(POOLMGR), "events", "--json"]
-    with subprocess.Popen(line, env=pool.environ, stdout=subprocess.PIPE, text=True) as process:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background ignores SIGINT ...
+    try:
+        process = subprocess.Popen(line, env=pool.environ, stdout=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with process:  # ... this must not
         try:
             assert process.stdout is not None
             # The subscription is in force when the first event arrives; until then, tasks are submitted.

@@ -136,8 +136,18 @@ class Gate:
         os.close(self._go)
 
 
+@pytest.fixture(scope="session")
+def gates() -> Iterator[list[Gate]]:
+    """All gates of a run. They stay open to its end: a handler that comes to one late must not wait for ever."""
+    gates: list[Gate] = []
+    yield gates
+    for gate in gates:
+        gate.close()
+
+
 @pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
+def gate(tmp_path: Path, gates: list[Gate]) -> Iterator[Gate]:
     gate = Gate(tmp_path)
+    gates.append(gate)
     yield gate
-    gate.close()
+    gate.open(100)
