@@ -7,10 +7,12 @@ recalled; see ``recall_sent`` for why the shared page is proof enough.
 
 from __future__ import annotations
 
+from heapq import heapify, heappop, heapreplace
+
 from poolmgr.core.deadlines import NEVER
 from poolmgr.core.effects import Answer, Recall, Start
 from poolmgr.core.measurements import PREFETCH_MAX
-from poolmgr.core.ready_queue import Demand, Row
+from poolmgr.core.ready_queue import Demand, Entry, Row
 from poolmgr.core.slot import Slot
 from poolmgr.core.state import State
 from poolmgr.core.task import Task
@@ -31,6 +33,7 @@ class Dispatcher:
         self._loads = 0  # bit n is set where ``_by_load[n]`` is not empty
         self._touched: dict[str, Slot] = {}
         self._tasks_limit = state.settings.max_tasks_per_worker
+        self._heads: list[Entry] = []  # of the demands that may still start something, while ``dispatch`` runs
         self.worn_out: list[Slot] = []  # to be retired, so that fresh processes come for ephemeral tasks
         self.look_at = NEVER  # the earliest ``next_look`` of any worker
 
@@ -48,23 +51,25 @@ class Dispatcher:
         queue = state.queue
         if not len(queue) or state.shutting_down:
             return
-        full: list[Demand] = []
-        row = self._next(full)
+        first = [queue.head(demand) for demand in queue.demands if demand.heads]
+        heads = self._heads = [row.entry for row in first if row is not None and row.entry is not None]
+        heapify(heads)
+        row = self._next()
         while row is not None:
             task, demand = row.next, row.lane.demand
             if state.limits and self._held_back(task, now):
-                row = self._next(full)
+                row = self._next()
                 continue
             slot = self._choose(task, demand)
             if slot is None:
                 if demand.fresh:
                     self._wear_out(row)
-                full.append(demand)
-                row = self._next(full)
+                heappop(heads)  # nothing of this demand can run now
+                row = self._next()
             else:
-                row = self._fill(slot, row, full, now)
+                row = self._fill(slot, row, now)
 
-    def _fill(self, slot: Slot, row: Row, full: list[Demand], now: float) -> Row | None:
+    def _fill(self, slot: Slot, row: Row, now: float) -> Row | None:
         """Start the first task of ``row`` on a worker. If that is busy, no other is idle: then also a fair share of
         those that follow in the same lane, since to choose a worker for each costs more than it gains.
 
@@ -81,7 +86,7 @@ class Dispatcher:
             queue.pop(following)
             self._start(task, slot, now)
             share -= 1
-            following = self._next(full)
+            following = self._next()
             if share <= 0 or following is None or following.lane is not lane:
                 break
             task = following.next
@@ -90,15 +95,19 @@ class Dispatcher:
         self._sort(slot)
         return following
 
-    def _next(self, full: list[Demand]) -> Row | None:
-        queue = self._state.queue
-        best: Row | None = None
-        for demand in queue.demands:
-            if demand.heads and demand not in full:
-                row = queue.head(demand)
-                if row is not None and (best is None or row.entry < best.entry):  # type: ignore[operator]
-                    best = row
-        return best
+    def _next(self) -> Row | None:
+        """The row that is next among all demands that are not known to be starved; its entry leads ``_heads``."""
+        heads = self._heads
+        while heads:
+            row = self._state.queue.head(heads[0][3].lane.demand)
+            if row is None or row.entry is None:
+                heappop(heads)
+                continue
+            if row.entry is not heads[0]:
+                heapreplace(heads, row.entry)  # it has had a turn
+            if row.entry is heads[0]:
+                return row
+        return None
 
     def _held_back(self, task: Task, now: float) -> bool:
         limits = self._state.limits.get(task.name)

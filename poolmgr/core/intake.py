@@ -33,10 +33,10 @@ class Intake:
         for task in list(session.calls.values()):
             task.owner = 0
             task.watchers = tuple(each for each in task.watchers if each[0] != client)
-            if task.watchers:  # others, by its key or its id: it is theirs now
-                task.owner = task.watchers[0][0]
-                if (heir := self.state.sessions.get(task.owner)) is not None:
-                    heir.calls[task.id] = task
+            heirs = [each[0] for each in task.watchers if each[0] in self.state.sessions]
+            if heirs:  # others, by its key or its id: it is theirs now
+                task.owner = heirs[0]
+                self.state.sessions[task.owner].calls[task.id] = task
             elif task.slot is None:
                 self._lifecycle.cancel(task, now)
             else:

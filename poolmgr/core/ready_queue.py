@@ -31,7 +31,7 @@ class Turns:
         self.had = had
 
 
-_Entry = tuple[int, int, int, "Row"]
+Entry = tuple[int, int, int, "Row"]
 _ROWS_KEPT = 64
 
 
@@ -47,7 +47,7 @@ class Row(Line):
         self.priority = priority
         self.group = group
         self.turns = turns
-        self.entry: _Entry | None = None  # its only valid entry in the demand's heap
+        self.entry: Entry | None = None  # its only valid entry in the demand's heap
         self.parked = False  # out of the heap, because its lane is blocked
 
 
@@ -72,7 +72,7 @@ class Demand:
     def __init__(self, requires: frozenset[str], fresh: bool) -> None:
         self.requires = requires
         self.fresh = fresh
-        self.heads: list[_Entry] = []
+        self.heads: list[Entry] = []
 
 
 class ReadyQueue:

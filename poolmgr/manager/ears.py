@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-import msgpack
-
-from poolmgr.core.failure import Failure
 from poolmgr.manager.clock import now
+from poolmgr.manager.hearing import understood
 from poolmgr.manager.journal import log_line
 from poolmgr.manager.process import WorkerProcess
 from poolmgr.manager.shell import Shell
 from poolmgr.wire.messages import (
-    BROKEN,
     DONE,
     HEARTBEAT,
     LOG,
-    PROTOCOL_VERSION,
     RAISED,
     READY,
     RECALLED,
@@ -45,48 +42,42 @@ class Ears:
         at = now()
         done = self._shell.scheduler.attempt_done
         worker = process.worker
-        try:
-            for message in messages:
-                if message[0] == DONE:
-                    _, fence, begun_at, ended_at, payload = message
-                    if type(begun_at) is not float or type(ended_at) is not float or type(payload) is not bytes:
-                        raise ValueError("a DONE of the wrong shape")
-                    done(worker, fence, begun_at, ended_at, payload, at)
-                else:
-                    self._other(process, message, at)
-        except (ValueError, IndexError) as error:
-            self.worker_babbled(process, f"a message that the protocol does not know: {error}")
+        for message in messages:
+            try:
+                word = understood(message, at)
+            except Exception as error:  # whatever is wrong with it: nothing of it has been acted upon
+                self.worker_babbled(process, f"a message that the protocol does not know: {error!r}")
+                break
+            if message[0] == DONE:
+                _, fence, begun_at, ended_at, payload = word
+                done(worker, fence, begun_at, ended_at, payload, at)
+            else:
+                self._other(process, word, at)
         self._shell.wake()
 
-    def _other(self, process: WorkerProcess, message: list[Any], at: float) -> None:
+    def _other(self, process: WorkerProcess, word: Sequence[Any], at: float) -> None:
         scheduler, worker, incarnation = self._shell.scheduler, process.worker, process.incarnation
-        kind = message[0]
+        kind = word[0]
         if kind == RAISED:
-            _, fence, begun_at, ended_at, *rest = message
-            if type(begun_at) is not float or type(ended_at) is not float:
-                raise ValueError("a RAISED of the wrong shape")
-            scheduler.attempt_failed(worker, fence, begun_at, ended_at, _failure(rest), at)
+            _, fence, begun_at, ended_at, failure = word
+            scheduler.attempt_failed(worker, fence, begun_at, ended_at, failure, at)
         elif kind == REPORT:
-            _, fence, fraction, text = message
-            scheduler.progressed(worker, fence, float(fraction), str(text))
+            _, fence, fraction, text = word
+            scheduler.progressed(worker, fence, fraction, text)
         elif kind == RECALLED:
-            scheduler.recalled(worker, incarnation, [fence for fence in message[1] if type(fence) is int], at)
+            scheduler.recalled(worker, incarnation, word[1], at)
         elif kind == READY:
-            if message[1] != PROTOCOL_VERSION:
-                raise ValueError(f"protocol version {message[1]}, expected {PROTOCOL_VERSION}")
-            scheduler.worker_ready(worker, incarnation, frozenset(map(str, message[3])), at)
-        elif kind == BROKEN:
-            self.first_trouble = self.first_trouble or str(message[1])
-            scheduler.worker_broken(worker, incarnation, str(message[1]), at)
+            scheduler.worker_ready(worker, incarnation, word[1], at)
         else:
-            raise ValueError(f"type {kind}")
+            self.first_trouble = self.first_trouble or word[1]
+            scheduler.worker_broken(worker, incarnation, word[1], at)
 
     def worker_told(self, process: WorkerProcess, message: list[Any]) -> None:
         """A packet of the control channel."""
         kind = message[0]
         if kind == HEARTBEAT:
             self._shell.scheduler.heartbeat(process.worker, process.incarnation, now())
-        elif kind == LOG and len(message) == 4:
+        elif kind == LOG and len(message) == 4 and type(message[2]) is str:
             if self._levels.get(message[2], False):
                 log_line(process.worker, _task_of(process, message[1]), message[2], str(message[3]))
         else:
@@ -147,16 +138,3 @@ class Ears:
 def _task_of(process: WorkerProcess, fence: Any) -> str:
     id = process.ids.get(fence) if type(fence) is int else None
     return "" if id is None else id.hex()
-
-
-def _failure(rest: list[Any]) -> Failure:
-    code, types, packed, retry_delay_s = rest
-    found = msgpack.unpackb(packed)
-    return Failure(
-        str(code),
-        str(found.get("message", "")),
-        str(found.get("type", "")),
-        str(found.get("traceback", "")),
-        tuple(map(str, types)),
-        retry_delay_s,
-    )

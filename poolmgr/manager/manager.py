@@ -76,6 +76,7 @@ class Manager:
         self.shell.template.start(launched)
         self._maintenance: Maintenance | None = None
         self._flush_wanted = False
+        self._closed = False  # the store takes nothing more
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
         self._last_client = 0
@@ -146,13 +147,14 @@ class Manager:
         if not await self._all_gone(_KILL_PATIENCE_S):
             left = [process.pid for process in (*shell.processes.values(), *shell.dying.values())]
             _log.error("these processes were killed and do not end: %s", left)
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
         if await self._loop.run_in_executor(None, shell.writer.close, _STORE_PATIENCE_S):
             self._release(self.scheduler.state.commit)
             self._performer.flush()
         else:
             _log.error("the store did not take the last commits: %s", shell.store_error or "it does not answer")
-        if self._timer is not None:
-            self._timer.cancel()
 
     async def _all_gone(self, patience_s: float) -> bool:
         """Whether every worker process has ended, after at most so long."""
@@ -178,6 +180,9 @@ class Manager:
         self._flush_wanted = False
         scheduler = self.scheduler
         performer = self._performer
+        if self._closed:  # what is decided now can not be kept any more, so it is neither done nor told
+            performer.flush()
+            return
         at = now()
         while effects := scheduler.flush(at):
             performer.perform(effects)

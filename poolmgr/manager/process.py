@@ -7,7 +7,6 @@ output. Writes never block the loop: what a pipe does not take is kept, and sent
 from __future__ import annotations
 
 import asyncio
-import errno
 import fcntl
 import os
 import signal
@@ -23,6 +22,7 @@ from poolmgr.worker.main import READ_BYTES, Channels
 from poolmgr.worker.page import PAGE_BYTES, Page
 
 PIPE_BYTES = 256 * 1024
+OUTPUT_BYTES = 4096  # of output taken in at once: each line is logged, and meanwhile all others wait
 _CONTROL_BYTES = 65536
 _IDS_KEPT = 64  # more than a worker can have in flight, and have ended in one turn of the loop
 
@@ -67,9 +67,11 @@ class WorkerProcess:
             self._stdout, stdout_w = _pipe(made)
             self._stderr, stderr_w = _pipe(made)
             self._control, control = map(made.enter_context, socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
-            page = os.memfd_create("poolmgr-page")
+            page = os.memfd_create("poolmgr-page", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             made.callback(os.close, page)
             os.ftruncate(page, PAGE_BYTES)
+            # A worker that could shrink it would end this process with SIGBUS.
+            fcntl.fcntl(page, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
             self.page = Page(page)
             made.pop_all()
         self._open = [self._tasks, self._results, self._stdout, self._stderr]
@@ -204,7 +206,7 @@ class WorkerProcess:
 
     def _read_output(self, stream: str, fd: int) -> None:
         try:
-            data = os.read(fd, READ_BYTES)
+            data = os.read(fd, OUTPUT_BYTES)
         except BlockingIOError:
             return
         if data:
@@ -238,18 +240,19 @@ class WorkerProcess:
             self._loop.add_reader(self._pidfd, self._reap)
 
     def drain(self) -> None:
-        """Take in everything that is still in the pipes."""
+        """Take in everything that it has left in the pipes: no more than these hold. A process that it has started may
+        go on writing to them for ever."""
         takers = (self._take, self._last("stdout"), self._last("stderr"))
         for fd, take in zip((self._results, self._stdout, self._stderr), takers, strict=True):
-            while fd in self._open:
+            left = fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) if fd in self._open else 0
+            while left > 0:
                 try:
-                    data = os.read(fd, READ_BYTES)
-                except OSError as error:
-                    if error.errno == errno.EINTR:
-                        continue
+                    data = os.read(fd, min(left, READ_BYTES))
+                except OSError:
                     break
                 if not data:
                     break
+                left -= len(data)
                 take(data)
         for capture in self._captures.values():
             capture.end()

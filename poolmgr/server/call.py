@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from poolmgr.core.effects import Answer
 from poolmgr.errors import BadOption
 from poolmgr.manager.manager import Manager
 
@@ -23,6 +24,12 @@ class Call:
     def id(self) -> bytes:
         """The argument ``id``: a task's 16 bytes."""
         return task_id(self.arguments.get("id"))
+
+    def when_kept(self, value: Any) -> Any:
+        """Have ``value`` answered once all that has been decided is committed, and return ``LATER``."""
+        state = self.manager.scheduler.state
+        state.effects.append(Answer(self.manager.token(self.client, self.request), value, state.settled()))
+        return LATER
 
     def text(self, name: str) -> str:
         """A string argument that must be there."""

@@ -149,7 +149,8 @@ class Connection(asyncio.Protocol):
     async def _tell_outcome(self, task_id: bytes, known_as: bytes) -> None:
         try:
             outcome = await outcome_of(self._manager, task_id)
-        except PoolError as error:
+        except Exception as failure:
+            error = _reported(failure, "an outcome")
             self.send((REFUSED, known_as, error.code, str(error)))
         else:
             if outcome.state is TaskState.COMPLETED:
@@ -229,8 +230,8 @@ class Connection(asyncio.Protocol):
             if not command.open_to_group and not self._peer.is_owner:
                 raise NotAllowed(f"{name} is for the daemon's own user and root")
             value = command.handler(Call(self._manager, self._client, number, arguments))
-        except PoolError as error:
-            self._refusal(number, error)
+        except Exception as error:
+            self._refusal(number, _reported(error, name))
             return
         if isawaitable(value):
             self._background(self._await(number, value))
@@ -241,8 +242,8 @@ class Connection(asyncio.Protocol):
         self._manager.act()  # a command looks into the scheduler and then the stores: one of them is to have the task
         try:
             answer = await value
-        except PoolError as error:
-            self._refusal(number, error)
+        except Exception as error:
+            self._refusal(number, _reported(error, "a request"))
         else:
             self._respond(number, answer)
 
@@ -287,3 +288,11 @@ class Connection(asyncio.Protocol):
         task = asyncio.get_running_loop().create_task(work)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
+
+
+def _reported(error: Exception, what: str) -> PoolError:
+    """What a client is told. A defect of ours goes to the log, and is no reason to leave the client waiting."""
+    if isinstance(error, PoolError):
+        return error
+    _log.error("a defect in the answer to %s", what, exc_info=error)
+    return PoolError(f"a defect in poolmgr, see the daemon's log: {type(error).__name__}: {error}")

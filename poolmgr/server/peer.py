@@ -27,7 +27,7 @@ def peer_of(sock: socket.socket, group_id: int | None) -> Peer:
     Raises:
         NotAllowed: it is neither the daemon's user, nor root, nor a member of ``group_id``.
     """
-    pid, uid, gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    pid, uid, gid = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     if uid in (os.getuid(), 0):
         return Peer(pid, uid, True)
     if group_id is not None and (gid == group_id or group_id in _groups(sock)):

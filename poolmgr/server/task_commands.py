@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from heapq import nlargest
 from typing import Any
 
 from poolmgr.core import views
@@ -34,6 +35,8 @@ async def tasks(call: Call) -> list[dict[str, Any]]:
     limit = wanted.get("limit", 100)
     if isinstance(limit, bool) or not isinstance(limit, int) or not 0 < limit <= LIMIT:
         raise BadOption(f"limit takes a whole number from 1 to {LIMIT}, got {limit!r}")
+    if wanted.get("name") is not None:
+        call.text("name")
     name, before = wanted.get("name"), wanted.get("before")
     before = checked_id(before) if before is not None else None
     manager = call.manager
@@ -42,13 +45,15 @@ async def tasks(call: Call) -> list[dict[str, Any]]:
         return store.tasks(state=state, name=name, limit=limit, before=before)
 
     found = {info.id: info for info in [*await manager.read_store(kept), *kept(manager.shell.memory)]}
+    fitting = []
     for live in manager.scheduler.state.tasks.values():
-        info = views.task_info(manager.scheduler.state, live)
-        fits = (state is None or info.state is state) and (name is None or info.name == name)
-        if fits and (before is None or live.id < before):
-            found[info.id] = info
-        elif info.id in found:
-            del found[info.id]
+        if (state is None or live.state is state) and (name is None or live.name == name):
+            if before is None or live.id < before:
+                fitting.append((live.id, live))
+        else:
+            found.pop(live.id.hex(), None)
+    for _, live in nlargest(limit, fitting):
+        found[live.id.hex()] = views.task_info(manager.scheduler.state, live)
     return [as_map(found[each]) for each in sorted(found, reverse=True)[:limit]]
 
 
@@ -89,7 +94,7 @@ async def cancel(call: Call) -> Any:
     return LATER
 
 
-async def requeue(call: Call) -> dict[str, str]:
+async def requeue(call: Call) -> Any:
     """Dead tasks (``ids``, or all) again as new ones: the old id, and the new one, of each. All or none."""
     manager = call.manager
     records = []
@@ -107,10 +112,10 @@ async def requeue(call: Call) -> dict[str, str]:
         new_id = new_task_id()
         manager.scheduler.intake.requeue(record, new_id, now())
         requeued[record.id.hex()] = new_id.hex()
-    return requeued
+    return call.when_kept(requeued)
 
 
-async def purge(call: Call) -> int:
+async def purge(call: Call) -> Any:
     """Forget final tasks (``ids``, or all dead ones) with their history; how many."""
     manager = call.manager
     ids = []
@@ -121,12 +126,12 @@ async def purge(call: Call) -> int:
         ids.append(each)
     manager.shell.memory.apply([TasksPurged(tuple(ids))])
     manager.scheduler.state.fact(TasksPurged(tuple(ids)), True)
-    return len(ids)
+    return call.when_kept(len(ids))
 
 
-def clear(call: Call) -> int:
+def clear(call: Call) -> Any:
     """Cancel every task that waits; how many."""
-    return call.manager.scheduler.intake.clear(now())
+    return call.when_kept(call.manager.scheduler.intake.clear(now()))
 
 
 async def _dead(call: Call, *, requeued_too: bool) -> list[bytes]:

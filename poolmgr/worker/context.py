@@ -17,10 +17,17 @@ class Retry(Exception):
     Args:
         reason: for the task's history.
         delay_s: seconds until then; by default the back-off decides.
+
+    Raises:
+        ValueError: ``delay_s`` is no number of seconds.
     """
 
     def __init__(self, reason: str = "", *, delay_s: float | None = None) -> None:
         super().__init__(reason)
+        if delay_s is not None:
+            if type(delay_s) not in (int, float) or not 0 <= delay_s < float("inf"):
+                raise ValueError(f"Retry(delay_s=) takes seconds, at least 0, got {delay_s!r}")
+            delay_s = float(delay_s)
         self.delay_s = delay_s
 
 

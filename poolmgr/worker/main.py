@@ -52,7 +52,7 @@ from poolmgr.worker.run import Failed, describe, encode_result, undecodable, unk
 
 READ_BYTES = 256 * 1024
 POLL_AFTER_S = 0.001
-TEXT_LIMIT = 32 * 1024  # characters of one log record
+TEXT_LIMIT = 12 * 1024  # characters of one log record: at most 48 KB, which one packet takes
 
 
 class Channels(NamedTuple):
@@ -87,6 +87,7 @@ class Worker:
         self._write_lock = _thread.allocate_lock()  # handlers may have threads, and those may tell of progress
         self._shielded = False  # a message is being written: an interrupt waits
         self._interrupt_waits = False
+        self._reading = False  # the control channel is being read
         self._main = _thread.get_ident()
         self._loop: Any = None  # asyncio's, once an async handler was called
         self._async_task: Any = None
@@ -257,6 +258,9 @@ class Worker:
 
     def _read_control(self) -> bool:
         """Take in what the manager says. Whether ``SoftTimeout`` is to be raised in the handler that runs."""
+        if self._reading:  # a signal has struck in here: what it announced is read below
+            return False
+        self._reading = True
         interrupt = False
         while True:
             try:
@@ -272,6 +276,7 @@ class Worker:
                 interrupt = self._interrupted(message[2]) or interrupt
             elif message[0] == COLLECT and not self._running:
                 gc.collect()
+        self._reading = False
         return interrupt
 
     def _recall(self, fence: int) -> None:

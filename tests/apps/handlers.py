@@ -286,3 +286,29 @@ def use_logging(text: str) -> None:
 @task
 def result_of_no_kind() -> object:
     return {"deep": [1, object()]}
+
+
+@task
+def retry_nonsense() -> None:
+    raise Retry(delay_s="5")  # type: ignore[arg-type]
+
+
+@task
+def shrink_the_page() -> str:
+    """Tries to make the manager die of the page that it shares with this worker."""
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            if "poolmgr-page" in os.readlink(f"/proc/self/fd/{name}"):
+                os.ftruncate(int(name), 0)
+                return "shrunk"
+        except PermissionError:
+            return "refused"
+        except OSError:
+            continue
+    return "no page"
+
+
+@task
+def leave_a_chatterer() -> None:
+    """Starts a process that would fill the output pipe for ever, in a session of its own."""
+    subprocess.Popen(["sh", "-c", "exec timeout 20 yes"], start_new_session=True)

@@ -157,7 +157,7 @@ def test_what_a_submit_acknowledged_is_there_after_a_kill(start_pool: Start) -> 
 
     def pour() -> None:
         try:
-            for number in range(100_000):
+            for number in range(4000):
                 futures.append(client.submit("add", number, 1))
                 if number == 1000:
                     enough.set()

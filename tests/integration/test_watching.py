@@ -54,6 +54,11 @@ def test_a_tasks_log_has_levels(client: Client, shared_pool: Pool) -> None:
     assert f"{id} info|" not in shared_pool.log.read_text()  # log_worker_info is off
 
 
+def test_what_a_handler_tells_pythons_logging_is_logged(client: Client, shared_pool: Pool) -> None:
+    client.run("use_logging", "by the standard library")
+    assert "[worker-" in logged(shared_pool, "stderr| by the standard library")
+
+
 def test_the_last_words_of_a_worker_are_logged(client: Client, shared_pool: Pool) -> None:
     with pytest.raises(WorkerDied):
         client.using(max_retries=0).run("say_and_die", "farewell")

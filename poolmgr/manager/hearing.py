@@ -1,0 +1,70 @@
+"""What a worker's messages say, checked. Whatever a worker may send, what comes out is well typed, or an exception."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isfinite
+from typing import Any
+
+import msgpack
+
+from poolmgr.core.failure import Failure
+from poolmgr.wire.messages import BROKEN, DONE, PROTOCOL_VERSION, RAISED, READY, RECALLED, REPORT
+
+_CLOCK_SLACK_S = 1.0  # by so much a worker's time may be ahead of ours
+
+
+def understood(message: list[Any], now: float) -> Sequence[Any]:
+    """The message, its type first, with every value of the type that the scheduler expects.
+
+    RAISED comes out as (RAISED, fence, begun at, ended at, Failure), READY as (READY, capabilities).
+
+    Raises:
+        Exception: of whatever kind, where the message is not as docs/protocol.md says.
+    """
+    kind = message[0]
+    if kind == DONE:
+        _, fence, begun_at, ended_at, payload = message
+        _check_times(fence, begun_at, ended_at, now)
+        if type(payload) is not bytes:
+            raise ValueError("a result that is no bin")
+        return message
+    if kind == RAISED:
+        _, fence, begun_at, ended_at, code, types, packed, retry_delay_s = message
+        _check_times(fence, begun_at, ended_at, now)
+        return RAISED, fence, begun_at, ended_at, _failure(code, types, packed, retry_delay_s)
+    if kind == REPORT:
+        _, fence, fraction, text = message
+        return REPORT, fence, float(fraction), str(text)
+    if kind == RECALLED:
+        return RECALLED, [fence for fence in message[1] if type(fence) is int]
+    if kind == READY:
+        if message[1] != PROTOCOL_VERSION:
+            raise ValueError(f"protocol version {message[1]}, expected {PROTOCOL_VERSION}")
+        return READY, frozenset(map(str, message[3]))
+    if kind == BROKEN:
+        return BROKEN, str(message[1])
+    raise ValueError(f"type {kind}")
+
+
+def _check_times(fence: Any, begun_at: Any, ended_at: Any, now: float) -> None:
+    if type(fence) is not int or type(begun_at) is not float or type(ended_at) is not float:
+        raise ValueError("a fence or time of the wrong type")
+    if not 0.0 < begun_at <= ended_at <= now + _CLOCK_SLACK_S:  # false for NaN, too
+        raise ValueError(f"begun at {begun_at}, ended at {ended_at}, and it is {now}")
+
+
+def _failure(code: Any, types: Any, packed: Any, retry_delay_s: Any) -> Failure:
+    if retry_delay_s is not None and retry_delay_s is not False:
+        if type(retry_delay_s) not in (int, float) or not (isfinite(retry_delay_s) and retry_delay_s >= 0):
+            raise ValueError(f"a retry after {retry_delay_s!r} s")
+        retry_delay_s = float(retry_delay_s)
+    found = msgpack.unpackb(packed)
+    return Failure(
+        str(code),
+        str(found.get("message", "")),
+        str(found.get("type", "")),
+        str(found.get("traceback", "")),
+        tuple(map(str, types)),
+        retry_delay_s,
+    )
