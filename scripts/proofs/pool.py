@@ -92,6 +92,7 @@ class Pool:
 
         Raises:
             NotStarted: it ended before.
+            subprocess.TimeoutExpired: it did neither.
         """
         self._notify.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready, self.log.open("ab") as log:
@@ -168,14 +169,18 @@ class Pool:
         assert " ERROR asyncio: " not in log, log
 
     def __enter__(self) -> Self:
-        return self.start()
+        try:
+            return self.start()
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         try:
             self.end()
-        except AssertionError:
+        except (AssertionError, subprocess.TimeoutExpired):
             if error is None:  # what went wrong inside says more than what came of it
                 raise
 
