@@ -77,20 +77,24 @@ class Dispatcher:
         """
         queue = self._state.queue
         lane = row.lane
-        share = len(queue) // len(self._state.slots) if slot.in_flight else 1
+        share = -(-len(queue) // len(self._state.slots)) if slot.in_flight else 1
         if self._tasks_limit:
             share = min(share, self._tasks_limit - slot.executed - len(slot.in_flight))
+        alone = len(self._heads) == 1 == len(lane.demand.heads)  # there is no other row whose turn it could be
+        options, depth = None, 0
         following: Row | None = row
         while following is not None:
-            task = following.next
-            queue.pop(following)
-            self._start(task, slot, now)
+            self._start(queue.pop(following), slot, now)
             share -= 1
-            following = self._next()
+            following = row if alone and queue.goes_on(row) else self._next()
             if share <= 0 or following is None or following.lane is not lane:
                 break
             task = following.next
-            if task.last_worker is not None or len(slot.in_flight) >= self._depth(task):
+            if task.last_worker is not None:
+                break
+            if task.options is not options or task.recovered or task.kills:
+                options, depth = task.options, self._depth(task)
+            if len(slot.in_flight) >= depth:
                 break
         self._sort(slot)
         return following
@@ -213,8 +217,17 @@ class Dispatcher:
         if options.durable:
             self._state.moved(task)
         if self._state.listening:
-            fields = {"task_id": task.id.hex(), "name": task.name, "worker_id": slot.id, "attempt": task.attempt}
-            self._state.emit("task-started", fields, self._state.commit if options.durable else 0)
+            self._tell_started(task, slot)
+
+    def catch_up(self, task: Task, slot: Slot) -> None:
+        """The task's end is the first that is heard of its beginning."""
+        move_task(task, TaskState.RUNNING)
+        if self._state.listening:
+            self._tell_started(task, slot)
+
+    def _tell_started(self, task: Task, slot: Slot) -> None:
+        fields = {"task_id": task.id.hex(), "name": task.name, "worker_id": slot.id, "attempt": task.attempt}
+        self._state.emit("task-started", fields, self._state.commit if task.options.durable else 0)
 
     def _too_late_to_cancel(self, task: Task, at: float, when: float) -> float:
         """A cancel waited for the answer to a recall, and the task has begun: kill it, or say so."""

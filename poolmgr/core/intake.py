@@ -20,10 +20,11 @@ class Intake:
         self.state = state
         self._dispatcher = dispatcher
         self._lifecycle = lifecycle
+        self._queue_limit = state.settings.max_queue_depth
 
     def connected(self, client: int) -> None:
         """A client has come. Its number is never used again, and is at least 1."""
-        self.state.sessions[client] = Session()
+        self.state.sessions[client] = Session(client)
 
     def disconnected(self, client: int, now: float) -> None:
         """A client has gone: what it waited for as a call is cancelled, unless it runs already."""
@@ -73,38 +74,51 @@ class Intake:
             state.counted(client, session)
         if state.shutting_down:
             raise ShuttingDown("the daemon is shutting down and takes no new work")
-        known = state.tasks.get(id)
-        if known is not None:
-            self._resent(known, name, payload, options, client, watch)
+        if id in state.tasks:
+            self._resent(state.tasks[id], name, payload, options, client, watch)
             return
         if options.key is not None and origin is None and self._deduplicated(options.key, id, client, watch, now):
             return
-        limit = state.settings.max_queue_depth
-        if limit and len(state.queue) + state.scheduled >= limit:
-            self._dispatcher.dispatch(now)  # of those that came together with this one, some need not wait
-        if limit and len(state.queue) + state.scheduled >= limit:
-            raise QueueFull(f"{limit} tasks wait already (max_queue_depth): submit later, or raise the limit")
-        self.limit(name, options)
-        state.last_order += 1
-        wall = now + state.wall_offset
-        group = options.group if options.group is not None else f"client-{client}"
-        owner = 0 if options.durable else client
-        task = Task(id, name, payload, options, group, state.last_order, owner, now, wall)
-        task.origin = origin
+        if self._queue_limit:
+            self._check_room(self._queue_limit, now)
+        if options.rate_limit is not None or options.max_concurrency or name in state.limits:
+            self.limit(name, options)
+        state.last_order = order = state.last_order + 1
+        group = options.group
+        if group is None:
+            group = f"client-{client}" if session is None else session.group
+        durable = options.durable
+        task = Task(id, name, payload, options, group, order, 0 if durable else client, now, now + state.wall_offset)
+        if origin is not None:
+            task.origin = origin
         if watch:
             task.watchers = ((client, id),)
-        if owner and session is not None:
+        if durable:
+            state.added(task, session)
+        elif session is not None:
             session.calls[id] = task
         state.statistics.submitted += 1
-        due_at = now + options.delay_s if options.delay_s else None
-        due_wall = None
-        if options.at is not None and options.at - state.wall_offset > (due_at or 0.0):
-            due_at, due_wall = options.at - state.wall_offset, options.at
-        state.added(task, session, client)
-        self._lifecycle.admit(task, due_at, due_wall, now)
+        if options.delay_s or options.at is not None:
+            self._lifecycle.admit(task, *self._due(options, now), now)
+        else:
+            self._lifecycle.admit(task, None, None, now)
         if state.listening:
             commit = state.commit if options.durable else 0
             state.emit("task-submitted", {"task_id": id.hex(), "name": name, "priority": options.priority}, commit)
+
+    def _check_room(self, limit: int, now: float) -> None:
+        state = self.state
+        if len(state.queue) + state.scheduled >= limit:
+            self._dispatcher.dispatch(now)  # of those that came together with this one, some need not wait
+            if len(state.queue) + state.scheduled >= limit:
+                raise QueueFull(f"{limit} tasks wait already (max_queue_depth): submit later, or raise the limit")
+
+    def _due(self, options: TaskOptions, now: float) -> tuple[float | None, float | None]:
+        """When a task may run, as boot time, and the wall time that this follows, if any."""
+        due_at = now + options.delay_s if options.delay_s else None
+        if options.at is not None and options.at - self.state.wall_offset > (due_at or 0.0):
+            return options.at - self.state.wall_offset, options.at
+        return due_at, None
 
     def _resent(self, known: Task, name: str, payload: bytes, options: TaskOptions, client: int, watch: bool) -> None:
         if known.name != name or known.payload != payload or known.options != options:

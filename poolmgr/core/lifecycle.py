@@ -10,7 +10,6 @@ from poolmgr.core.deadlines import Deadlines
 from poolmgr.core.dispatch import Dispatcher
 from poolmgr.core.effects import Answer, Finished
 from poolmgr.core.failure import Failure
-from poolmgr.core.measurements import RunTimes
 from poolmgr.core.retry import is_retried
 from poolmgr.core.slot import Slot
 from poolmgr.core.state import State
@@ -18,6 +17,7 @@ from poolmgr.core.task import ABANDONED, Task
 from poolmgr.core.transitions import move_task
 from poolmgr.model import AttemptInfo, TaskState
 
+_COMPLETED, _DEAD = TaskState.COMPLETED, TaskState.DEAD  # looked up for every task
 _NOT_RETRIED = frozenset({"bad_arguments", "unknown_task", "bad_result"})  # the same would happen again
 
 
@@ -112,14 +112,8 @@ class Lifecycle:
         state = self._state
         if state.limits:
             self._dispatcher.ended(task)
-        statistics = state.statistics
         run_s = ended_at - begun_at
-        statistics.run_s.append(run_s)
-        statistics.wait_s.append(begun_at - task.queued_at)
-        times = statistics.by_name.get(task.name)
-        if times is None:
-            times = statistics.by_name[task.name] = RunTimes()
-        times.add(run_s)
+        state.statistics.ran(task.name, run_s, begun_at - task.queued_at)
         if state.listening:
             fields = {
                 "task_id": task.id.hex(), "name": task.name, "worker_id": slot.id, "duration_s": run_s,
@@ -127,7 +121,7 @@ class Lifecycle:
             }  # fmt: skip
             state.emit("task-completed", fields, state.commit if task.options.durable else 0)
         task.started_at = begun_at
-        self.end(task, now, TaskState.COMPLETED, "", payload)
+        self.end(task, now, _COMPLETED, "", payload)
 
     def failed(self, task: Task, slot: Slot, begun_at: float, failure: Failure, now: float) -> None:
         """The running task's attempt failed: remember it, and try again or give up."""
@@ -235,7 +229,7 @@ class Lifecycle:
             state.queue.discard(task)
         options = task.options
         commit = 0
-        if options.durable or to is TaskState.DEAD:
+        if options.durable or to is _DEAD:
             commit = self._keep(task, now, to, code, outcome, message)
         if options.key is not None:
             self._release_key(task, now)
@@ -243,13 +237,17 @@ class Lifecycle:
             session.calls.pop(task.id, None)
         for client, known_as in task.watchers:
             state.effects.append(Finished(client, known_as, to, code, outcome, commit))
-        for token in task.cancel_tokens:
-            stopped = to is TaskState.CANCELLED and (not task.attempt or task.kill_wanted)
-            state.effects.append(Answer(token, stopped, commit))
-        if to is TaskState.COMPLETED:
+        if task.cancel_tokens:
+            self._answer_cancels(task, to, commit)
+        if to is _COMPLETED:
             state.statistics.completed += 1
         else:
             self._count(task, to, code, message, commit)
+
+    def _answer_cancels(self, task: Task, to: TaskState, commit: int) -> None:
+        stopped = to is TaskState.CANCELLED and (not task.attempt or task.kill_wanted)
+        for token in task.cancel_tokens:
+            self._state.effects.append(Answer(token, stopped, commit))
 
     def _count(self, task: Task, to: TaskState, code: str, message: str, commit: int) -> None:
         statistics = self._state.statistics

@@ -59,6 +59,15 @@ class Statistics:
         self.by_name: dict[str, RunTimes] = {}
         self._marks: deque[tuple[float, int]] = deque(maxlen=61)
 
+    def ran(self, name: str, run_s: float, wait_s: float) -> None:
+        """A task of this name has completed."""
+        self.run_s.append(run_s)
+        self.wait_s.append(wait_s)
+        times = self.by_name.get(name)
+        if times is None:
+            times = self.by_name[name] = RunTimes()
+        times.add(run_s)
+
     def mark(self, now: float) -> None:
         """Once a second or so: what the throughput is reckoned from."""
         self._marks.append((now, self.executed))

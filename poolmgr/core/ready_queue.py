@@ -38,15 +38,16 @@ _ROWS_KEPT = 64
 class Row(Line):
     """The queued tasks of one lane, priority and group. ``next`` is its first task, once ``head`` has returned it."""
 
-    __slots__ = ("entry", "group", "lane", "next", "parked", "priority", "turns")
+    __slots__ = ("entry", "group", "lane", "next", "parked", "priority", "served", "turns")
     next: Task
 
-    def __init__(self, lane: Lane, priority: int, group: str, turns: Turns) -> None:
+    def __init__(self, lane: Lane, priority: int, group: str, turns: Turns, served: Turns) -> None:
         super().__init__()
         self.lane = lane
         self.priority = priority
         self.group = group
-        self.turns = turns
+        self.turns = turns  # of its group
+        self.served = served  # the turn last served, of its priority
         self.entry: Entry | None = None  # its only valid entry in the demand's heap
         self.parked = False  # out of the heap, because its lane is blocked
 
@@ -81,10 +82,11 @@ class ReadyQueue:
     def __init__(self) -> None:
         self.demands: list[Demand] = []
         self.lanes: list[Lane] = []
-        self._lanes_of: dict[str, list[Lane]] = {}
+        self._lane_of: dict[tuple[str, frozenset[str], bool], Lane] = {}
+        self._lanes_of: dict[str, list[Lane]] = {}  # by name
         self._blocks: dict[str, dict[str, None]] = {}
         self._turns: dict[tuple[int, str], Turns] = {}
-        self._served: dict[int, int] = {}  # the turn last served, by priority
+        self._served: dict[int, Turns] = {}  # the turn last served, by priority
         self._turns_limit = 256
         self._length = 0
 
@@ -93,9 +95,9 @@ class ReadyQueue:
 
     def lane(self, name: str, requires: frozenset[str], fresh: bool) -> Lane:
         """The lane of that name and demand, made if need be."""
-        for lane in self._lanes_of.get(name, ()):  # hardly ever more than one
-            if lane.demand.requires == requires and lane.demand.fresh is fresh:
-                return lane
+        lane = self._lane_of.get((name, requires, fresh))
+        if lane is not None:
+            return lane
         demand = next((d for d in self.demands if d.requires == requires and d.fresh == fresh), None)
         if demand is None:
             demand = Demand(requires, fresh)
@@ -103,6 +105,7 @@ class ReadyQueue:
         lane = Lane(name, demand, self._blocks.setdefault(name, {}))
         self.lanes.append(lane)
         self._lanes_of.setdefault(name, []).append(lane)
+        self._lane_of[name, requires, fresh] = lane
         return lane
 
     def push(self, task: Task) -> None:
@@ -112,12 +115,16 @@ class ReadyQueue:
         key = (options.priority, task.group)
         row = lane.rows.get(key)
         if row is None:
-            row = lane.rows[key] = Row(lane, options.priority, task.group, self._turns_of(key))
+            row = lane.rows[key] = self._row(lane, *key)
         row.add(task)
         task.in_queue = True
         self._length += 1
         if row.entry is None or task.order < row.entry[2]:
             self._enter(row, task)
+
+    def _row(self, lane: Lane, priority: int, group: str) -> Row:
+        served = self._served.setdefault(priority, Turns(0))
+        return Row(lane, priority, group, self._turns_of((priority, group)), served)
 
     def head(self, demand: Demand) -> Row | None:
         """The row whose first task is next among those of ``demand`` that are not blocked, or None."""
@@ -146,15 +153,23 @@ class ReadyQueue:
         return None
 
     def pop(self, row: Row) -> Task:
-        """Take the first task of a row that ``head`` has just given; its group has had a turn."""
+        """Take ``row.next``, which ``head`` or ``goes_on`` has just set; its group has had a turn."""
         task = row.take()
-        turns = row.turns
-        if turns.had > self._served.get(row.priority, 0):  # one that waited long for a worker stands far behind
-            self._served[row.priority] = turns.had
+        turns, served = row.turns, row.served
+        if turns.had > served.had:  # one that waited long for a worker stands far behind
+            served.had = turns.had
         turns.had += 1
         task.in_queue = False
         self._length -= 1
         return task
+
+    def goes_on(self, row: Row) -> bool:
+        """Whether ``row``, the only one of its demand, has another task; then that is ``row.next``."""
+        first = row.first()
+        if first is None or row.lane.blocks:
+            return False
+        row.next = first
+        return True
 
     def discard(self, task: Task) -> None:
         """A queued task has become final: it no longer counts, and leaves the heap in its own time."""
@@ -194,7 +209,7 @@ class ReadyQueue:
     def _enter(self, row: Row, first: Task) -> None:
         if row.parked:
             return
-        had = self._served.get(row.priority, 0)
+        had = row.served.had
         if row.entry is None and row.turns.had < had:
             row.turns.had = had
         row.entry = (row.priority, row.turns.had, first.order, row)
@@ -210,7 +225,7 @@ class ReadyQueue:
         if turns is None:
             if len(self._turns) >= self._turns_limit:
                 self._forget_idle()
-            turns = self._turns[key] = Turns(self._served.get(key[0], 0))
+            turns = self._turns[key] = Turns(self._served[key[0]].had)
         return turns
 
     def _forget_idle(self) -> None:

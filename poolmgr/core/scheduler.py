@@ -6,7 +6,7 @@ effects, in any process. Inputs are methods, those of clients on ``intake``; the
 (manager/) performs effects and does no deciding; the simulator (tests/simulation) stands in the shell's place.
 
     submit, cancel, ...  ----> Intake ------------------.--> Lifecycle    what becomes of a task
-    attempt_done, ...    --.                            +--> Dispatcher   which worker it gets
+    attempts_done, ...   --.                            +--> Dispatcher   which worker it gets
     worker_exited, ...   --+-> Scheduler (is it still --'--> Supervisor   which workers there are
     tick                 --'   current?)                         |
                                                         flush() -'--> effects
@@ -36,6 +36,8 @@ from poolmgr.model import TaskState, WorkerState
 
 LATE_S = 1.0  # a tick that comes so much too late says that this process was blocked, not the workers
 _SECOND_S = 1.0
+_RUNNING = TaskState.RUNNING  # looked up for every task
+Result = tuple[int, float, float, bytes]  # of a completed task: its fence, begun at, ended at, the result's payload
 _LOOK_SOON_S = 0.010  # a page that does not show what is expected is read again: soon, and then less and less often
 _LOOK_LATE_S = 0.100
 
@@ -123,16 +125,23 @@ class Scheduler:
 
     # ------------------------------------------------------------------------------------------ attempts
 
-    def attempt_done(
-        self, worker: str, fence: int, begun_at: float, ended_at: float, payload: bytes, now: float
-    ) -> None:
-        """A worker has completed a task."""
+    def attempts_done(self, worker: str, results: Iterable[Result], now: float) -> None:
+        """A worker has completed these tasks, one after the other."""
         slot = self.state.slots.get(worker)
-        if slot is None or not slot.in_flight or slot.in_flight[0].fence != fence:
+        if slot is None:
             return
-        task = slot.in_flight.popleft()
-        self._lifecycle.completed(task, slot, begun_at, ended_at, payload, now)
-        self._next_of(slot, task, ended_at, now)
+        in_flight, lifecycle = slot.in_flight, self._lifecycle
+        task, count = None, 0
+        for fence, begun_at, ended_at, payload in results:
+            if not in_flight or in_flight[0].fence != fence:
+                continue
+            task = in_flight.popleft()
+            if task.state is not _RUNNING:
+                self._dispatcher.catch_up(task, slot)
+            lifecycle.completed(task, slot, begun_at, ended_at, payload, now)
+            count += 1
+        if task is not None:
+            self._next_of(slot, task, count, ended_at, now)
 
     def attempt_failed(
         self, worker: str, fence: int, begun_at: float, ended_at: float, failure: Failure, now: float
@@ -143,14 +152,15 @@ class Scheduler:
             return
         task = slot.in_flight.popleft()
         self._lifecycle.failed(task, slot, begun_at, failure, now)
-        self._next_of(slot, task, ended_at, now)
+        self._next_of(slot, task, 1, ended_at, now)
 
-    def _next_of(self, slot: Slot, task: Task, ended_at: float, now: float) -> None:
+    def _next_of(self, slot: Slot, task: Task, count: int, ended_at: float, now: float) -> None:
+        """``count`` tasks have ended on a worker, ``task`` the last of them."""
         statistics = self.state.statistics
-        statistics.executed += 1
+        statistics.executed += count
         if not slot.executed:
             statistics.first_of_process += 1
-        slot.executed += 1
+        slot.executed += count
         slot.last_activity = now
         slot.slow = False
         self._dispatcher.touch(slot)

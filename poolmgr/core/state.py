@@ -21,9 +21,10 @@ from poolmgr.core.task import Task
 class Session:
     """One client connection."""
 
-    __slots__ = ("calls", "commit", "submits")
+    __slots__ = ("calls", "commit", "group", "submits")
 
-    def __init__(self) -> None:
+    def __init__(self, client: int) -> None:
+        self.group = f"client-{client}"  # of its tasks that name none
         self.submits = 0
         self.commit = 0  # the commit of its latest durable submit
         self.calls: dict[bytes, Task] = {}  # cancelled when it goes
@@ -73,17 +74,14 @@ class State:
         """An event. Those of every single task are asked for first (``listening``): they cost more than the task."""
         self.effects.append(Emit(name, fields, commit))
 
-    def added(self, task: Task, session: Session | None, client: int) -> None:
-        """A submit has been accepted; a durable one is to be kept."""
-        if task.options.durable:
-            self._added.append(task)
-            if session is not None:
-                session.commit = self.commit
+    def added(self, task: Task, session: Session | None) -> None:
+        """A durable task was accepted: it is to be kept."""
+        self._added.append(task)
         if session is not None:
-            self._to_accept[client] = session
+            session.commit = self.commit
 
     def counted(self, client: int, session: Session) -> None:
-        """A submit has been answered in another way; it counts all the same."""
+        """Another of its submits was answered, one way or the other: the client is to be told how many."""
         self._to_accept[client] = session
 
     def moved(self, task: Task) -> None:

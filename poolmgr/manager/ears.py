@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from poolmgr.core.scheduler import Result
 from poolmgr.manager.clock import now
-from poolmgr.manager.hearing import understood
+from poolmgr.manager.hearing import result_of, understood
 from poolmgr.manager.journal import log_line
 from poolmgr.manager.process import WorkerProcess
 from poolmgr.manager.shell import Shell
@@ -40,20 +41,26 @@ class Ears:
         if self._shell.processes.get(process.worker) is not process:
             return  # given up as stuck: its word no longer counts
         at = now()
-        done = self._shell.scheduler.attempt_done
-        worker = process.worker
+        done: list[Result] = []
         for message in messages:
             try:
+                if message[0] == DONE:
+                    done.append(result_of(message, at))
+                    continue
                 word = understood(message, at)
             except Exception as error:  # whatever is wrong with it: nothing of it has been acted upon
+                self._done(process, done, at)
                 self.worker_babbled(process, f"a message that the protocol does not know: {error!r}")
-                break
-            if message[0] == DONE:
-                _, fence, begun_at, ended_at, payload = word
-                done(worker, fence, begun_at, ended_at, payload, at)
-            else:
-                self._other(process, word, at)
+                return
+            self._done(process, done, at)
+            self._other(process, word, at)
+        self._done(process, done, at)
         self._shell.wake()
+
+    def _done(self, process: WorkerProcess, results: list[Result], at: float) -> None:
+        if results:
+            self._shell.scheduler.attempts_done(process.worker, results, at)
+            results.clear()
 
     def _other(self, process: WorkerProcess, word: Sequence[Any], at: float) -> None:
         scheduler, worker, incarnation = self._shell.scheduler, process.worker, process.incarnation
@@ -136,5 +143,5 @@ class Ears:
 
 
 def _task_of(process: WorkerProcess, fence: Any) -> str:
-    id = process.ids.get(fence) if type(fence) is int else None
+    id = process.task_of(fence) if type(fence) is int else None
     return "" if id is None else id.hex()

@@ -9,13 +9,26 @@ from typing import Any
 import msgpack
 
 from poolmgr.core.failure import Failure
-from poolmgr.wire.messages import BROKEN, DONE, PROTOCOL_VERSION, RAISED, READY, RECALLED, REPORT
+from poolmgr.core.scheduler import Result
+from poolmgr.wire.messages import BROKEN, PROTOCOL_VERSION, RAISED, READY, RECALLED, REPORT
 
 _CLOCK_SLACK_S = 1.0  # by so much a worker's time may be ahead of ours
 
 
+def result_of(message: list[Any], now: float) -> Result:
+    """What a DONE says. Raises an ``Exception`` of whatever kind where it is not as docs/protocol.md says."""
+    _, fence, begun_at, ended_at, payload = message
+    if type(fence) is not int or type(begun_at) is not float or type(ended_at) is not float:
+        raise ValueError("a fence or time of the wrong type")
+    if not 0.0 < begun_at <= ended_at <= now + _CLOCK_SLACK_S:  # false for NaN, too
+        raise ValueError(f"begun at {begun_at}, ended at {ended_at}, and it is {now}")
+    if type(payload) is not bytes:
+        raise ValueError("a result that is no bin")
+    return fence, begun_at, ended_at, payload
+
+
 def understood(message: list[Any], now: float) -> Sequence[Any]:
-    """The message, its type first, with every value of the type that the scheduler expects.
+    """A message other than DONE, its type first, with every value of the type that the scheduler expects.
 
     RAISED comes out as (RAISED, fence, begun at, ended at, Failure), READY as (READY, capabilities).
 
@@ -23,15 +36,9 @@ def understood(message: list[Any], now: float) -> Sequence[Any]:
         Exception: of whatever kind, where the message is not as docs/protocol.md says.
     """
     kind = message[0]
-    if kind == DONE:
-        _, fence, begun_at, ended_at, payload = message
-        _check_times(fence, begun_at, ended_at, now)
-        if type(payload) is not bytes:
-            raise ValueError("a result that is no bin")
-        return message
     if kind == RAISED:
         _, fence, begun_at, ended_at, code, types, packed, retry_delay_s = message
-        _check_times(fence, begun_at, ended_at, now)
+        result_of([kind, fence, begun_at, ended_at, packed], now)
         return RAISED, fence, begun_at, ended_at, _failure(code, types, packed, retry_delay_s)
     if kind == REPORT:
         _, fence, fraction, text = message
@@ -45,13 +52,6 @@ def understood(message: list[Any], now: float) -> Sequence[Any]:
     if kind == BROKEN:
         return BROKEN, str(message[1])
     raise ValueError(f"type {kind}")
-
-
-def _check_times(fence: Any, begun_at: Any, ended_at: Any, now: float) -> None:
-    if type(fence) is not int or type(begun_at) is not float or type(ended_at) is not float:
-        raise ValueError("a fence or time of the wrong type")
-    if not 0.0 < begun_at <= ended_at <= now + _CLOCK_SLACK_S:  # false for NaN, too
-        raise ValueError(f"begun at {begun_at}, ended at {ended_at}, and it is {now}")
 
 
 def _failure(code: Any, types: Any, packed: Any, retry_delay_s: Any) -> Failure:

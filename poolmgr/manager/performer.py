@@ -31,6 +31,7 @@ from poolmgr.wire.messages import (
 
 _log = logging.getLogger(__name__)
 _LOOK_TWICE_S = 0.1  # between two looks at a silent worker's CPU time
+_COMPLETED = TaskState.COMPLETED  # looked up for every task
 
 
 class Performer:
@@ -39,6 +40,8 @@ class Performer:
     def __init__(self, shell: Shell, ears: Listener) -> None:
         self._shell = shell
         self._ears = ears
+        self._processes = shell.processes
+        self._ports = shell.ports
         self._written: dict[str, WorkerProcess] = {}
         self._sent: dict[int, Port] = {}
         self._table: dict[type, Callable[[Any], None]] = {
@@ -88,17 +91,17 @@ class Performer:
     # ------------------------------------------------------------------------------------------ to workers
 
     def _current(self, worker: str, incarnation: int) -> WorkerProcess | None:
-        process = self._shell.processes.get(worker)
+        process = self._processes.get(worker)
         return process if process is not None and process.incarnation == incarnation else None
 
     def _start(self, effect: do.Start) -> None:
         worker, incarnation, fence, task_id, attempt, name, payload, timeout_s, soft_timeout_s, commit = effect
-        if commit > self._shell.outbox.committed:
+        if commit and commit > self._shell.outbox.committed:
             self._shell.outbox.hold(effect)
             return
-        process = self._current(worker, incarnation)
-        if process is not None:
-            process.ids[fence] = task_id
+        process = self._processes.get(worker)
+        if process is not None and process.incarnation == incarnation:
+            process.started.append((fence, task_id))
             process.queue(encode((START, fence, task_id, attempt, name, payload, timeout_s, soft_timeout_s)))
             self._written[worker] = process
 
@@ -191,13 +194,12 @@ class Performer:
 
     def _finished(self, effect: do.Finished) -> None:
         client, task_id, state, code, outcome, commit = effect
-        shell = self._shell
-        if commit > shell.outbox.committed:
-            shell.outbox.hold(effect)
+        if commit and commit > self._shell.outbox.committed:
+            self._shell.outbox.hold(effect)
             return
-        port = shell.ports.get(client)
+        port = self._ports.get(client)
         if port is not None:
-            if state is TaskState.COMPLETED:
+            if state is _COMPLETED:
                 port.send((COMPLETED, task_id, outcome))
             else:
                 port.send((FAILED, task_id, state, code, outcome))

@@ -11,6 +11,7 @@ import fcntl
 import os
 import signal
 import socket
+from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, Protocol
@@ -24,7 +25,7 @@ from poolmgr.worker.page import PAGE_BYTES, Page
 PIPE_BYTES = 256 * 1024
 OUTPUT_BYTES = 4096  # of output taken in at once: each line is logged, and meanwhile all others wait
 _CONTROL_BYTES = 65536
-_IDS_KEPT = 64  # more than a worker can have in flight, and have ended in one turn of the loop
+_STARTED_KEPT = 64  # more than a worker can have in flight, and have ended in one turn of the loop
 
 
 class Listener(Protocol):
@@ -45,7 +46,7 @@ class WorkerProcess:
         self.incarnation = incarnation
         self.pid: int | None = None
         self.unwanted = False  # to be killed as soon as it exists
-        self.ids: dict[int, bytes] = {}  # the latest tasks by their fences: output may be read after the result
+        self.started: deque[tuple[int, bytes]] = deque(maxlen=_STARTED_KEPT)  # the latest (fence, task's id)
         self._loop = loop
         self._listener = listener
         self._decoder = Decoder()
@@ -112,8 +113,10 @@ class WorkerProcess:
         """One write for all that was queued in this turn."""
         if not self._writing and self._out:
             self._write()
-        while len(self.ids) > _IDS_KEPT:
-            del self.ids[next(iter(self.ids))]
+
+    def task_of(self, fence: int) -> bytes | None:
+        """The id of the task that was started with this fence: output may be read long after its result."""
+        return next((id for started, id in self.started if started == fence), None)
 
     def _write(self) -> None:
         data = b"".join(self._out) if len(self._out) > 1 else self._out[0]

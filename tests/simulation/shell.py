@@ -8,6 +8,7 @@ after they are due, and where it is ``blocked`` everything waits.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -251,15 +252,17 @@ class Shell:
         self.tell(method, *arguments, self.world.now)
 
     def _read(self, process: Process) -> None:
+        """Everything that it has sent; results that follow one another are told together."""
         while process.outbox and process.pid not in self._broken:
-            self._take(process, process.outbox.popleft())
+            if type(process.outbox[0]) is Done:
+                self._told(self.scheduler.attempts_done, process.worker, _results(process.outbox))
+            else:
+                self._take(process, process.outbox.popleft())
 
     def _take(self, process: Process, message: Message) -> None:
         scheduler = self.scheduler
         worker, incarnation = process.worker, process.incarnation
         match message:
-            case Done():
-                self._told(scheduler.attempt_done, worker, *message)
             case Raised():
                 slot = scheduler.state.slots.get(worker)
                 if slot is not None and slot.in_flight and slot.in_flight[0].fence == message.fence:
@@ -392,3 +395,12 @@ class Shell:
         process = self.processes.pop(worker, None)
         if process is not None and process.alive:
             self.undead.append(process)
+
+
+def _results(outbox: deque[Message]) -> list[Done]:
+    """The results that lead an outbox, taken out of it."""
+    results: list[Done] = []
+    while outbox and isinstance(first := outbox[0], Done):
+        results.append(first)
+        outbox.popleft()
+    return results

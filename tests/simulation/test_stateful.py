@@ -199,7 +199,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         fence = worker.line.popleft().fence
         worker.begun, worker.begun_at = fence, self.now
         if failure is None:
-            self.scheduler.attempt_done(name, fence, self.now, self.now, b"", self.now)
+            self.scheduler.attempts_done(name, [(fence, self.now, self.now, b"")], self.now)
         else:
             self.scheduler.attempt_failed(name, fence, self.now, self.now, failure, self.now)
         self.flush()
@@ -238,7 +238,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         worker = self.workers[name]
         fence = data.draw(st.integers(0, max(0, self.last_fence)))
         if all(start.fence != fence for start in self.current(name).line):
-            self.scheduler.attempt_done(name, fence, self.now, self.now, b"", self.now)
+            self.scheduler.attempts_done(name, [(fence, self.now, self.now, b"")], self.now)
         self.scheduler.worker_exited(name, worker.incarnation - 1, "killed", fence, self.now, self.now)
         self.scheduler.page_seen(name, worker.incarnation - 1, fence, self.now, self.now)
         assert not self.scheduler.state.effects

@@ -184,7 +184,7 @@ class Pool:
         """The worker that runs ``task`` completes it."""
         worker, fence = self._running(task)
         self._page_on(worker)
-        self.scheduler.attempt_done(worker, fence, self.now - run_s, self.now, payload, self.now)
+        self.scheduler.attempts_done(worker, [(fence, self.now - run_s, self.now, payload)], self.now)
         self.flush()
 
     def fail(self, task: bytes, failure: Failure = VALUE_ERROR) -> None:

@@ -117,9 +117,8 @@ def test_results_for_another_fence_than_the_first_are_old_news() -> None:
     pool = _fast()
     first, second = pool.submit_many(2, "fast")
     fence = pool.task(second).fence
-    pool.scheduler.attempt_done("worker-0", fence, pool.now, pool.now, b"", pool.now)
-    pool.scheduler.attempt_done("worker-0", fence + 99, pool.now, pool.now, b"", pool.now)
-    pool.scheduler.attempt_done("nobody", pool.task(first).fence, pool.now, pool.now, b"", pool.now)
+    for worker, said in (("worker-0", fence), ("worker-0", fence + 99), ("nobody", pool.task(first).fence)):
+        pool.scheduler.attempts_done(worker, [(said, pool.now, pool.now, b"")], pool.now)
     pool.flush()
     assert _line(pool) == [first, second]
 

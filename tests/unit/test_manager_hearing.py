@@ -7,7 +7,7 @@ from typing import Any
 import msgpack
 import pytest
 
-from poolmgr.manager.hearing import understood
+from poolmgr.manager.hearing import result_of, understood
 from poolmgr.wire.messages import BROKEN, DONE, PROTOCOL_VERSION, RAISED, READY, RECALLED, REPORT
 from poolmgr.worker.context import Retry
 
@@ -16,7 +16,7 @@ FAILURE = msgpack.packb({"type": "ValueError", "message": "no", "traceback": ""}
 
 
 def test_what_an_honest_worker_says() -> None:
-    assert understood([DONE, 7, 99.0, 99.5, b"x"], NOW) == [DONE, 7, 99.0, 99.5, b"x"]
+    assert result_of([DONE, 7, 99.0, 99.5, b"x"], NOW) == (7, 99.0, 99.5, b"x")
     kind, fence, _, _, failure = understood([RAISED, 7, 99.0, 99.5, "task_failed", ["ValueError"], FAILURE, 2], NOW)
     assert (kind, fence, failure.type, failure.retry_delay_s) == (RAISED, 7, "ValueError", 2.0)
     assert understood([REPORT, 7, 1, "half"], NOW) == (REPORT, 7, 1.0, "half")
@@ -49,7 +49,7 @@ def test_what_an_honest_worker_says() -> None:
 )
 def test_what_it_cannot_have_meant_is_refused_whole(message: list[Any]) -> None:
     with pytest.raises(Exception, match=r"."):
-        understood(message, NOW)
+        (result_of if message[0] == DONE else understood)(message, NOW)
 
 
 @pytest.mark.parametrize("delay_s", ["5", -1, float("nan"), float("inf"), True])
