@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from poolmgr.core.changes import TaskRecord, TaskRequeued
 from poolmgr.core.dispatch import Dispatcher
 from poolmgr.core.effects import Answer, Look, Same
@@ -80,7 +82,7 @@ class Intake:
         if options.key is not None and origin is None and self._deduplicated(options.key, id, client, watch, now):
             return
         if self._queue_limit:
-            self._check_room(self._queue_limit, now)
+            self._check_room(self._queue_limit, 1, now)
         if options.rate_limit is not None or options.max_concurrency or name in state.limits:
             self.limit(name, options)
         state.last_order = order = state.last_order + 1
@@ -106,12 +108,15 @@ class Intake:
             commit = state.commit if options.durable else 0
             state.emit("task-submitted", {"task_id": id.hex(), "name": name, "priority": options.priority}, commit)
 
-    def _check_room(self, limit: int, now: float) -> None:
+    def _check_room(self, limit: int, wanted: int, now: float) -> None:
         state = self.state
-        if len(state.queue) + state.scheduled >= limit:
-            self._dispatcher.dispatch(now)  # of those that came together with this one, some need not wait
-            if len(state.queue) + state.scheduled >= limit:
-                raise QueueFull(f"{limit} tasks wait already (max_queue_depth): submit later, or raise the limit")
+        if len(state.queue) + state.scheduled + wanted > limit:
+            self._dispatcher.dispatch(now)  # of those that came together with these, some need not wait
+            waiting = len(state.queue) + state.scheduled
+            if waiting + wanted > limit:
+                raise QueueFull(
+                    f"{waiting} tasks wait, and {limit} may (max_queue_depth): submit later, or raise the limit"
+                )
 
     def _due(self, options: TaskOptions, now: float) -> tuple[float | None, float | None]:
         """When a task may run, as boot time, and the wall time that this follows, if any."""
@@ -160,19 +165,36 @@ class Intake:
             self.state.queue.unblock(name, "rate")
             self.state.queue.unblock(name, "concurrency")
 
-    def requeue(self, record: TaskRecord, new_id: bytes, now: float) -> None:
-        """Submit a dead task again as ``new_id``. Both tasks remember it.
+    def requeue(self, made: Sequence[tuple[TaskRecord, bytes]], now: float) -> None:
+        """Submit dead tasks again, each as a new one with the id beside it: all or none. Old and new remember it.
 
         Raises:
             ShuttingDown, QueueFull: nothing has changed.
-            WrongState: another task holds its key; nothing has changed.
+            WrongState: another task holds a key, or two of these have the same; nothing has changed.
         """
-        key = record.options.key
-        held = self.state.keys.get(key) if key is not None else None
-        if held is not None and held[0] in self.state.tasks:
-            raise WrongState(f"task {held[0].hex()}, which has the same key {key!r}, has not ended yet")
-        self.submit(now, new_id, record.name, record.payload, record.options, 0, False, origin=record.id)
-        self.state.fact(TaskRequeued(record.id, new_id), record.options.durable)
+        if self.state.shutting_down:
+            raise ShuttingDown("the daemon is shutting down and takes no new work")
+        self._check_keys([record for record, _ in made])
+        if self._queue_limit:
+            self._check_room(self._queue_limit, len(made), now)
+        for record, new_id in made:
+            self.submit(now, new_id, record.name, record.payload, record.options, 0, False, origin=record.id)
+            self.state.fact(TaskRequeued(record.id, new_id), record.options.durable)
+
+    def _check_keys(self, records: Sequence[TaskRecord]) -> None:
+        """No two tasks of one key live at the same time."""
+        first_with: dict[str, TaskRecord] = {}
+        for record in records:
+            key = record.options.key
+            if key is None:
+                continue
+            held = self.state.keys.get(key)
+            if held is not None and held[0] in self.state.tasks:
+                raise WrongState(f"task {held[0].hex()}, which has the same key {key!r}, has not ended yet")
+            first = first_with.setdefault(key, record)
+            if first is not record:
+                both = f"tasks {first.id.hex()} and {record.id.hex()}"
+                raise WrongState(f"{both} have the same key {key!r}: requeue one of them, by its id")
 
     def watch(self, task_id: bytes, client: int) -> bool:
         """Tell ``client`` the task's end. False if the task is not live: it may have ended, ask the store."""

@@ -77,6 +77,7 @@ class Manager:
         self._maintenance: Maintenance | None = None
         self._flush_wanted = False
         self._closed = False  # the store takes nothing more
+        self.requeueing = asyncio.Lock()  # held while dead tasks are looked up and submitted again
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
         self._last_client = 0

@@ -96,8 +96,13 @@ async def cancel(call: Call) -> Any:
 
 async def requeue(call: Call) -> Any:
     """Dead tasks (``ids``, or all) again as new ones: the old id, and the new one, of each. All or none."""
+    async with call.manager.requeueing:  # two at once would both find the same ones not requeued yet
+        return await _requeue(call)
+
+
+async def _requeue(call: Call) -> Any:
     manager = call.manager
-    records = []
+    made: list[tuple[TaskRecord, bytes]] = []
     for each in await _dead(call, requeued_too=False):
         record = manager.shell.memory.record(each) or await manager.read_store(_record(each))
         if record is None:
@@ -106,13 +111,11 @@ async def requeue(call: Call) -> Any:
             raise WrongState(f"task {each.hex()} is {record.state}; only dead tasks can be requeued")
         if record.name not in manager.shell.handlers:
             raise UnknownTask(f"the app has no task {record.name!r} any more, so {each.hex()} cannot be run")
-        records.append(record)
-    requeued: dict[str, str] = {}
-    for record in records:
-        new_id = new_task_id()
-        manager.scheduler.intake.requeue(record, new_id, now())
-        requeued[record.id.hex()] = new_id.hex()
-    return call.when_kept(requeued)
+        made.append((record, new_task_id()))
+    manager.scheduler.intake.requeue(made, now())
+    answer = call.when_kept({record.id.hex(): new_id.hex() for record, new_id in made})
+    manager.act()  # to the store: whoever looks there next finds them requeued
+    return answer
 
 
 async def purge(call: Call) -> Any:
@@ -140,7 +143,7 @@ async def _dead(call: Call, *, requeued_too: bool) -> list[bytes]:
     if ids is not None:
         if not isinstance(ids, list):
             raise BadOption("ids takes a list of task ids")
-        return [checked_id(each) for each in ids]
+        return list(dict.fromkeys(checked_id(each) for each in ids))
     found = [*_all_dead(call.manager.shell.memory), *await call.manager.read_store(_all_dead)]
     return [bytes.fromhex(info.id) for info in found if requeued_too or info.requeued_as is None]
 

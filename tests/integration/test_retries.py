@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import pytest
@@ -77,6 +78,21 @@ def test_a_dead_letter_is_requeued_as_a_new_task(client: Client) -> None:
                 client.result(task.requeued_as, timeout=10)
     assert client.purge() == 6
     assert client.dead_letters() == []
+
+
+def test_two_who_requeue_all_at_once_requeue_each_dead_letter_once(client: Client) -> None:
+    futures = [client.using(max_retries=0).submit("fail_until", 2) for _ in range(20)]
+    for future in futures:
+        with pytest.raises(TaskFailed):
+            future.result(timeout=10)
+    with ThreadPoolExecutor(4) as threads:
+        made = [each.result() for each in [threads.submit(client.requeue) for _ in range(4)]]
+    for new in [new for each in made for new in each.values()]:
+        with pytest.raises(TaskFailed):
+            client.result(new, timeout=10)
+    old = [id for each in made for id in each if id in {future.id for future in futures}]
+    assert sorted(old) == sorted(future.id for future in futures)
+    client.purge()
 
 
 def test_a_requeued_task_keeps_its_options_and_arguments(client: Client) -> None:

@@ -224,7 +224,7 @@ class Clients:
                     new_id = self._drafter.new_id()
                     self._oracle.submitting(0, new_id, record.name, record.payload, record.options)
                     try:
-                        shell.tell(shell.scheduler.intake.requeue, record, new_id, self._world.now)
+                        shell.tell(shell.scheduler.intake.requeue, [(record, new_id)], self._world.now)
                     except PoolError:
                         pass
                     shell.order.limits_may_have_changed(self._world.now)

@@ -138,7 +138,7 @@ def _dead(pool: Pool, **options: Any) -> TaskRecord:
 def test_a_requeued_dead_letter_is_a_new_task_and_both_remember() -> None:
     pool = Pool()
     dead = _dead(pool)
-    pool.scheduler.intake.requeue(dead, NEW, pool.now)
+    pool.scheduler.intake.requeue([(dead, NEW)], pool.now)
     pool.flush()
     assert pool.state(NEW) == "running"
     new = pool.changes(TaskAdded)[-1].task
@@ -149,7 +149,7 @@ def test_a_requeued_dead_letter_is_a_new_task_and_both_remember() -> None:
 def test_its_own_window_does_not_stop_a_requeue() -> None:
     pool = Pool()
     dead = _dead(pool, key="k", key_window_s=100.0)
-    pool.scheduler.intake.requeue(dead, NEW, pool.now)
+    pool.scheduler.intake.requeue([(dead, NEW)], pool.now)
     pool.flush()
     assert pool.state(NEW) == "running"
     pool.advance(150.0)
@@ -161,7 +161,7 @@ def test_a_living_task_of_the_same_key_does() -> None:
     dead = _dead(pool, key="k")
     pool.submit(key="k")
     with pytest.raises(WrongState, match="same key 'k'"):
-        pool.scheduler.intake.requeue(dead, NEW, pool.now)
+        pool.scheduler.intake.requeue([(dead, NEW)], pool.now)
     pool.flush()
     assert pool.changes(TaskRequeued) == []
 
@@ -174,16 +174,36 @@ def test_a_refused_requeue_has_changed_nothing(refusal: type[Exception]) -> None
     if refusal is ShuttingDown:
         pool.scheduler.drain(pool.now)
     with pytest.raises(refusal):
-        pool.scheduler.intake.requeue(dead, NEW, pool.now)
+        pool.scheduler.intake.requeue([(dead, NEW)], pool.now)
     pool.flush()
     assert pool.changes(TaskRequeued) == []
     assert NEW not in pool.scheduler.state.tasks
 
 
+def test_many_are_requeued_together_or_not_at_all() -> None:
+    pool = Pool(max_queue_depth=2)
+    pool.scheduler.intake.pause("fragile")
+    pool.flush()
+    dead = [_dead(Pool()) for _ in range(3)]
+    with pytest.raises(QueueFull, match="0 tasks wait, and 2 may"):
+        pool.scheduler.intake.requeue([(each, bytes([number]) * 16) for number, each in enumerate(dead)], pool.now)
+    assert not pool.scheduler.state.tasks
+    pool.scheduler.intake.requeue([(each, bytes([number]) * 16) for number, each in enumerate(dead[:2])], pool.now)
+    assert len(pool.scheduler.state.tasks) == 2
+
+
+def test_two_of_one_key_are_not_requeued_together() -> None:
+    pool = Pool()
+    first, second = _dead(pool, key="k"), _dead(pool, key="k")
+    with pytest.raises(WrongState, match="have the same key 'k': requeue one of them"):
+        pool.scheduler.intake.requeue([(first, NEW), (second, bytes(16))], pool.now)
+    assert not pool.scheduler.state.tasks
+
+
 def test_a_requeued_task_may_die_again_with_a_history_of_its_own() -> None:
     pool = Pool()
     dead = _dead(pool)
-    pool.scheduler.intake.requeue(dead, NEW, pool.now)
+    pool.scheduler.intake.requeue([(dead, NEW)], pool.now)
     pool.flush()
     assert pool.task(NEW).submitted_at == pool.now + WALL_OFFSET
     pool.fail(NEW)
