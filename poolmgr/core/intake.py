@@ -14,6 +14,8 @@ from poolmgr.core.task import ABANDONED, Task
 from poolmgr.errors import IdConflict, NotFound, QueueFull, ShuttingDown, WrongState
 from poolmgr.model import TaskOptions, TaskState
 
+_WATCHERS_FEW = 8
+
 
 class Intake:
     """The clients' side of the scheduler."""
@@ -128,8 +130,8 @@ class Intake:
     def _resent(self, known: Task, name: str, payload: bytes, options: TaskOptions, client: int, watch: bool) -> None:
         if known.name != name or known.payload != payload or known.options != options:
             raise IdConflict(f"task {known.id.hex()} was submitted before with other content: use a new id")
-        if watch and (client, known.id) not in known.watchers:
-            known.watchers = (*known.watchers, (client, known.id))
+        if watch:
+            self._add_watcher(known, client, known.id)
         session = self.state.sessions.get(client)
         if known.options.durable and session is not None:
             session.commit = self.state.settled()
@@ -141,8 +143,8 @@ class Intake:
         first = self.state.tasks.get(held[0])
         if first is None and held[1] <= now:
             return False
-        if first is not None and watch and (client, id) not in first.watchers:
-            first.watchers = (*first.watchers, (client, id))
+        if first is not None and watch:
+            self._add_watcher(first, client, id)
         commit = 0
         if first is None or first.options.durable:  # this is acknowledged by the first: no sooner than that one
             commit = self.state.settled()
@@ -201,9 +203,22 @@ class Intake:
         task = self.state.tasks.get(task_id)
         if task is None:
             return False
-        if (client, task_id) not in task.watchers:
-            task.watchers = (*task.watchers, (client, task_id))
+        self._add_watcher(task, client, task_id)
         return True
+
+    def _add_watcher(self, task: Task, client: int, known_as: bytes) -> None:
+        """A tuple while they are few, as nearly always; else a dict, from which those who have gone are dropped."""
+        watchers, who = task.watchers, (client, known_as)
+        if who in watchers:
+            return
+        count = len(watchers)
+        if count < _WATCHERS_FEW:
+            task.watchers = (*watchers, who)
+        else:
+            if isinstance(watchers, tuple) or not count & (count - 1):  # each time that they have doubled
+                watchers = {each: None for each in watchers if each[0] in self.state.sessions}
+                task.watchers = watchers
+            watchers[who] = None
 
     def cancel(self, task_id: bytes, kill: bool, token: int, now: float) -> None:
         """Cancel a task; ``Answer(token, True)`` follows if it never began, or was ended by ``kill``, else False.

@@ -88,6 +88,7 @@ class ReadyQueue:
         self._turns: dict[tuple[int, str], Turns] = {}
         self._served: dict[int, Turns] = {}  # the turn last served, by priority
         self._turns_limit = 256
+        self._lanes_limit = 256
         self._length = 0
 
     def __len__(self) -> int:
@@ -98,6 +99,8 @@ class ReadyQueue:
         lane = self._lane_of.get((name, requires, fresh))
         if lane is not None:
             return lane
+        if len(self.lanes) >= self._lanes_limit:
+            self._forget_empty()
         demand = next((d for d in self.demands if d.requires == requires and d.fresh == fresh), None)
         if demand is None:
             demand = Demand(requires, fresh)
@@ -227,6 +230,17 @@ class ReadyQueue:
                 self._forget_idle()
             turns = self._turns[key] = Turns(self._served[key[0]].had)
         return turns
+
+    def _forget_empty(self) -> None:
+        """Lanes in which nothing waits, and then demands without a lane: both are made again when they are needed."""
+        self.lanes = [lane for lane in self.lanes if any(row.waiting for row in lane.rows.values())]
+        self._lane_of = {(lane.name, lane.demand.requires, lane.demand.fresh): lane for lane in self.lanes}
+        self._lanes_of = {}
+        for lane in self.lanes:
+            self._lanes_of.setdefault(lane.name, []).append(lane)
+        used = {id(lane.demand) for lane in self.lanes}
+        self.demands = [demand for demand in self.demands if id(demand) in used]
+        self._lanes_limit = max(256, 2 * len(self.lanes))
 
     def _forget_idle(self) -> None:
         used = {(row.priority, row.group) for lane in self.lanes for row in lane.rows.values()}

@@ -6,6 +6,7 @@ from poolmgr.core.changes import TaskRecord
 from poolmgr.model import AttemptInfo, TaskOptions, TaskState
 
 ABANDONED = -1
+Watchers = tuple[tuple[int, bytes], ...] | dict[tuple[int, bytes], None]  # (client, the id by which it knows the task)
 
 
 class Task:
@@ -57,7 +58,7 @@ class Task:
         self.due_at: float | None = None  # boot time
         self.due_wall: float | None = None  # the wall time that an ``at=`` follows
         self.last_worker: str | None = None
-        self.watchers: tuple[tuple[int, bytes], ...] = ()  # (client, the id by which it knows this task)
+        self.watchers: Watchers = ()
         self.cancel_tokens: tuple[int, ...] = ()
         self.kill_wanted = False
         self.origin: bytes | None = None

@@ -125,6 +125,22 @@ def test_a_call_that_another_client_shares_survives_the_first_ones_client() -> N
     assert second not in pool.scheduler.state.tasks
 
 
+def test_thousands_may_wait_for_one_task_and_those_who_have_gone_are_forgotten() -> None:
+    pool = Pool(workers=1)
+    pool.submit()
+    first = pool.submit(key="k")
+    for client in range(10, 2000):
+        pool.scheduler.intake.connected(client)
+        pool.scheduler.intake.watch(first, client)
+        pool.scheduler.intake.watch(first, client)
+        if client % 100:
+            pool.disconnect(client)
+    staying = {client for client in range(10, 2000) if client % 100 == 0}
+    watching = [client for client, _ in pool.task(first).watchers]
+    assert staying <= set(watching)
+    assert len(watching) == len(set(watching)) < 100
+
+
 # ------------------------------------------------------------------------------------- requeue
 
 

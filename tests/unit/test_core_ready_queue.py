@@ -334,3 +334,26 @@ def test_groups_that_always_have_work_get_equal_shares(seed: int) -> None:
         waiting[task.group] -= 1
         served[task.group] += 1
         assert max(served.values()) - min(served.values()) <= 1
+
+
+def test_lanes_and_demands_in_which_nothing_waits_are_forgotten_in_time() -> None:
+    queue = Queue()
+    waits = queue.push(requires=frozenset({"gpu"}))
+    for number in range(5000):
+        queue.push(requires=frozenset({f"node-{number}"}))
+        while queue.take(frozenset({f"node-{number}"})) is not None:
+            pass
+    assert len(queue.queue.lanes) <= 300
+    assert len(queue.queue.demands) <= 300
+    assert queue.take() is waits
+
+
+def test_a_forgotten_lane_of_a_paused_name_is_still_paused() -> None:
+    queue = Queue()
+    queue.queue.block("work", "paused")
+    for number in range(300):
+        queue.queue.lane("work", frozenset({str(number)}), False)
+    task = queue.push()
+    assert queue.take() is None
+    queue.queue.unblock("work", "paused")
+    assert queue.take() is task
