@@ -40,7 +40,8 @@ class Start(NamedTuple):
 
 
 class Look(NamedTuple):
-    """Read the worker's shared page and say ``page_seen``."""
+    """Take in what the worker has written, then read its shared page and say ``page_seen``. In this order: a task that
+    has ended in time is not judged by a page that still shows it."""
 
     worker: str
     incarnation: int
@@ -78,7 +79,10 @@ class Continue(NamedTuple):
 
 
 class Kill(NamedTuple):
-    """End the worker and its process group. ``grace_s`` after a SIGTERM comes the SIGKILL; 0 is SIGKILL at once."""
+    """End the worker and its process group. ``grace_s`` after a SIGTERM comes the SIGKILL; 0 is SIGKILL at once.
+
+    Before a SIGTERM the stacks of its threads are dumped, for the post-mortem.
+    """
 
     worker: str
     incarnation: int

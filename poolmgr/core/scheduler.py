@@ -33,6 +33,7 @@ from poolmgr.core.state import State
 from poolmgr.core.supervisor import Supervisor
 from poolmgr.core.task import Task
 from poolmgr.model import TaskState, WorkerState
+from poolmgr.post_mortem import PostMortem
 
 LATE_S = 1.0  # a tick that comes so much too late says that this process was blocked, not the workers
 _SECOND_S = 1.0
@@ -271,13 +272,20 @@ class Scheduler:
             self.supervisor.inspected(slot, verdict, now)
 
     def worker_exited(
-        self, worker: str, incarnation: int, how: str, page_fence: int, begun_at: float, now: float
+        self,
+        worker: str,
+        incarnation: int,
+        how: str,
+        page_fence: int,
+        begun_at: float,
+        now: float,
+        post_mortem: PostMortem | None = None,
     ) -> None:
         """The process has ended (``how``), or could not be made; all that it wrote has been taken in before."""
         slot = self.state.slots.get(worker)
         if slot is None or slot.incarnation != incarnation or slot.state in _NO_PROCESS:
             return
-        self.supervisor.exited(slot, how, page_fence, begun_at, now)
+        self.supervisor.exited(slot, how, page_fence, begun_at, now, post_mortem)
 
     def worker_broken(self, worker: str, incarnation: int, error: str, now: float) -> None:
         """The worker wrote what the protocol does not know: end it."""

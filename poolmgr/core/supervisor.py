@@ -16,6 +16,7 @@ from poolmgr.core.state import State
 from poolmgr.core.transitions import move_task, move_worker
 from poolmgr.errors import BadOption, NotFound
 from poolmgr.model import TaskState, WorkerState
+from poolmgr.post_mortem import PostMortem
 
 KILL_GRACE_S = 1.0  # between SIGTERM and SIGKILL
 STUCK_AFTER_S = 10.0  # after SIGKILL, the slot goes on without waiting for the process to go
@@ -161,10 +162,19 @@ class Supervisor:
         self._state.emit("worker-error", {"worker_id": slot.id, "error": error})
         self.exited(slot, "it could not be killed", slot.in_flight[0].fence if slot.in_flight else 0, 0.0, now)
 
-    def exited(self, slot: Slot, how: str, page_fence: int, begun_at: float, now: float) -> None:
+    def exited(
+        self,
+        slot: Slot,
+        how: str,
+        page_fence: int,
+        begun_at: float,
+        now: float,
+        post_mortem: PostMortem | None = None,
+    ) -> None:
         """The process has ended, and every result that it wrote has been taken in.
 
-        ``page_fence`` is what its page shows: the task that it had begun last. Only that one can be charged.
+        ``page_fence`` is what its page shows: the task that it had begun last. Only that one can be charged, and it
+        keeps the ``post_mortem``.
         """
         in_flight = list(slot.in_flight)
         slot.open = False
@@ -179,6 +189,7 @@ class Supervisor:
             if task.fence == page_fence and (failure := _blame(slot, page_fence, how)) is not None:
                 if task.state is TaskState.QUEUED:  # begun behind one whose end was never told
                     move_task(task, TaskState.RUNNING)
+                failure = failure._replace(post_mortem=post_mortem)
                 self._lifecycle.failed(task, slot, begun_at or task.started_at, failure, now)
             else:
                 self._lifecycle.requeue_free(task, now, begun=task.fence <= page_fence)
