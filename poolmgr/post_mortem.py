@@ -33,6 +33,13 @@ class PostMortem(NamedTuple):
     output: str = ""
     ran_before: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def how(self) -> str:
+        """How the process ended, in words; '' if it did not."""
+        if self.signal is not None:
+            return f"signal {self.signal} ({self.signal_name})" + (", core dumped" if self.core_dumped else "")
+        return "" if self.exit_code is None else f"exit code {self.exit_code}"
+
 
 def post_mortem(found: Mapping[str, Any] | None) -> PostMortem | None:
     """The ``PostMortem`` of a map of its fields, from here or from a newer peer: unknown names are left out."""

@@ -6,8 +6,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from poolmgr.cli.tables import duration, entry, printable, short, span, table
+from poolmgr.cli.tables import duration, entry, printable, short, span, table, visible
 from poolmgr.model import AttemptInfo, Event, TaskInfo
+from poolmgr.post_mortem import PostMortem
 
 
 def status_page(status: Mapping[str, Any]) -> str:
@@ -137,8 +138,36 @@ def _attempt_lines(attempt: AttemptInfo) -> Iterator[str]:
     lasted = span(max(0.0, attempt.ended_at - attempt.started_at))
     what = f"{attempt.type}: {attempt.message}" if attempt.type else attempt.message
     yield f"\nattempt {attempt.attempt} on {attempt.worker}, {lasted}: {attempt.cause}: {printable(what)}"
-    for line in attempt.traceback.splitlines():
-        yield f"    {line}"
+    yield from _indented(attempt.traceback)
+    if attempt.post_mortem is not None:
+        yield from _post_mortem_lines(attempt.post_mortem)
+
+
+OUTPUT_LINES: Final = 20  # of an attempt's output; all that is kept is in the JSON
+
+
+def _post_mortem_lines(found: PostMortem) -> Iterator[str]:
+    if found.how:
+        yield f"  process: {found.how}, peak memory {found.peak_memory_mb:,.0f} MB"
+    if found.ran_before:
+        yield f"  ran before: {', '.join(f'{printable(name)} {id}' for id, name in found.ran_before)}"
+    if found.stacks:
+        yield "  stacks:"
+        yield from _indented(found.stacks)
+    if found.output:
+        lines = found.output.splitlines()
+        before = len(lines) - OUTPUT_LINES
+        yield (
+            f"  output, the last {OUTPUT_LINES} of {len(lines):,} lines (--json has them all):"
+            if before > 0
+            else "  output:"
+        )
+        yield from _indented("\n".join(lines[-OUTPUT_LINES:]))
+
+
+def _indented(text: str) -> Iterator[str]:
+    for line in text.splitlines():
+        yield f"    {visible(line)}".rstrip()
 
 
 def event_line(event: Event) -> str:

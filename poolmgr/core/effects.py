@@ -79,10 +79,8 @@ class Continue(NamedTuple):
 
 
 class Kill(NamedTuple):
-    """End the worker and its process group. ``grace_s`` after a SIGTERM comes the SIGKILL; 0 is SIGKILL at once.
-
-    Before a SIGTERM the stacks of its threads are dumped, for the post-mortem.
-    """
+    """End the worker and its process group. It has ``grace_s`` to tidy up, and to leave its stacks for the post-mortem;
+    then, or at once where that is 0, comes SIGKILL."""
 
     worker: str
     incarnation: int

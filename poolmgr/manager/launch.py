@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgpack
 
 from poolmgr.config import Settings
-from poolmgr.worker.warden import TAG
+from poolmgr.worker.warden import LABEL_BYTES, TAG, WORKER
 
 PACKET_BYTES = 1 << 20
 # Each library would start as many threads as there are cores, in each worker; and malloc an arena for each thread.
@@ -67,7 +67,7 @@ def launch_template(order: dict[str, Any]) -> Launched:
             # -P: the app's directory comes to lead the path later; a daemon.py in it is not to stand in our way.
             [sys.executable, "-P", "-m", "poolmgr.worker.template", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
-            env={**_ENVIRONMENT, **os.environ, TAG: order["tag"]},
+            env={**_ENVIRONMENT, **os.environ, TAG: order["tag"], WORKER: "." * LABEL_BYTES},
             stdin=subprocess.DEVNULL,
             process_group=0,  # Ctrl-C in a terminal is the daemon's affair alone
         )

@@ -30,6 +30,7 @@ from poolmgr.manager.maintenance import Maintenance
 from poolmgr.manager.outbox import Port
 from poolmgr.manager.performer import Performer
 from poolmgr.manager.shell import Shell
+from poolmgr.manager.sweeper import Sweeper
 from poolmgr.manager.system import become_subreaper
 from poolmgr.manager.template import Template
 from poolmgr.model import WorkerState
@@ -106,6 +107,8 @@ class Manager:
         self.scheduler.recover(await unfinished, self.shell.handlers.__contains__, at)
         self.scheduler.begin(at)
         self._maintenance = Maintenance(self.shell)
+        shell = self.shell
+        shell.sweeper = Sweeper(self._loop, shell.processes, shell.dying, lambda: shell.template.pid)
         self._wake()
         await self._ready
 
@@ -137,6 +140,7 @@ class Manager:
         shell = self.shell
         if self._maintenance is not None:
             self._maintenance.stop()
+            shell.sweeper.stop()
         if self._grace is not None:
             self._grace.cancel()
         self.scheduler.state.emit("pool-shutdown", {})

@@ -12,6 +12,7 @@ from poolmgr.core import effects as do
 from poolmgr.manager import procfs
 from poolmgr.manager.clock import now
 from poolmgr.manager.journal import log_event
+from poolmgr.manager.killing import kill
 from poolmgr.manager.outbox import Port
 from poolmgr.manager.process import Listener, WorkerProcess
 from poolmgr.manager.shell import Shell
@@ -101,13 +102,14 @@ class Performer:
             return
         process = self._processes.get(worker)
         if process is not None and process.incarnation == incarnation:
-            process.started.append((fence, task_id))
+            process.started.append((fence, task_id, name))
             process.queue(encode((START, fence, task_id, attempt, name, payload, timeout_s, soft_timeout_s)))
             self._written[worker] = process
 
     def _look(self, effect: do.Look) -> None:
         process = self._current(*effect)
         if process is not None:
+            process.take_in()
             fence, begun_at = process.page.read()
             self._shell.scheduler.page_seen(effect.worker, effect.incarnation, fence, begun_at, now())
 
@@ -141,16 +143,8 @@ class Performer:
 
     def _kill(self, effect: do.Kill) -> None:
         process = self._current(effect.worker, effect.incarnation)
-        if process is None:
-            return
-        if process.pid is None:
-            process.unwanted = True
-        elif effect.grace_s > 0:
-            process.signal_group(signal.SIGTERM)
-            process.signal_group(signal.SIGCONT)
-            self._shell.loop.call_later(effect.grace_s, process.signal_group, signal.SIGKILL)
-        else:
-            process.signal_group(signal.SIGKILL)
+        if process is not None:
+            kill(self._shell.loop, process, effect.grace_s)
 
     def _spawn(self, effect: do.Spawn) -> None:
         shell = self._shell

@@ -9,6 +9,7 @@ from poolmgr.config import Settings
 from poolmgr.core.scheduler import Scheduler
 from poolmgr.manager.outbox import Outbox, Port
 from poolmgr.manager.process import WorkerProcess
+from poolmgr.manager.sweeper import Sweeper
 from poolmgr.manager.template import Template
 from poolmgr.model import TaskOptions
 from poolmgr.store.base import Store
@@ -36,5 +37,6 @@ class Shell:
         self.handlers: dict[str, TaskOptions] = {}
         self.writer: StoreWriter
         self.template: Template
+        self.sweeper: Sweeper
         self.store_error: str | None = None
         self.drained = False

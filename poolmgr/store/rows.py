@@ -183,8 +183,8 @@ def info_of(row: Row) -> TaskInfo:
 
 def attempt_of(row: Row) -> AttemptInfo:
     """The attempt of a row of the statement ``attempts``."""
-    *known, packed = row
-    return AttemptInfo(*known, None if packed is None else post_mortem(msgpack.unpackb(packed)))
+    packed = row[-1]
+    return AttemptInfo(*row)._replace(post_mortem=None if packed is None else post_mortem(msgpack.unpackb(packed)))
 
 
 def outcome_of(row: Row) -> Outcome:

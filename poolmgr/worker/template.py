@@ -13,6 +13,7 @@ Run as ``python -m poolmgr.worker.template FD``; the first packet on FD tells wh
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import gc
 import os
 import signal
@@ -35,8 +36,9 @@ from poolmgr.wire.messages import (
 from poolmgr.worker.app import load_app
 from poolmgr.worker.main import Channels, Worker
 from poolmgr.worker.output import Output, Writer
+from poolmgr.worker.page import DUMP_SIGNAL
 from poolmgr.worker.registry import Registry
-from poolmgr.worker.warden import WORKER, kill_pool, stat
+from poolmgr.worker.warden import LABEL_BYTES, WORKER, kill_pool, stat
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
@@ -45,6 +47,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 # The C library's own fork, between what C code that forks has to call by Python's API: os.fork would run every hook of
 # os.register_at_fork in the middle process, too, which is gone a moment later. PyDLL: the GIL is kept, and inherited.
 _fork = ctypes.PyDLL(None).fork
+_libc.getenv.restype = ctypes.c_void_p
 _before_fork = ctypes.pythonapi.PyOS_BeforeFork
 _after_fork_in_parent = ctypes.pythonapi.PyOS_AfterFork_Parent
 _after_fork_in_child = ctypes.pythonapi.PyOS_AfterFork_Child
@@ -88,6 +91,11 @@ class Template:
         self._groups: set[int] = set()
         self._writer = Writer()  # made here, as all that a worker need not make after its fork
         self._outputs = Output(1, self._writer), Output(2, self._writer)
+        # A worker inherits the handlers, and has its page put in the place of this descriptor.
+        self._stacks = os.dup(2)
+        faulthandler.enable(self._stacks)
+        faulthandler.register(DUMP_SIGNAL, self._stacks, chain=True)  # chained to the default action: death
+        self._label = _libc.getenv(WORKER.encode())
 
     def serve(self) -> int:
         """Until the daemon is gone."""
@@ -165,7 +173,7 @@ class Template:
             os.setpgid(0, 0)
             self._sock.close()
             self._wait_for_adoption()
-            os.environ[WORKER] = f"{worker}.{incarnation}"
+            self._label_process(f"{worker}.{incarnation}")
             _name_process(worker)
             self._redirect(channels)
             gc.enable()
@@ -187,7 +195,15 @@ class Template:
         for channel, fd in ((channels.stdout, 1), (channels.stderr, 2)):
             os.dup2(channel, fd)
             os.close(channel)
+        os.dup2(channels.page, self._stacks, inheritable=False)
         sys.stdout, sys.stderr = self._outputs
+
+    def _label_process(self, label: str) -> None:
+        """By its environment everything is known that the worker will start: what is exec'd inherits it, and what is
+        only forked has the block that /proc shows in its memory; there, the template has left room for it."""
+        os.environ[WORKER] = label
+        if self._label:
+            ctypes.memmove(self._label, label.encode().ljust(LABEL_BYTES, b"\0"), LABEL_BYTES)
 
     def _serve_tasks(self, worker: str, channels: Channels) -> None:
         _reseed()

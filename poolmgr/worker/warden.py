@@ -14,6 +14,7 @@ from collections.abc import Collection
 
 TAG = "POOLMGR_POOL"  # the environment variable that marks every process of a pool
 WORKER = "POOLMGR_WORKER"  # ... and all of a worker's: "worker-3.7" is the seventh process in that slot
+LABEL_BYTES = 32  # room for that in the template's environment, where it is dots
 
 _ROUNDS_S = 2.0
 
