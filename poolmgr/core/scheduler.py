@@ -263,7 +263,7 @@ class Scheduler:
         slot = self.state.slots.get(worker)
         if slot is not None and slot.incarnation == incarnation:
             slot.heard_at = now
-            slot.suspected = slot.stopped_once = False
+            slot.suspected = False
 
     def inspected(self, worker: str, incarnation: int, verdict: str, now: float) -> None:
         """What /proc shows of a silent worker: ``running``, ``stopped``, ``asleep`` or ``gone``."""

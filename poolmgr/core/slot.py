@@ -16,10 +16,10 @@ class Slot:
     """
 
     __slots__ = (
-        "affinities", "begun_at", "bucket", "capabilities", "charges", "cpu_percent", "doomed", "executed",
-        "executed_before", "heard_at", "id", "in_flight", "incarnation", "interrupted", "last_activity", "leaving",
-        "memory_mb", "next_look", "open", "pid", "ready_at", "recalling", "restarts", "retiring", "slow", "spawned_at",
-        "state", "stopped_once", "suspected",
+        "affinities", "begun_at", "bucket", "capabilities", "charges", "continued_after", "cpu_percent", "doomed",
+        "executed", "executed_before", "heard_at", "id", "in_flight", "incarnation", "interrupted", "last_activity",
+        "leaving", "memory_mb", "next_look", "open", "pid", "ready_at", "recalling", "restarts", "retiring", "slow",
+        "spawned_at", "state", "suspected",
     )  # fmt: skip
 
     def __init__(self, id: str) -> None:
@@ -50,7 +50,7 @@ class Slot:
         self.retiring = ""  # why it is being drained: costs nobody
         self.doomed: tuple[str, int] | None = None  # (reason, fence) for which it is being killed
         self.suspected = False  # an ``Inspect`` was asked for, and its heart has not beaten since
-        self.stopped_once = False
+        self.continued_after = -1  # it was stopped, and continued, when it had executed so many
         self.open = False  # it may be given work: it is ready, and neither being drained nor killed
         self.bucket = -1
         self.affinities: dict[str, None] = {}

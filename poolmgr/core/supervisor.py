@@ -268,8 +268,8 @@ class Supervisor:
         """What /proc shows of a silent worker: ``running``, ``stopped``, ``asleep`` or ``gone``."""
         if not slot.suspected or verdict in ("running", "gone") or slot.doomed is not None:
             return  # its heart has beaten; native code that holds the GIL has its own deadline; a death will be told
-        if verdict == "stopped" and not slot.stopped_once:
-            slot.stopped_once = True
+        if verdict == "stopped" and slot.continued_after != slot.executed:
+            slot.continued_after = slot.executed  # once, until it has finished a task
             self._state.effects.append(Continue(slot.id, slot.incarnation))
             return
         silent_s = self._state.settings.zombie_after_s
