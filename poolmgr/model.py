@@ -43,6 +43,8 @@ class WorkerState(StrEnum):
     STUCK = "stuck"  # killed, but the kernel does not let it go (D state)
 
 
+RESERVED: Final = "poolmgr:"  # what the names of built-in tasks begin with
+
 PRIORITY_BANDS: Final = (("CRITICAL", 0, 4), ("HIGH", 5, 9), ("NORMAL", 10, 49), ("LOW", 50, 100))
 
 

@@ -10,7 +10,7 @@ from typing import Final
 from poolmgr.errors import NotAllowed, NotRunning, Unavailable
 
 # The kernel takes what it allows without privilege. A few hundred small messages fill its default.
-_BUFFER_BYTES: Final = 1024 * 1024
+BUFFER_BYTES: Final = 1024 * 1024
 _PEER: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid
 _TIMEVAL: Final = struct.Struct("ll")
 
@@ -31,7 +31,7 @@ def dial(path: str | None, timeout_s: float) -> socket.socket:
     try:
         _connect(sock, found, timeout_s)
         check_peer(sock, found, owner)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
     except BaseException:
         sock.close()
         raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -13,6 +12,7 @@ from typing import Any
 import uvloop
 
 from poolmgr.config import Settings
+from poolmgr.daemon.loop import on_defect, spare_the_collector
 from poolmgr.daemon.notify import Notifier
 from poolmgr.daemon.started import Started
 from poolmgr.errors import StartFailed
@@ -24,7 +24,6 @@ from poolmgr.store.sqlite import SqliteStore
 _log = logging.getLogger(__name__)
 
 DATABASE = "poolmgr.db"
-EXIT_DEFECT = 70  # EX_SOFTWARE in sysexits.h
 
 
 def live(
@@ -64,7 +63,7 @@ class _Life:
 
     async def live(self, ready: Callable[[Started], None]) -> None:
         """Come up, serve, go down. Safe to fail at any point: what came up goes down again."""
-        asyncio.get_running_loop().set_exception_handler(_on_defect)
+        asyncio.get_running_loop().set_exception_handler(on_defect)
         try:
             self._manager = Manager(self._settings, self._store, self._store.open(), self._launched, self._order)
             self._listener = Listener(self._manager, self._settings)
@@ -88,15 +87,7 @@ class _Life:
     async def _start(self) -> None:
         await self._manager.start()
         await self._listener.start(self._path)
-        self._spare_the_collector()
-
-    @staticmethod
-    def _spare_the_collector() -> None:
-        """What lives now lives on. Tasks make no cycles, so looking for some after every 700 of them is a waste."""
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 100)
-        gc.enable()
+        spare_the_collector()
 
     def _announce(self, ready: Callable[[Started], None]) -> None:
         started = Started(os.getpid(), self._manager.epoch, self._settings.pool_size, self._path)
@@ -122,18 +113,3 @@ class _Life:
         else:
             _log.warning("stopping now: running tasks are ended")
             self._manager.stop_now()
-
-
-def _on_defect(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Nobody has caught an exception. In a callback of the loop that is a defect of poolmgr: the daemon ends at once.
-
-    One that goes on with half of a turn done keeps its clients waiting for what will not come, and is deaf to SIGTERM.
-    One that is dead is replaced: the template kills its workers, and what was acknowledged is on disk. (A client's
-    connection that fails is closed, and has no ``handle``.)
-    """
-    loop.default_exception_handler(context)
-    if "handle" in context:
-        _log.critical(
-            "this is a defect of poolmgr: the daemon ends, its workers are killed; acknowledged work is on disk"
-        )
-        os._exit(EXIT_DEFECT)

@@ -98,7 +98,7 @@ class Ears:
 
     def worker_printed(self, process: WorkerProcess, stream: str, fence: int, line: str) -> None:
         """A line of its output."""
-        log_line(process.worker, _task_of(process, fence), stream, line)
+        self._shell.printed(process.worker, _task_of(process, fence), stream, line)
 
     def worker_babbled(self, process: WorkerProcess, error: str) -> None:
         """It sent what the protocol does not know. That costs it its life, and nobody else anything."""

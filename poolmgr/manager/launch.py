@@ -46,11 +46,15 @@ class Launched(NamedTuple):
             return self.process.wait()
 
 
-def template_order(settings: Settings) -> dict[str, Any]:
-    """What a template of this process is told. The tag is unique on this machine for one life of the daemon."""
+def template_order(settings: Settings, path: list[str] | None = None) -> dict[str, Any]:
+    """What a template of this process is told. The tag is unique on this machine for one life of the daemon.
+
+    ``path``: its whole ``sys.path``; by default its own, led by this process's directory.
+    """
     return {
         "app": list(settings.app),
         "directory": os.getcwd(),
+        "path": path,
         "manager": os.getpid(),
         "tag": f"{os.getpid()}.{os.urandom(8).hex()}",
         "heartbeat_interval_s": settings.heartbeat_interval_s,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from poolmgr.config import Settings
 from poolmgr.core.scheduler import Scheduler
+from poolmgr.manager.journal import log_line
 from poolmgr.manager.outbox import Outbox, Port
 from poolmgr.manager.process import WorkerProcess
 from poolmgr.manager.sweeper import Sweeper
@@ -35,6 +36,8 @@ class Shell:
         self.listeners: dict[int, Port] = {}  # those who want events
         self.answers: dict[int, tuple[int, int]] = {}  # the scheduler's token -> (client, the client's request)
         self.handlers: dict[str, TaskOptions] = {}
+        # What is done with a line that a worker has printed: (worker, task id, "stdout" or "stderr", line).
+        self.printed: Callable[[str, str, str, str], None] = log_line
         self.writer: StoreWriter
         self.template: Template
         self.sweeper: Sweeper

@@ -10,7 +10,7 @@ from poolmgr.errors import BadOption
 from poolmgr.manager.clock import now
 from poolmgr.manager.maintenance import collect_garbage
 from poolmgr.manager.manager import Manager
-from poolmgr.model import as_map
+from poolmgr.model import RESERVED, as_map
 from poolmgr.server.call import Call
 
 
@@ -31,7 +31,7 @@ def metrics(call: Call) -> dict[str, Any]:
     """Everything that is counted."""
     manager = call.manager
     found = views.metrics(manager.scheduler.state, now(), _trouble(manager))
-    found["pool"]["tasks_known"] = sorted(manager.shell.handlers)
+    found["pool"]["tasks_known"] = sorted(each for each in manager.shell.handlers if not each.startswith(RESERVED))
     return {**manager.describe(), **found}
 
 

@@ -34,6 +34,7 @@ from poolmgr.wire.messages import (
     SPAWNED,
 )
 from poolmgr.worker.app import load_app
+from poolmgr.worker.built_in import BUILT_IN
 from poolmgr.worker.main import Channels, Worker
 from poolmgr.worker.output import Output, Writer
 from poolmgr.worker.page import DUMP_SIGNAL
@@ -61,7 +62,8 @@ def main(fd: int) -> int:
     _die_with(order["manager"])  # until it listens to its socket: the import may take long, or never return
     _name_process("pool-template")
     try:
-        app = load_app(order["app"], order["directory"])
+        app = load_app(order["app"], order["directory"], order["path"])
+        app.handlers.update(BUILT_IN)
         if any(handler.is_async for handler in app.handlers.values()):
             import asyncio  # noqa: F401 - paid once here, and shared by every worker
     except AppError as error:
