@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pickle
 from concurrent.futures import BrokenExecutor, CancelledError
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from poolmgr.client import commands
 from poolmgr.client.call_link import CallLink
 from poolmgr.client.future import TaskFuture
-from poolmgr.client.pending import Pending, is_cancelled
+from poolmgr.client.pending import Outcome, Pending, is_cancelled
 from poolmgr.errors import BadValue, ConnectionLost, PoolError, TaskInterrupted, TaskLost, WorkerDied
 from poolmgr.model import TaskState
 from poolmgr.wire.messages import COMPLETED, RESPONSE
@@ -18,6 +18,8 @@ from poolmgr.wire.raised import load_error
 from poolmgr.wire.values import unpack
 
 R = TypeVar("R")
+
+_RETURNED: Final = bytes([RETURNED])
 
 
 class BrokenWorker(WorkerDied, BrokenExecutor):
@@ -51,6 +53,12 @@ class CallFuture(TaskFuture[R]):
 
     def error(self) -> BaseException | None:
         return error_of_call(self, self._calls)
+
+    def has_failed(self, outcome: Outcome) -> bool:
+        if isinstance(outcome, BaseException) or outcome[0] != COMPLETED:
+            return True
+        payload: bytes = outcome[2]
+        return payload[1:2] != _RETURNED  # MessagePack: the array's head, then the kind
 
     def cancel(self) -> bool:
         """Cancel the call, in one round trip. False if it is being made, or has been."""
