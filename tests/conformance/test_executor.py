@@ -230,7 +230,8 @@ def test_map_runs_although_nobody_takes_the_results(make: Make, tmp_path: Path) 
 def test_wait_for_the_first(executor: StandardExecutor, tmp_path: Path) -> None:
     gate = Gate(executor, tmp_path, 1)
     quick = executor.submit(callables.double, 1)
-    done, pending = wait([*gate.futures, quick], return_when=FIRST_COMPLETED, timeout=10)
+    futures: list[Future[Any]] = [*gate.futures, quick]
+    done, pending = wait(futures, return_when=FIRST_COMPLETED, timeout=10)
     gate.open()
     assert done == {quick}
     assert pending == set(gate.futures)
@@ -246,7 +247,8 @@ def test_wait_for_all(executor: StandardExecutor) -> None:
 def test_wait_for_an_exception(executor: StandardExecutor, tmp_path: Path) -> None:
     gate = Gate(executor, tmp_path, 1)
     failing = executor.submit(callables.fail, ValueError)
-    done, pending = wait([*gate.futures, failing], return_when=FIRST_EXCEPTION, timeout=30)
+    futures: list[Future[Any]] = [*gate.futures, failing]
+    done, pending = wait(futures, return_when=FIRST_EXCEPTION, timeout=30)
     gate.open()
     assert failing in done
     assert pending == set(gate.futures)

@@ -344,6 +344,10 @@ def test_functions_and_globals_of_main() -> None:
             global calls
             calls += 1
             return calls
+        cache, data = {}, [1]
+        def fill(key):
+            cache[key] = key
+            return sorted(cache)
         class Point:
             def __init__(self, x): self.x = x
         class Refused(Exception): pass
@@ -351,6 +355,10 @@ def test_functions_and_globals_of_main() -> None:
         with Executor(1, initializer=initialize, initargs=("ready",)) as executor:
             print(set(executor.map(get, range(4))), executor.submit(get, 0).result())
             print([executor.submit(count, 0).result() for _ in range(3)], calls)
+            print([executor.submit(fill, key).result() for key in (1, 2)], cache)
+            before = executor.submit(lambda: sum(data)).result()
+            data.append(2)
+            print(before, executor.submit(lambda: sum(data)).result())
             point = executor.submit(Point, 3).result()
             print(type(point) is Point, point.x, type(executor.submit(refuse).exception()) is Refused)
             executor.submit(print, "printed by a worker").result()
@@ -359,6 +367,8 @@ def test_functions_and_globals_of_main() -> None:
     assert done.stdout.splitlines() == [
         "{'ready'} ready",
         "[1, 2, 3] 0",
+        "[[1], [1, 2]] {}",
+        "1 3",
         "True 3 True",
         "printed by a worker",
     ]
