@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from scripts.proofs import cancel_races, daemon_kill, ephemeral, hangs, kills, poison, reuse, time_outs
+from scripts.proofs import cancel_races, daemon_kill, ephemeral, executor, hangs, kills, poison, reuse, time_outs
 from scripts.proofs.report import Figure, Report
 
 # What depends on how busy the machine is with other things. The aim at busy workers goes by the clock.
@@ -57,3 +57,7 @@ def test_cancel_races() -> None:
 
 def test_poison() -> None:
     assert poison.prove(0.1).ok
+
+
+def test_executor() -> None:
+    assert executor.prove(0.01).ok
