@@ -97,11 +97,13 @@ class Settings:
         file: str | None = None,
         environ: Mapping[str, str] | None = None,
         flags: Mapping[str, Any] | None = None,
+        flags_from: str = "the command line",
     ) -> Settings:
         """Defaults, then the TOML file (flat), then POOLMGR_* variables, then ``flags``: the last one wins.
 
         The file is ``file``, else $POOLMGR_CONFIG, else none. ``environ`` is ``os.environ`` unless given; an
-        empty variable counts as unset. ``flags`` holds values by the settings' names.
+        empty variable counts as unset. ``flags`` holds values by the settings' names, and came from
+        ``flags_from``, as messages say.
 
         Raises:
             ConfigError: an unknown or wrong setting; the message names it and where it came from.
@@ -111,7 +113,7 @@ class Settings:
         given = _from_file(file) if file else {}
         given.update(_from_environment(environ))
         for name, value in (flags or {}).items():
-            given[name] = _checked(name, value, "the command line")
+            given[name] = _checked(name, value, flags_from)
         for name, only in _NOT_YET.items():
             if given.get(name, only) != only:
                 raise ConfigError(f"{name} = {given[name]!r} is not available in this version of poolmgr")

@@ -52,7 +52,7 @@ def _refuse(sock: socket.socket, error: PoolError) -> int:
 
 
 def _run(sock: socket.socket, request: dict[str, Any]) -> None:
-    settings = Settings.load(file=None, environ={}, flags=request["flags"])
+    settings = Settings.load(file=None, environ={}, flags=request["flags"], flags_from="the private pool")
     program = os.pidfd_open(request["program"])
     if os.getppid() != request["program"]:
         return  # it has died, and another process may have its number by now

@@ -172,7 +172,7 @@ def test_an_error_in_the_block_ends_it_at_once(gate: Gate) -> None:
         ({"app": "broken_import"}, AppError, "No module named 'no_such_module_anywhere'"),
         ({"app": ["handlers", "no_such_app"]}, AppError, "No module named 'no_such_app'"),
         ({"app": "failing_hook"}, StartFailed, "Traceback"),
-        ({"pool_sizes": 3}, ConfigError, "pool_size"),
+        ({"pool_sizes": 3}, ConfigError, "the private pool: unknown setting 'pool_sizes'; did you mean 'pool_size'"),
         ({"min_workers": 3}, ConfigError, "min_workers"),
         ({"socket": "/tmp/x"}, ConfigError, "neither a socket file nor a disk"),
         ({"size": 0}, ConfigError, "pool_size"),
