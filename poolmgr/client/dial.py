@@ -51,7 +51,7 @@ def check_peer(sock: socket.socket, path: str, *trusted: int) -> None:
 
 def _check_directory(path: str) -> int:
     """The owner of the socket's directory, who may put any socket there: this user, root, or the one root chose."""
-    from poolmgr.config.locations import SYSTEM_SOCKET
+    from poolmgr.config.locations import is_system_socket
 
     directory = os.path.dirname(os.path.abspath(path))
     try:
@@ -60,7 +60,7 @@ def _check_directory(path: str) -> int:
         raise NotRunning(_not_running(path)) from None
     except OSError as error:
         raise NotAllowed(f"{directory} cannot be looked at: {error.strerror}") from None
-    if owner not in (0, os.geteuid()) and os.path.abspath(path) != SYSTEM_SOCKET:
+    if owner not in (0, os.geteuid()) and not is_system_socket(path):
         raise NotAllowed(f"{path} is not trusted: its directory belongs to neither you nor root")
     return owner
 

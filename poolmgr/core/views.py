@@ -116,8 +116,8 @@ def metrics(state: State, now: float, trouble: tuple[str, ...] = ()) -> dict[str
             "shutting_down": state.shutting_down,
             "app": list(state.settings.app),
         },
-        "workers": _workers(state),
-        "tasks": _tasks(state),
+        "workers": worker_counts(state),
+        "tasks": task_counts(state),
         "performance": {
             "throughput_per_s": round(statistics.throughput_per_s(now), 3),
             "run_s": percentiles(statistics.run_s),
@@ -129,7 +129,8 @@ def metrics(state: State, now: float, trouble: tuple[str, ...] = ()) -> dict[str
     }
 
 
-def _workers(state: State) -> dict[str, Any]:
+def worker_counts(state: State) -> dict[str, Any]:
+    """How many workers there are in each state."""
     counts = {str(each): sum(slot.state is each for slot in state.slots.values()) for each in _COUNTED}
     return {
         "total": len(state.slots),
@@ -140,7 +141,8 @@ def _workers(state: State) -> dict[str, Any]:
     }
 
 
-def _tasks(state: State) -> dict[str, int]:
+def task_counts(state: State) -> dict[str, int]:
+    """How many tasks are waiting or running, and how many have ended in each way since the start."""
     statistics = state.statistics
     running = sum(bool(slot.in_flight) for slot in state.slots.values())
     return {

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ import uvloop
 from poolmgr.config import Settings
 from poolmgr.daemon.loop import on_defect, spare_the_collector
 from poolmgr.daemon.notify import Notifier
+from poolmgr.daemon.service import Service
 from poolmgr.daemon.started import Started
 from poolmgr.errors import StartFailed
 from poolmgr.manager.launch import Launched
@@ -29,15 +31,16 @@ DATABASE = "poolmgr.db"
 def live(
     settings: Settings,
     directory: str,
-    path: str,
+    address: str | socket.socket,
     notifier: Notifier,
     launched: Launched,
     order: dict[str, Any],
     ready: Callable[[Started], None],
 ) -> None:
-    """Serve on ``path`` until stopped, with the workers of the template ``launched``, which was told ``order``."""
+    """Serve on ``address``, a path or a socket that listens, until stopped, with the workers of the template
+    ``launched``, which was told ``order``."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_Life(settings, directory, path, notifier, launched, order).live(ready))
+        runner.run(_Life(settings, directory, address, notifier, launched, order).live(ready))
 
 
 class _Life:
@@ -47,7 +50,7 @@ class _Life:
         self,
         settings: Settings,
         directory: str,
-        path: str,
+        address: str | socket.socket,
         notifier: Notifier,
         launched: Launched,
         order: dict[str, Any],
@@ -55,8 +58,8 @@ class _Life:
         self._settings = settings
         self._launched = launched
         self._order = order
-        self._path = path
-        self._notifier = notifier
+        self._address = address
+        self._service = Service(notifier)
         self._store = SqliteStore(os.path.join(directory, DATABASE), synchronous=settings.synchronous)
         self._starting: asyncio.Task[None] | None = None
         self._stops = 0
@@ -74,11 +77,12 @@ class _Life:
                 self._announce(ready)
                 await self._manager.stopped()
             finally:
-                self._notifier.say("STOPPING=1")
+                self._service.stopping()
                 self._listener.close()
                 self._manager.stop_now()
                 await self._manager.stopped()
                 await self._listener.hang_up()
+                self._service.close()
         except asyncio.CancelledError:
             raise StartFailed("it was stopped before its workers were ready") from None
         finally:
@@ -86,13 +90,13 @@ class _Life:
 
     async def _start(self) -> None:
         await self._manager.start()
-        await self._listener.start(self._path)
+        await self._listener.start(self._address)
         spare_the_collector()
 
     def _announce(self, ready: Callable[[Started], None]) -> None:
-        started = Started(os.getpid(), self._manager.epoch, self._settings.pool_size, self._path)
+        started = Started(os.getpid(), self._manager.epoch, self._settings.pool_size, self._listener.path)
         _log.info("%d workers ready, epoch %d, socket %s", started.workers, started.epoch, started.socket)
-        self._notifier.say("READY=1", f"STATUS={started.workers} workers ready")
+        self._service.ready(self._manager)
         ready(started)
 
     def _take_signals(self) -> None:
@@ -108,8 +112,8 @@ class _Life:
             self._starting.cancel()
         elif self._stops == 1:
             _log.info("stopping: running tasks may finish, queued durable ones stay")
-            self._notifier.say("STOPPING=1", "STATUS=draining")
             self._manager.drain()
+            self._service.stopping()
         else:
             _log.warning("stopping now: running tasks are ended")
             self._manager.stop_now()

@@ -284,6 +284,15 @@ class Manager:
         """Perform what has been decided so far. Until then, a task that has ended is on its way to the store."""
         self._flush()
 
+    def overdue_s(self) -> float:
+        """For how long the scheduler has had something to do that it has not done; 0.0 where it is in time."""
+        return max(0.0, now() - self.scheduler.next_wake())
+
+    def trouble(self) -> tuple[str, ...]:
+        """What the shell has to complain of, in words for people."""
+        error = self.shell.store_error
+        return (f"the store refuses to write: {error}",) if error is not None else ()
+
     def describe(self) -> dict[str, Any]:
         """What only the shell knows of the pool."""
         committed = self.shell.outbox.committed

@@ -9,14 +9,8 @@ from poolmgr.core import views
 from poolmgr.errors import BadOption
 from poolmgr.manager.clock import now
 from poolmgr.manager.maintenance import collect_garbage
-from poolmgr.manager.manager import Manager
 from poolmgr.model import RESERVED, as_map
 from poolmgr.server.call import Call
-
-
-def _trouble(manager: Manager) -> tuple[str, ...]:
-    error = manager.shell.store_error
-    return (f"the store refuses to write: {error}",) if error is not None else ()
 
 
 def status(call: Call) -> dict[str, Any]:
@@ -30,13 +24,13 @@ def status(call: Call) -> dict[str, Any]:
 def metrics(call: Call) -> dict[str, Any]:
     """Everything that is counted."""
     manager = call.manager
-    found = views.metrics(manager.scheduler.state, now(), _trouble(manager))
+    found = views.metrics(manager.scheduler.state, now(), manager.trouble())
     found["pool"]["tasks_known"] = sorted(each for each in manager.shell.handlers if not each.startswith(RESERVED))
     return {**manager.describe(), **found}
 
 
 def health(call: Call) -> dict[str, Any]:
-    return views.health(call.manager.scheduler.state, now(), _trouble(call.manager))
+    return views.health(call.manager.scheduler.state, now(), call.manager.trouble())
 
 
 def config(call: Call) -> dict[str, Any]:
