@@ -280,7 +280,8 @@ def _activation(rounds: int) -> None:
     figure("callers that found nobody", len(refused), at_most=0)
     systemctl("stop", "poolmgr.service")
     until(lambda: show("poolmgr", "ActiveState") == "inactive", "it has stopped")
-    holds("after its stop, a client starts it again", _submits("guest", MINE) and show("poolmgr", "ActiveState") == "active")
+    again = _submits("guest", MINE)
+    holds("after its stop, a client starts it again", again and show("poolmgr", "ActiveState") == "active")
     systemctl("stop", "poolmgr.socket", "poolmgr.service")
     holds("nothing is left when both are stopped", not Path(MINE).exists())
 
@@ -364,8 +365,7 @@ def _user_unit() -> None:
 
     as_guest("systemctl", "--user", "start", "poolmgr")
     answer = as_guest(f"{VENV}/bin/poolmgr", "submit", *NINE, "--wait")
-    holds("a user's own service answers that user", answer == "9
-")
+    holds("a user's own service answers that user", answer == "9\n")
     as_guest("systemctl", "--user", "stop", "poolmgr")
     systemctl("stop", "guest-manager")
 
