@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from scripts.proofs import cancel_races, daemon_kill, ephemeral, executor, hangs, kills, poison, reuse, time_outs
+from scripts.proofs import (
+    cancel_races,
+    daemon_kill,
+    ephemeral,
+    executor,
+    hangs,
+    kills,
+    poison,
+    reuse,
+    systemd,
+    time_outs,
+)
 from scripts.proofs.report import Figure, Report
 
 # What depends on how busy the machine is with other things. The aim at busy workers goes by the clock.
@@ -61,3 +72,10 @@ def test_poison() -> None:
 
 def test_executor() -> None:
     assert executor.prove(0.01).ok
+
+
+@pytest.mark.skipif(
+    systemd.sandbox() is None, reason="no systemd-sandbox is on the PATH: see scripts/proofs/systemd.py"
+)
+def test_systemd() -> None:
+    assert systemd.prove(0.1).ok
