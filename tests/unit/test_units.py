@@ -20,6 +20,7 @@ SERVICES: Final = [SYSTEMD / "poolmgr.service", SYSTEMD / "poolmgr@.service", SY
 UNITS: Final = [*SERVICES, SYSTEMD / "poolmgr.socket", SYSTEMD / "poolmgr@.socket"]
 DROP_INS: Final = sorted((SYSTEMD / "drop-ins").iterdir())
 NEEDS: Final = {"notify-reload.conf": 253, "subgroup.conf": 254}  # systemd
+GUIDE: Final = ROOT / "docs" / "how-to" / "run-under-systemd.md"
 EXPOSURE: Final = 1.5
 
 Lines = list[tuple[str, str, str]]  # section, name, value
@@ -88,6 +89,16 @@ def test_a_systemd_that_is_new_enough_knows_the_drop_ins(drop_in: Path, installe
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_systemd_knows_what_the_guide_tells_to_relax(installed: Path) -> None:
+    told = re.findall(r"`([A-Z]\w+=[^`]*)`", GUIDE.read_text())
+    lines = [line for line in told if not re.match(r"SocketGroup=|\w+=$", line)]  # which set nothing here
+    service = installed / "systemd" / "poolmgr.service"
+    service.write_text("\n".join([service.read_text().partition("[Install]")[0], *lines]))
+    done = systemd_analyze("verify", "--man=no", "--recursive-errors=no", str(service))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(lines) > 20
+
+
 @pytest.mark.parametrize("drop_in", DROP_INS, ids=ids)
 def test_a_drop_in_says_which_systemd_it_needs(drop_in: Path) -> None:
     assert f"systemd {NEEDS[drop_in.name]} and newer" in drop_in.read_text()
@@ -154,6 +165,6 @@ def test_the_new_way_to_reload_replaces_the_old() -> None:
 
 
 def test_the_guide_names_every_file() -> None:
-    guide = (ROOT / "docs" / "how-to" / "run-under-systemd.md").read_text()
+    guide = GUIDE.read_text()
     files = [path for path in SYSTEMD.rglob("*") if path.is_file()]
     assert not [path for path in files if str(path.relative_to(ROOT)) not in guide]
