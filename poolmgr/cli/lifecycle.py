@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from poolmgr.cli import began_at
+from poolmgr.cli import began_at, pages
 from poolmgr.cli.session import Session, answering
 from poolmgr.errors import ConnectionLost, Unavailable
 
@@ -78,6 +78,19 @@ def restart(session: Session, file: str | None, **flags: Any) -> None:
     _answer_started(session, launch(merged, environ))
 
 
+@click.command()
+@answering
+def reload(session: Session) -> None:
+    """Load the app's code anew, and roll the workers over to it. No task is lost or fails for it.
+
+    A version that does not come up is refused, and the old one goes on. Running tasks finish with the code that they
+    began with.
+    """
+    with session.client() as pool:
+        found = pool.reload()
+    session.answer(found, lambda: pages.reload_page(found))
+
+
 def _given(session: Session, flags: dict[str, Any]) -> dict[str, Any]:
     """The flags that were given, by the names of their settings."""
     return {name: value for name, value in {**flags, "socket": session.socket}.items() if value not in (None, ())}
@@ -91,9 +104,12 @@ def _serve(session: Session, file: str | None, flags: dict[str, Any]) -> int:
     def ready(started: Started) -> None:
         session.answer(started._asdict(), "")  # a person reads it in the log
 
-    settings = Settings.load(file=file, flags=flags)
+    def read() -> Settings:
+        return Settings.load(file=file, flags=flags)
+
+    settings = read()
     log_to_stderr()
-    return run(settings, ready=ready)
+    return run(settings, reread=read, ready=ready)
 
 
 def _answer_started(session: Session, started: dict[str, Any]) -> None:

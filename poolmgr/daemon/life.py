@@ -8,14 +8,16 @@ import logging
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import uvloop
 
 from poolmgr.config import Settings
 from poolmgr.daemon.notify import Notifier
+from poolmgr.daemon.reloading import Reloading
 from poolmgr.daemon.started import Started
-from poolmgr.errors import StartFailed
+from poolmgr.errors import PoolError, StartFailed
 from poolmgr.manager.launch import Launched
 from poolmgr.manager.manager import Manager
 from poolmgr.server.listener import Listener
@@ -29,6 +31,7 @@ EXIT_DEFECT = 70  # EX_SOFTWARE in sysexits.h
 
 def live(
     settings: Settings,
+    reread: Callable[[], Settings],
     directory: str,
     path: str,
     notifier: Notifier,
@@ -38,7 +41,7 @@ def live(
 ) -> None:
     """Serve on ``path`` until stopped, with the workers of the template ``launched``, which was told ``order``."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_Life(settings, directory, path, notifier, launched, order).live(ready))
+        runner.run(_Life(settings, reread, directory, path, notifier, launched, order).live(ready))
 
 
 class _Life:
@@ -47,6 +50,7 @@ class _Life:
     def __init__(
         self,
         settings: Settings,
+        reread: Callable[[], Settings],
         directory: str,
         path: str,
         notifier: Notifier,
@@ -54,6 +58,8 @@ class _Life:
         order: dict[str, Any],
     ) -> None:
         self._settings = settings
+        self._reloading = Reloading(reread, notifier)
+        self._reloads: set[asyncio.Task[None]] = set()  # that SIGHUP has asked for
         self._launched = launched
         self._order = order
         self._path = path
@@ -66,7 +72,8 @@ class _Life:
         """Come up, serve, go down. Safe to fail at any point: what came up goes down again."""
         asyncio.get_running_loop().set_exception_handler(_on_defect)
         try:
-            self._manager = Manager(self._settings, self._store, self._store.open(), self._launched, self._order)
+            epoch = self._store.open()
+            self._manager = Manager(self._settings, self._store, epoch, self._launched, self._order, self._reloading)
             self._listener = Listener(self._manager, self._settings)
             self._starting = asyncio.create_task(self._start())
             self._take_signals()
@@ -108,7 +115,20 @@ class _Life:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._on_stop)
         loop.add_signal_handler(signal.SIGINT, self._on_stop)
-        loop.add_signal_handler(signal.SIGHUP, _log.warning, "SIGHUP ignored: this version cannot reload")
+        loop.add_signal_handler(signal.SIGHUP, self._on_reload)
+
+    def _on_reload(self) -> None:
+        """Whoever sends SIGHUP hears nothing of it; what comes of it is in the log, and in the events."""
+        if self._starting is not None and not self._starting.done():
+            _log.warning("SIGHUP ignored: the daemon is still starting, with the code as it is")
+            return
+        task = asyncio.get_running_loop().create_task(self._reload())
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+
+    async def _reload(self) -> None:
+        with suppress(PoolError):
+            await self._manager.reloads.reload()
 
     def _on_stop(self) -> None:
         """The first signal drains, the second ends what still runs. While it starts, the first ends that."""

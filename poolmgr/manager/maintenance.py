@@ -52,7 +52,7 @@ class Maintenance:
         """Adopted children: what tasks have started, and did not end with it. Each is reaped, and one that lives on is
         killed once its worker has gone. Seen twice, so that it is no worker whose fork has not been told yet."""
         shell = self._shell
-        known = {process.pid for process in shell.processes.values()} | set(shell.dying) | {shell.template.pid}
+        known = {process.pid for process in shell.processes.values()} | set(shell.dying) | set(shell.templates.pids)
         orphans = {pid for pid in procfs.children(os.getpid()) if pid not in known}
         living = {f"{process.worker}.{process.incarnation}" for process in shell.processes.values()}
         for pid in orphans & self._orphans:

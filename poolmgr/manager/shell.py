@@ -9,7 +9,7 @@ from poolmgr.config import Settings
 from poolmgr.core.scheduler import Scheduler
 from poolmgr.manager.outbox import Outbox, Port
 from poolmgr.manager.process import WorkerProcess
-from poolmgr.manager.template import Template
+from poolmgr.manager.templates import Templates
 from poolmgr.model import TaskOptions
 from poolmgr.store.base import Store
 from poolmgr.store.memory import MemoryStore
@@ -35,6 +35,10 @@ class Shell:
         self.answers: dict[int, tuple[int, int]] = {}  # the scheduler's token -> (client, the client's request)
         self.handlers: dict[str, TaskOptions] = {}
         self.writer: StoreWriter
-        self.template: Template
+        self.templates: Templates
         self.store_error: str | None = None
         self.drained = False
+
+    def generations(self) -> set[int]:
+        """Of the code that living processes run, or are to run."""
+        return {process.generation for process in (*self.processes.values(), *self.dying.values())}

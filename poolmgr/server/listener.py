@@ -43,6 +43,7 @@ class Listener:
         if self._group is not None:
             os.chown(path, -1, self._group)
         options = OptionCache(self._manager.shell.handlers)
+        self._manager.reloads.listeners.append(options.forget)
         loop = asyncio.get_running_loop()
         self._server = await loop.create_unix_server(
             lambda: Connection(self._manager, options, self._peer, self._connections), sock=sock, backlog=BACKLOG

@@ -19,6 +19,10 @@ class OptionCache:
         self._handlers = handlers
         self._known: dict[tuple[str, bytes | None], TaskOptions] = {}
 
+    def forget(self) -> None:
+        """The handlers are others now."""
+        self._known.clear()
+
     def resolve(self, name: str, packed: bytes | None) -> TaskOptions:
         """The options of a task ``name`` that was submitted with ``packed`` overrides.
 

@@ -35,7 +35,7 @@ class Clients:
         weights: dict[Callable[[Shell], None], int] = {
             self._submit: 50, self._burst: 4, self._resend: 4, self._conflict: 2, self._cancel: 7, self._kill: 4,
             self._watch: 4, self._connect: 2, self._disconnect: 1, self._pause: 2, self._resume: 3, self._scale: 2,
-            self._start_worker: 1, self._stop_worker: 2, self._clear: 1, self._requeue: 4,
+            self._start_worker: 1, self._stop_worker: 2, self._clear: 1, self._requeue: 4, self._reload: 2,
         }  # fmt: skip
         for action, weight in weights.items():
             self._actions += [action] * weight
@@ -234,6 +234,10 @@ class Clients:
 
     def _clock_changed(self, shell: Shell) -> None:
         shell.tell(shell.scheduler.clock_changed, self._world.wall_offset, self._world.now)
+
+    def _reload(self, shell: Shell) -> None:
+        changed = self._faults.strikes("app-changed")
+        shell.reload(lambda name: not (changed and name == "dropped"))
 
     def _drain(self, shell: Shell) -> None:
         shell.drain()

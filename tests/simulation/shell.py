@@ -19,6 +19,7 @@ from poolmgr.core.invariants import check_invariants
 from poolmgr.core.measurements import RunTimes
 from poolmgr.core.scheduler import Scheduler
 from poolmgr.core.task import ABANDONED
+from poolmgr.errors import PoolError
 from poolmgr.store.memory import MemoryStore
 from tests.simulation.disk import Disk
 from tests.simulation.faults import Faults
@@ -27,6 +28,7 @@ from tests.simulation.old_news import OldNews
 from tests.simulation.oracle import Oracle
 from tests.simulation.order import LATE_S, OrderCheck
 from tests.simulation.punctuality import check_punctual
+from tests.simulation.rolling import RollCheck
 from tests.simulation.workers import Done, Garbage, Message, Process, Raised, Ready, Recalled, Report
 from tests.simulation.world import World
 
@@ -62,6 +64,7 @@ class Shell:
             settings, random=world.random.random, balancer=balancer, wall_offset=world.wall_offset
         )
         self.order = OrderCheck(self.scheduler)
+        self.rolling = RollCheck(self.scheduler)
         self._journal = journal
         self._faults = faults
         self._over = over
@@ -81,7 +84,8 @@ class Shell:
             do.Interrupt: self._interrupt, do.Inspect: self._inspect, do.Continue: self._continue,
             do.Kill: self._kill, do.Spawn: self._spawn, do.Retire: self._retire, do.Forget: self._forget,
             do.Accepted: oracle.accepted, do.Finished: oracle.finished, do.Same: self._nothing,
-            do.Progressed: self._nothing, do.Answer: oracle.answered, do.Emit: self._nothing, do.Drained: self._drained,
+            do.Progressed: self._nothing, do.Answer: oracle.answered, do.Emit: self._nothing,
+            do.Reloaded: self._reloaded, do.Drained: self._drained,
         }  # fmt: skip
 
     # ------------------------------------------------------------------------------------------ turns
@@ -137,6 +141,7 @@ class Shell:
             self.oracle.decided(effects, told_at, now)
             starts = [effect for effect in effects if isinstance(effect, do.Start)]
             self.order.check(starts, now, now < self.oracle.unblocked_at + LATE_S)
+            self.rolling.check(now)
             for effect in effects:
                 self._perform(effect)
             soon, self._soon = self._soon, []
@@ -206,6 +211,23 @@ class Shell:
     def stop_now(self) -> None:
         """As a second SIGTERM does, or the end of the grace."""
         self.tell(self.scheduler.stop_now, self.world.now)
+
+    def reload(self, known: Callable[[str], bool]) -> None:
+        """As SIGHUP does, once the new template has imported the app. That may die while it is needed."""
+        try:
+            self.tell(self.scheduler.rollout.begin, known, self.world.now)
+        except PoolError:  # one is on, or the daemon is about to go
+            return
+        self.rolling.began(known)
+        if self._faults.strikes("template-death"):
+            self.world.after(self.world.between(0.0, 3.0), self.hear, self._template_died)
+
+    def _template_died(self) -> None:
+        if self.scheduler.rollout.active:
+            self.tell(self.scheduler.rollout.fail, "the template died")
+
+    def _reloaded(self, effect: do.Reloaded) -> None:
+        self.rolling.ended(effect)
 
     def _drained(self, effect: do.Drained) -> None:
         assert not any(slot.in_flight for slot in self.scheduler.state.slots.values())
