@@ -111,7 +111,7 @@ class Ears:
                 self.first_trouble = self.first_trouble or f"{process.worker} ended before it was ready: {how}"
             shell.scheduler.worker_exited(process.worker, process.incarnation, how, fence, begun_at, now())
         process.close()
-        shell.templates.release(shell.generations())
+        shell.templates.release(shell.generations)
         shell.wake()
 
     def spawned(self, process: WorkerProcess, pid: int) -> None:

@@ -175,7 +175,7 @@ class Reloads:
             for listener in self.listeners:
                 listener()
         self._generation = 0
-        shell.templates.settle(effect.generation, shell.generations())
+        shell.templates.settle(effect.generation, shell.generations)
         if self._rolled is not None:
             self._rolled.set_result(effect)
 

@@ -84,15 +84,27 @@ class Template:
 
     def _read(self) -> None:
         assert self._launched is not None
-        try:
-            data = self._launched.sock.recv(PACKET_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
-            self._ended()
-            return
+        to_the_end = False
+        while True:
+            try:
+                data = self._launched.sock.recv(PACKET_BYTES)
+            except BlockingIOError:
+                return
+            except ConnectionResetError:
+                # It ended, and left something unread. Its own last words come after this error, and the loop, which
+                # has seen the error, too, will not call again.
+                to_the_end = True
+                continue
+            except OSError:
+                data = b""
+            if not data:
+                self._ended()
+                return
+            self._heard(data)
+            if not to_the_end:
+                return
+
+    def _heard(self, data: bytes) -> None:
         kind, *rest = msgpack.unpackb(data)
         if kind == SPAWNED:
             self._failures = 0

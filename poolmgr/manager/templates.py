@@ -39,7 +39,7 @@ class Templates:
         self._died = died
         self._loop = asyncio.get_running_loop()
         self._by_generation: dict[int, Template] = {}
-        self._current = 0
+        self._needed: set[int] = set()  # generations of which more may be asked for
         self._others: set[Template] = set()  # importing, or ending
         self._ending: set[asyncio.Task[None]] = set()
 
@@ -54,7 +54,7 @@ class Templates:
         template = self._make(self._order)
         template.start(launched)
         self._by_generation[generation] = template
-        self._current = generation
+        self._needed = {generation}
         return template
 
     def launch(self, app: list[str]) -> Template:
@@ -84,19 +84,21 @@ class Templates:
         """From now on workers of this generation are forked from this template."""
         self._others.discard(template)
         self._by_generation[generation] = template
+        self._needed.add(generation)
 
-    def settle(self, generation: int, in_use: Collection[int]) -> None:
-        """This is the generation that lasts. Any other goes once none of its processes is ``in_use``."""
-        self._current = generation
+    def settle(self, generation: int, in_use: Callable[[], Collection[int]]) -> None:
+        """This is the generation that lasts. Any other goes once it is not ``in_use``."""
+        self._needed = {generation}
         for number, template in self._by_generation.items():
             template.lasting = number == generation
         self.release(in_use)
 
-    def release(self, in_use: Collection[int]) -> None:
-        """Let those go that neither last nor have a process."""
-        if len(self._by_generation) > 1:
+    def release(self, in_use: Callable[[], Collection[int]]) -> None:
+        """Let those go that are not needed, and are not ``in_use`` (generations that have a process)."""
+        if len(self._by_generation) > len(self._needed):
+            kept = self._needed | set(in_use())
             for number, template in list(self._by_generation.items()):
-                if number != self._current and not template.lasting and number not in in_use:
+                if number not in kept:
                     del self._by_generation[number]
                     self._others.add(template)
                     self.discard(template)

@@ -236,8 +236,24 @@ class Clients:
         shell.tell(shell.scheduler.clock_changed, self._world.wall_offset, self._world.now)
 
     def _reload(self, shell: Shell) -> None:
+        """Once the new template has imported the app."""
         changed = self._faults.strikes("app-changed")
-        shell.reload(lambda name: not (changed and name == "dropped"))
+
+        def known(name: str) -> bool:
+            return not (changed and name == "dropped")
+
+        try:
+            shell.tell(shell.scheduler.rollout.begin, known, self._world.now)
+        except PoolError:  # one is on, or the daemon is about to go
+            return
+        shell.rolling.began(known)
+        if self._faults.strikes("template-death"):
+            self._world.after(self._world.between(0.0, 3.0), self._let, self._template_dies)
+
+    def _template_dies(self, shell: Shell) -> None:
+        """That of the new code, while it is needed."""
+        if shell.scheduler.rollout.active:
+            shell.tell(shell.scheduler.rollout.fail, "the template died")
 
     def _drain(self, shell: Shell) -> None:
         shell.drain()

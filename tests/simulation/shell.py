@@ -19,7 +19,6 @@ from poolmgr.core.invariants import check_invariants
 from poolmgr.core.measurements import RunTimes
 from poolmgr.core.scheduler import Scheduler
 from poolmgr.core.task import ABANDONED
-from poolmgr.errors import PoolError
 from poolmgr.store.memory import MemoryStore
 from tests.simulation.disk import Disk
 from tests.simulation.faults import Faults
@@ -85,7 +84,7 @@ class Shell:
             do.Kill: self._kill, do.Spawn: self._spawn, do.Retire: self._retire, do.Forget: self._forget,
             do.Accepted: oracle.accepted, do.Finished: oracle.finished, do.Same: self._nothing,
             do.Progressed: self._nothing, do.Answer: oracle.answered, do.Emit: self._nothing,
-            do.Reloaded: self._reloaded, do.Drained: self._drained,
+            do.Reloaded: self.rolling.ended, do.Drained: self._drained,
         }  # fmt: skip
 
     # ------------------------------------------------------------------------------------------ turns
@@ -141,13 +140,13 @@ class Shell:
             self.oracle.decided(effects, told_at, now)
             starts = [effect for effect in effects if isinstance(effect, do.Start)]
             self.order.check(starts, now, now < self.oracle.unblocked_at + LATE_S)
-            self.rolling.check(now)
             for effect in effects:
                 self._perform(effect)
             soon, self._soon = self._soon, []
             for method, arguments in soon:
                 self.tell(method, *arguments)
         if self.alive:
+            self.rolling.check(now)
             self._arm()
 
     def _arm(self) -> None:
@@ -211,23 +210,6 @@ class Shell:
     def stop_now(self) -> None:
         """As a second SIGTERM does, or the end of the grace."""
         self.tell(self.scheduler.stop_now, self.world.now)
-
-    def reload(self, known: Callable[[str], bool]) -> None:
-        """As SIGHUP does, once the new template has imported the app. That may die while it is needed."""
-        try:
-            self.tell(self.scheduler.rollout.begin, known, self.world.now)
-        except PoolError:  # one is on, or the daemon is about to go
-            return
-        self.rolling.began(known)
-        if self._faults.strikes("template-death"):
-            self.world.after(self.world.between(0.0, 3.0), self.hear, self._template_died)
-
-    def _template_died(self) -> None:
-        if self.scheduler.rollout.active:
-            self.tell(self.scheduler.rollout.fail, "the template died")
-
-    def _reloaded(self, effect: do.Reloaded) -> None:
-        self.rolling.ended(effect)
 
     def _drained(self, effect: do.Drained) -> None:
         assert not any(slot.in_flight for slot in self.scheduler.state.slots.values())
