@@ -23,7 +23,7 @@ RELOADS = 20
 WORKERS = 20
 BROKEN = 4  # every so many reloads, two versions that do not come up are tried
 
-APP = '''
+APP = """
 import os
 import time
 
@@ -39,13 +39,13 @@ def square_slowly(number, seconds):
 @task
 def version():
     return os.getpid(), VERSION
-'''
+"""
 BAD_IMPORT = "import no_such_module_anywhere\n"
-BAD_HOOK = '''
+BAD_HOOK = """
 @worker_startup
 def connect():
     raise OSError("the database is not there")
-'''
+"""
 
 
 def prove(scale: float) -> Report:

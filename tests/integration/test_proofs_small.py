@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from scripts.proofs import daemon_kill, ephemeral, kills, reuse
+from scripts.proofs import daemon_kill, ephemeral, kills, reload, reuse
 from scripts.proofs.report import Figure, Report
 
 # What depends on how busy the machine is with other things. The aim at busy workers goes by the clock.
@@ -27,6 +27,10 @@ def test_kills() -> None:
 
 def test_daemon_kill() -> None:
     assert daemon_kill.prove(0.1).ok
+
+
+def test_reload() -> None:
+    assert reload.prove(0.1).ok
 
 
 def test_reuse() -> None:

@@ -32,7 +32,6 @@ class RollCheck:
         """A roll has begun."""
         self._known = known
         self._generation = self._scheduler.state.generation
-        self._retired.clear()
 
     def check(self, now: float) -> None:
         """After a flush. Raise ``AssertionError`` with what is wrong."""
