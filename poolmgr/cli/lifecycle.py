@@ -73,8 +73,9 @@ def restart(session: Session, file: str | None, **flags: Any) -> None:
 
     with session.client() as pool:
         request, directory, environ = request_of(pool.status()["pid"])
+    here = os.path.abspath(file) if file else None
     os.chdir(directory)
-    merged = Request(file or request.file, {**request.flags, **_given(session, flags)})
+    merged = Request(here or request.file, {**request.flags, **_given(session, flags)})
     Settings.load(file=merged.file or environ.get("POOLMGR_CONFIG"), environ=environ, flags=merged.flags)
     _stop(session)
     _answer_started(session, launch(merged, environ))
