@@ -193,8 +193,10 @@ class Rollout:
         self._part_with_trial(now)
         self.active = False
         state = self._state
-        slots = state.slots.values()
-        late = tuple(slot.id for slot in slots if slot.generation != state.generation and not slot.leaving)
+        late = tuple(
+            slot.id for slot in state.slots.values()
+            if slot.generation != state.generation and slot.state not in _AT_REST and not slot.leaving
+        )  # fmt: skip
         dropped = 0
         if self._failure:
             state.emit("reload-refused", {"error": self._failure})
