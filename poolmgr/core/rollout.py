@@ -186,7 +186,7 @@ class Rollout:
         since = self._taken_at.get(slot.id)
         if since is None:
             since = self._taken_at[slot.id] = now
-            self._state.deadlines.add(now + PATIENCE_S, "roll", slot.id)
+            self._state.deadlines.add(now + PATIENCE_S, "roll", slot.id)  # a tick; ``step`` looks again after it
         return since
 
     def _end(self, now: float) -> None:

@@ -68,11 +68,13 @@ class Templates:
         return template
 
     def _make(self, order: dict[str, Any]) -> Template:
-        template = Template(order, *self._told, lambda how: self._died(self._generation_of(template), how))
+        template = Template(order, *self._told, lambda how: self._one_died(template, how))
         return template
 
-    def _generation_of(self, template: Template) -> int:
-        return next((number for number, each in self._by_generation.items() if each is template), 0)
+    def _one_died(self, template: Template, how: str) -> None:
+        self._loop.call_soon(self._tell_all)  # by then another has its place, if one is to have it
+        generation = next((number for number, each in self._by_generation.items() if each is template), 0)
+        self._died(generation, how)
 
     def _tell_all(self) -> None:
         """When the daemon dies, each template kills what it has forked, and must live until then."""
