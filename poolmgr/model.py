@@ -328,7 +328,8 @@ class TaskInfo(NamedTuple):
 
 class WorkerInfo(NamedTuple):
     """What is known of one slot and the process in it. ``uptime_s`` and the rest are of the process, ``restarts`` of
-    the slot; ``cpu_percent`` is of one core since the last question, ``memory_mb`` the resident size."""
+    the slot; ``cpu_percent`` is of one core since the last question, ``memory_mb`` the resident size; ``generation`` is
+    that of the code: 1 until the first reload."""
 
     id: str
     pid: int | None
@@ -345,6 +346,7 @@ class WorkerInfo(NamedTuple):
     cpu_percent: float = 0.0
     memory_mb: float = 0.0
     restarts: int = 0
+    generation: int = 0
 
 
 def as_map(info: AttemptInfo | TaskInfo | WorkerInfo) -> dict[str, Any]:

@@ -49,7 +49,10 @@ _WORKER_STATES: Final = ("ready", "busy", "starting", "draining", "unhealthy", "
 
 def _headline(status: Mapping[str, Any]) -> str:
     state = "shutting down" if status["pool"]["shutting_down"] else f"up {duration(status['pool']['uptime_s'])}"
-    return f"poolmgr {status['version']}, {status['mode']}, pid {status['pid']}, epoch {status['epoch']}, {state}"
+    known = ", ".join(f"{name} {value}" for name, value in (
+        ("pid", status["pid"]), ("epoch", status["epoch"]), ("generation", status["pool"]["generation"]),
+    ))  # fmt: skip
+    return f"poolmgr {status['version']}, {status['mode']}, {known}, {state}"
 
 
 def _spans(what: str, seconds: Mapping[str, float | None]) -> str:
@@ -63,6 +66,25 @@ def _health_parts(health: Mapping[str, Any]) -> list[str]:
 def _alert_lines(health: Mapping[str, Any]) -> Iterator[str]:
     for alert in health["alerts"]:
         yield entry("alert", alert.split(), separator=" ")
+
+
+def reload_page(answer: Mapping[str, Any]) -> str:
+    """The answer to ``reload``: one line, and one for each thing that deserves attention."""
+    took = span(answer["took_s"])
+    lines = [f"poolmgr: {answer['workers']} workers, generation {answer['generation']} of the code ({took})"]
+    for name, text in _RELOAD_REMARKS.items():
+        if found := answer[name]:
+            lines.append(printable(f"{text}: {found if isinstance(found, int) else ', '.join(found)}"))
+    return "\n".join(lines)
+
+
+_RELOAD_REMARKS: Final = {
+    "draining": "finish with the old code what they have begun",
+    "tasks_added": "new tasks",
+    "tasks_removed": "removed tasks",
+    "tasks_dropped": "waited for a removed task, and are dead letters (unknown_task)",
+    "restart_needed": "changed settings that only a restart takes over",
+}
 
 
 def health_page(health: Mapping[str, Any]) -> str:

@@ -148,6 +148,7 @@ HEALTH: Final[Question[dict[str, Any]]] = Question("health", {}, dict)
 METRICS: Final[Question[dict[str, Any]]] = Question("metrics", {}, dict)
 CONFIG: Final[Question[dict[str, Any]]] = Question("config", {}, dict)
 COLLECT_GARBAGE: Final[Question[dict[str, Any]]] = Question("collect_garbage", {}, dict)
+RELOAD: Final[Question[dict[str, Any]]] = Question("reload", {}, dict)
 EVENTS: Final[Question[None]] = Question("events", {}, _nothing)
 
 

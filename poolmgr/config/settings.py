@@ -126,6 +126,12 @@ KINDS: Final[dict[str, Kind]] = {each.name: each.metadata["kind"] for each in fi
 _NOT_YET: Final[dict[str, Any]] = {"start_method": "fork", "autoscale": False, "worker_command": None}
 
 
+# What a reload takes over: the app, and the defaults of its tasks. All else needs a restart.
+RELOADED: Final = (
+    "app", "task_timeout_s", "max_task_retries", "retry_backoff_s", "max_backoff_s", "result_ttl_s",
+)  # fmt: skip
+
+
 def task_options(settings: Settings) -> TaskOptions:
     """The options of a task for which neither its handler nor its submitter asked otherwise."""
     return TaskOptions(

@@ -89,10 +89,11 @@ class Kill(NamedTuple):
 
 
 class Spawn(NamedTuple):
-    """Make a process for the slot."""
+    """Make a process for the slot, of this ``generation`` of the code."""
 
     worker: str
     incarnation: int
+    generation: int
 
 
 class Retire(NamedTuple):
@@ -163,11 +164,24 @@ class Emit(NamedTuple):
     commit: int
 
 
+class Reloaded(NamedTuple):
+    """A roll to new code has ended. ``generation`` is what new processes are of from now on.
+
+    With a ``failure`` that is the one from before. ``draining`` are the workers that finish something with other code
+    first, and ``dropped`` is how many tasks waited whose name the new code lacks.
+    """
+
+    generation: int
+    failure: str
+    draining: tuple[str, ...]
+    dropped: int
+
+
 class Drained(NamedTuple):
     """Nothing runs any more, and nothing will."""
 
 
 Effect = (
     Persist | Start | Look | Recall | Interrupt | Inspect | Continue | Kill | Spawn | Retire | Forget
-    | Accepted | Finished | Same | Progressed | Answer | Emit | Drained
+    | Accepted | Finished | Same | Progressed | Answer | Emit | Reloaded | Drained
 )  # fmt: skip

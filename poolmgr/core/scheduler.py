@@ -28,6 +28,7 @@ from poolmgr.core.effects import Drained, Effect, Interrupt, Look, Progressed
 from poolmgr.core.failure import Failure
 from poolmgr.core.intake import Intake
 from poolmgr.core.lifecycle import Lifecycle
+from poolmgr.core.rollout import Rollout
 from poolmgr.core.slot import Slot
 from poolmgr.core.state import State
 from poolmgr.core.supervisor import Supervisor
@@ -59,6 +60,7 @@ class Scheduler:
         self._lifecycle = Lifecycle(self.state, self._dispatcher)
         self.intake = Intake(self.state, self._dispatcher, self._lifecycle)
         self.supervisor = Supervisor(self.state, self._dispatcher, self._lifecycle)
+        self.rollout = Rollout(self.state, self.supervisor, self._lifecycle)
         self._second_at = NEVER
         self._drained = False
 
@@ -291,6 +293,7 @@ class Scheduler:
         """The worker wrote what the protocol does not know: end it."""
         slot = self.state.slots.get(worker)
         if slot is not None and slot.incarnation == incarnation:
+            slot.trouble = error
             self.state.emit("worker-error", {"worker_id": worker, "error": error})
             self.supervisor.doom(slot, "broken", 0, now, grace_s=0.0)
 
@@ -347,6 +350,8 @@ class Scheduler:
     def flush(self, now: float) -> list[Effect]:
         """Start what can be started, and hand over everything that has been decided."""
         state = self.state
+        if self.rollout.active:
+            self.rollout.step(now)
         self._dispatcher.dispatch(now)
         if self._dispatcher.worn_out:
             for slot in self._dispatcher.worn_out:

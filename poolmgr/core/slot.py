@@ -17,14 +17,15 @@ class Slot:
 
     __slots__ = (
         "affinities", "begun_at", "bucket", "capabilities", "charges", "continued_after", "cpu_percent", "doomed",
-        "executed", "executed_before", "heard_at", "id", "in_flight", "incarnation", "interrupted", "last_activity",
-        "leaving", "memory_mb", "next_look", "open", "pid", "ready_at", "recalling", "restarts", "retiring", "slow",
-        "spawned_at", "state", "suspected",
+        "executed", "executed_before", "generation", "heard_at", "id", "in_flight", "incarnation", "interrupted",
+        "last_activity", "leaving", "memory_mb", "next_look", "open", "pid", "ready_at", "recalling", "restarts",
+        "retiring", "slow", "spawned_at", "state", "suspected", "trouble",
     )  # fmt: skip
 
     def __init__(self, id: str) -> None:
         self.id = id
         self.incarnation = 0
+        self.generation = 0  # of the code that its process runs
         self.state = WorkerState.STOPPED
         self.restarts = -1  # the first process is none
         self.charges = 0  # deaths in a row that were the slot's own fault
@@ -49,6 +50,7 @@ class Slot:
         self.interrupted = 0  # the fence that an interrupt was sent for
         self.retiring = ""  # why it is being drained: costs nobody
         self.doomed: tuple[str, int] | None = None  # (reason, fence) for which it is being killed
+        self.trouble = ""  # why the process was of no use
         self.suspected = False  # an ``Inspect`` was asked for, and its heart has not beaten since
         self.continued_after = -1  # it was stopped, and continued, when it had executed so many
         self.open = False  # it may be given work: it is ready, and neither being drained nor killed

@@ -66,14 +66,16 @@ class Supervisor:
             name = "pool-scaled-up" if size > before else "pool-scaled-down"
             self._state.emit(name, {"count": abs(size - before), "new_size": size})
 
-    def add(self, now: float) -> Slot:
-        """A new slot with the lowest free number, and a process for it."""
+    def add(self, now: float, trial_of: int | None = None) -> Slot:
+        """A new slot with the lowest free number, and a process for it. One that is to try a generation of the code
+        goes with its process."""
         number = 0
         while f"worker-{number}" in self._state.slots:
             number += 1
         slot = self._state.slots[f"worker-{number}"] = Slot(f"worker-{number}")
         slot.incarnation = self._incarnations.get(slot.id, 0)
-        self._spawn(slot, now)
+        slot.leaving = trial_of is not None
+        self._spawn(slot, now, trial_of)
         return slot
 
     def remove(self, slot: Slot, now: float) -> None:
@@ -93,14 +95,20 @@ class Supervisor:
 
     # ------------------------------------------------------------------------------------------ a worker's life
 
-    def _spawn(self, slot: Slot, now: float) -> None:
+    def _spawn(self, slot: Slot, now: float, generation: int | None = None) -> None:
         slot.restarts += 1
         slot.incarnation += 1
         slot.executed_before += slot.executed
         slot.begin(now)
+        slot.generation = generation or self._state.generation
         move_worker(slot, _W.STARTING)
         self._state.statistics.spawned += 1
-        self._state.effects.append(Spawn(slot.id, slot.incarnation))
+        self._state.effects.append(Spawn(slot.id, slot.incarnation, slot.generation))
+
+    def renew(self, slot: Slot, now: float) -> None:
+        """Start a process in a slot that rests: there is new code, and with it a new chance."""
+        slot.charges = 0
+        self._spawn(slot, now)
 
     def spawned(self, slot: Slot, pid: int) -> None:
         """The process exists."""
@@ -110,7 +118,12 @@ class Supervisor:
         """The process can take work."""
         slot.heard_at = slot.last_activity = slot.ready_at = now
         slot.capabilities = capabilities
-        self._state.emit("worker-started", {"worker_id": slot.id, "pid": slot.pid, "incarnation": slot.incarnation})
+        self._state.emit(
+            "worker-started",
+            {
+                "worker_id": slot.id, "pid": slot.pid, "incarnation": slot.incarnation, "generation": slot.generation,
+            },
+        )  # fmt: skip
         if slot.state is _W.STARTING:
             move_worker(slot, _W.READY)
             slot.open = True
@@ -195,18 +208,22 @@ class Supervisor:
                 self._lifecycle.requeue_free(task, now, begun=task.fence <= page_fence)
         slot.pid = None
         slot.next_look = float("inf")
+        slot.trouble = slot.trouble or how
+        stale = slot.generation != self._state.generation  # what its code was good for says nothing of the next
         if slot.leaving:
             self._gone(slot)
         elif self._state.shutting_down:
             move_worker(slot, _W.STOPPED)
-        elif executed or in_flight or retiring:
-            slot.charges = 0 if executed else slot.charges
+        elif executed or in_flight or retiring or stale:
+            slot.charges = 0 if executed or stale else slot.charges
             self._replace(slot, now)
         else:
             self._charge(slot, how, now)
 
     def _replace(self, slot: Slot, now: float) -> None:
         if self._state.settings.auto_restart or slot.retiring:
+            if slot.state is _W.STARTING:  # with code that is not wanted any more
+                move_worker(slot, _W.STOPPED)
             self._spawn(slot, now)
         else:
             move_worker(slot, _W.STOPPED)

@@ -70,6 +70,7 @@ def worker_info(slot: Slot, now: float) -> WorkerInfo:
         cpu_percent=round(slot.cpu_percent, 1),
         memory_mb=round(slot.memory_mb, 1),
         restarts=slot.restarts,
+        generation=slot.generation,
     )
 
 
@@ -114,6 +115,7 @@ def metrics(state: State, now: float, trouble: tuple[str, ...] = ()) -> dict[str
             "max": state.settings.max_workers,
             "uptime_s": now - state.started_at,
             "shutting_down": state.shutting_down,
+            "generation": state.generation,
             "app": list(state.settings.app),
         },
         "workers": worker_counts(state),

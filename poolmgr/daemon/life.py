@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import uvloop
@@ -15,9 +16,10 @@ import uvloop
 from poolmgr.config import Settings
 from poolmgr.daemon.loop import on_defect, spare_the_collector
 from poolmgr.daemon.notify import Notifier
+from poolmgr.daemon.reloading import Reloading
 from poolmgr.daemon.service import Service
 from poolmgr.daemon.started import Started
-from poolmgr.errors import StartFailed
+from poolmgr.errors import PoolError, StartFailed
 from poolmgr.manager.launch import Launched
 from poolmgr.manager.manager import Manager
 from poolmgr.server.listener import Listener
@@ -30,6 +32,7 @@ DATABASE = "poolmgr.db"
 
 def live(
     settings: Settings,
+    reread: Callable[[], Settings],
     directory: str,
     address: str | socket.socket,
     notifier: Notifier,
@@ -40,7 +43,7 @@ def live(
     """Serve on ``address``, a path or a socket that listens, until stopped, with the workers of the template
     ``launched``, which was told ``order``."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_Life(settings, directory, address, notifier, launched, order).live(ready))
+        runner.run(_Life(settings, reread, directory, address, notifier, launched, order).live(ready))
 
 
 class _Life:
@@ -49,6 +52,7 @@ class _Life:
     def __init__(
         self,
         settings: Settings,
+        reread: Callable[[], Settings],
         directory: str,
         address: str | socket.socket,
         notifier: Notifier,
@@ -56,10 +60,12 @@ class _Life:
         order: dict[str, Any],
     ) -> None:
         self._settings = settings
+        self._reloads: set[asyncio.Task[None]] = set()  # that SIGHUP has asked for
         self._launched = launched
         self._order = order
         self._address = address
         self._service = Service(notifier)
+        self._reloading = Reloading(reread, self._service)
         self._store = SqliteStore(os.path.join(directory, DATABASE), synchronous=settings.synchronous)
         self._starting: asyncio.Task[None] | None = None
         self._stops = 0
@@ -68,7 +74,8 @@ class _Life:
         """Come up, serve, go down. Safe to fail at any point: what came up goes down again."""
         asyncio.get_running_loop().set_exception_handler(on_defect)
         try:
-            self._manager = Manager(self._settings, self._store, self._store.open(), self._launched, self._order)
+            epoch = self._store.open()
+            self._manager = Manager(self._settings, self._store, epoch, self._launched, self._order, self._reloading)
             self._listener = Listener(self._manager, self._settings)
             self._starting = asyncio.create_task(self._start())
             self._take_signals()
@@ -103,7 +110,20 @@ class _Life:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._on_stop)
         loop.add_signal_handler(signal.SIGINT, self._on_stop)
-        loop.add_signal_handler(signal.SIGHUP, _log.warning, "SIGHUP ignored: this version cannot reload")
+        loop.add_signal_handler(signal.SIGHUP, self._on_reload)
+
+    def _on_reload(self) -> None:
+        """Whoever sends SIGHUP hears nothing of it; what comes of it is in the log, and in the events."""
+        if self._starting is not None and not self._starting.done():
+            _log.warning("SIGHUP ignored: the daemon is still starting, with the code as it is")
+            return
+        task = asyncio.get_running_loop().create_task(self._reload())
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+
+    async def _reload(self) -> None:
+        with suppress(PoolError):
+            await self._manager.reloads.reload()
 
     def _on_stop(self) -> None:
         """The first signal drains, the second ends what still runs. While it starts, the first ends that."""

@@ -52,7 +52,7 @@ class PrivateLife:
         loop.set_exception_handler(on_defect)
         store = MemoryStore()
         output = PassingOn()
-        self._manager = Manager(self._settings, store, store.open(), self._launched, self._order)
+        self._manager = Manager(self._settings, store, store.open(), self._launched, self._order, _Host(self._settings))
         self._manager.shell.printed = output.line
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, self._end)
@@ -78,6 +78,7 @@ class PrivateLife:
         """Begin to read what the program has sent meanwhile."""
         spare_the_collector()
         manager, options = self._manager, OptionCache(self._manager.shell.handlers)
+        manager.reloads.listeners.append(options.forget)
         _, connection = await asyncio.get_running_loop().create_unix_connection(
             lambda: _OnlyConnection(manager, options, lambda _: peer_of(self._sock, None), set()), sock=self._sock
         )
@@ -94,6 +95,22 @@ class PrivateLife:
             self._starting.cancel()
         else:
             self._manager.stop_now()
+
+
+class _Host:
+    """The host of reloads: the program's settings stay as they are, and it hears by itself what it has asked for."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def read_settings(self) -> Settings:
+        return self._settings
+
+    def reload_began(self) -> None:
+        pass
+
+    def reload_ended(self, refusal: str) -> None:
+        pass
 
 
 class _OnlyConnection(Connection):

@@ -29,8 +29,9 @@ _log = logging.getLogger(__name__)
 PID_FILE = "poolmgr.pid"
 
 
-def run(settings: Settings, *, ready: Callable[[Started], None]) -> int:
-    """Be the daemon until it is stopped; the exit code is 0. ``ready`` is called once all workers are ready.
+def run(settings: Settings, *, reread: Callable[[], Settings], ready: Callable[[Started], None]) -> int:
+    """Be the daemon until it is stopped; the exit code is 0. ``ready`` is called once all workers are ready, and
+    ``reread``, for the settings as they are by then, at each reload.
 
     Expects logging to be set up, and the process to be the one that stays (already detached, if it is to be).
 
@@ -54,7 +55,8 @@ def run(settings: Settings, *, ready: Callable[[Started], None]) -> int:
                 gc.disable()  # until it is up: imports make no garbage
                 from poolmgr.daemon.life import live
 
-                live(settings, directory, path if passed is None else passed, notifier, launched, order, ready)
+                address = path if passed is None else passed
+                live(settings, reread, directory, address, notifier, launched, order, ready)
             finally:
                 launched.close()
     _log.info("stopped")

@@ -123,6 +123,7 @@ class Ears:
             shell.scheduler.worker_exited(process.worker, process.incarnation, how, fence, begun_at, now(), found)
         process.close()
         shell.sweeper.worker_gone()
+        shell.templates.release(shell.generations)
         shell.wake()
 
     def spawned(self, process: WorkerProcess, pid: int) -> None:
@@ -143,13 +144,13 @@ class Ears:
         shell = self._shell
         if shell.processes.get(process.worker) is process:
             try:
-                again = WorkerProcess(process.worker, process.incarnation, shell.loop, self)
+                again = WorkerProcess(process.worker, process.incarnation, process.generation, shell.loop, self)
             except OSError as error:
                 self.not_spawned(process, f"its pipes cannot be made: {error}")
                 return
             again.unwanted = process.unwanted
             shell.processes[process.worker] = again
-            shell.template.spawn(again)
+            shell.templates.spawn(again)
         process.handed_over()
         process.close()
 

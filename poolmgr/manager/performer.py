@@ -38,7 +38,7 @@ _COMPLETED = TaskState.COMPLETED  # looked up for every task
 class Performer:
     """Does what the scheduler has decided."""
 
-    def __init__(self, shell: Shell, ears: Listener) -> None:
+    def __init__(self, shell: Shell, ears: Listener, rolled: Callable[[do.Reloaded], None]) -> None:
         self._shell = shell
         self._ears = ears
         self._processes = shell.processes
@@ -63,6 +63,7 @@ class Performer:
             do.Progressed: self._progressed,
             do.Answer: self._answer,
             do.Emit: self._emit,
+            do.Reloaded: rolled,
             do.Drained: self._drained,
         }
 
@@ -154,13 +155,13 @@ class Performer:
             if stuck.pid is not None:
                 shell.dying[stuck.pid] = stuck
         try:
-            process = WorkerProcess(effect.worker, effect.incarnation, shell.loop, self._ears)
+            process = WorkerProcess(effect.worker, effect.incarnation, effect.generation, shell.loop, self._ears)
         except OSError as error:
             how = f"its pipes cannot be made: {error}"
             shell.loop.call_soon(self._not_made, effect, how)
             return
         shell.processes[effect.worker] = process
-        shell.template.spawn(process)
+        shell.templates.spawn(process)
 
     def _not_made(self, effect: do.Spawn, how: str) -> None:
         self._shell.scheduler.worker_exited(effect.worker, effect.incarnation, how, 0, 0.0, now())

@@ -45,9 +45,12 @@ class Listener(Protocol):
 class WorkerProcess:
     """The manager's end of one incarnation of one slot."""
 
-    def __init__(self, worker: str, incarnation: int, loop: asyncio.AbstractEventLoop, listener: Listener) -> None:
+    def __init__(
+        self, worker: str, incarnation: int, generation: int, loop: asyncio.AbstractEventLoop, listener: Listener
+    ) -> None:
         self.worker = worker
         self.incarnation = incarnation
+        self.generation = generation  # of the code that it is to run
         self.pid: int | None = None
         self.unwanted = False  # to be killed as soon as it exists
         self.started: deque[tuple[int, bytes, str]] = deque(maxlen=_STARTED_KEPT)

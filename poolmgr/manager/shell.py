@@ -11,7 +11,7 @@ from poolmgr.manager.journal import log_line
 from poolmgr.manager.outbox import Outbox, Port
 from poolmgr.manager.process import WorkerProcess
 from poolmgr.manager.sweeper import Sweeper
-from poolmgr.manager.template import Template
+from poolmgr.manager.templates import Templates
 from poolmgr.model import TaskOptions
 from poolmgr.store.base import Store
 from poolmgr.store.memory import MemoryStore
@@ -39,7 +39,11 @@ class Shell:
         # What is done with a line that a worker has printed: (worker, task id, "stdout" or "stderr", line).
         self.printed: Callable[[str, str, str, str], None] = log_line
         self.writer: StoreWriter
-        self.template: Template
+        self.templates: Templates
         self.sweeper: Sweeper
         self.store_error: str | None = None
         self.drained = False
+
+    def generations(self) -> set[int]:
+        """Of the code that living processes run, or are to run."""
+        return {process.generation for process in (*self.processes.values(), *self.dying.values())}

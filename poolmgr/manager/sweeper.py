@@ -30,7 +30,7 @@ class Sweeper:
     Args:
         processes: by slot, the workers that are not to be swept, nor what they have started.
         dying: by pid, those that were given up and have not ended.
-        template: tells the pid of the template.
+        templates: tells the pids of the templates.
     """
 
     def __init__(
@@ -38,14 +38,14 @@ class Sweeper:
         loop: asyncio.AbstractEventLoop,
         processes: Mapping[str, WorkerProcess],
         dying: Mapping[int, WorkerProcess],
-        template: Callable[[], int | None],
+        templates: Callable[[], list[int]],
     ) -> None:
         self._loop = loop
         self._processes = processes
         self._dying = dying
-        self._template = template
+        self._templates = templates
         # From before an exec, as a shell may have it: no worker has made these.
-        self._strangers = frozenset(procfs.children(os.getpid())) - {template()}
+        self._strangers = frozenset(procfs.children(os.getpid())).difference(templates())
         self._knows_all = os.getpid() != 1  # where it is init, anybody's orphans become its own
         self._soon = False
         self._timer = loop.call_later(INTERVAL_S, self._each_second)
@@ -72,7 +72,7 @@ class Sweeper:
     def sweep(self) -> int:
         """Kill and reap; how many were killed."""
         workers = self._processes.values()
-        known = {process.pid for process in workers} | set(self._dying) | {self._template()}
+        known = {process.pid for process in workers}.union(self._dying, self._templates())
         orphans = [pid for pid in procfs.children(os.getpid()) if pid not in known]
         if not orphans:
             return 0

@@ -38,6 +38,7 @@ class Listener:
         sock = self._bind(address) if isinstance(address, str) else address
         self.path = sock.getsockname()
         options = OptionCache(self._manager.shell.handlers)
+        self._manager.reloads.listeners.append(options.forget)
         # Not create_unix_server: that removes the path in the end, which is its maker's affair.
         self._server = await asyncio.get_running_loop().create_server(
             lambda: Connection(self._manager, options, self._peer, self._connections), sock=sock, backlog=BACKLOG

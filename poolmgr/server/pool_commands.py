@@ -87,6 +87,11 @@ def events(call: Call) -> None:
     call.manager.listen(call.client)
 
 
+async def reload(call: Call) -> dict[str, Any]:
+    """Load the app's code anew, and roll the workers over to it; what came of it."""
+    return await call.manager.reloads.reload()
+
+
 def stop(call: Call) -> None:
     """Shut the daemon down: after the running tasks, or ``now``."""
     if call.flag("now"):

@@ -18,11 +18,20 @@ class OptionCache:
     def __init__(self, handlers: dict[str, TaskOptions], *, for_strangers: bool = False) -> None:
         self._handlers = handlers
         self._for_strangers = for_strangers
+        self._strangers: OptionCache | None = None
         self._known: dict[tuple[str, bytes | None], TaskOptions] = {}
 
     def for_strangers(self) -> OptionCache:
         """The same for clients of another user, whose pickles no worker shall load."""
-        return OptionCache(self._handlers, for_strangers=True)
+        if self._strangers is None:
+            self._strangers = OptionCache(self._handlers, for_strangers=True)
+        return self._strangers
+
+    def forget(self) -> None:
+        """The handlers are others now."""
+        self._known.clear()
+        if self._strangers is not None:
+            self._strangers.forget()
 
     def resolve(self, name: str, packed: bytes | None) -> TaskOptions:
         """The options of a task ``name`` that was submitted with ``packed`` overrides.

@@ -32,6 +32,7 @@ from poolmgr.wire.messages import (
     PROTOCOL_VERSION,
     SPAWN_FAILED,
     SPAWNED,
+    TEMPLATES,
 )
 from poolmgr.worker.app import load_app
 from poolmgr.worker.built_in import BUILT_IN
@@ -91,6 +92,7 @@ class Template:
         self._tag: str = order["tag"]
         self._heartbeat_interval_s: float = order["heartbeat_interval_s"]
         self._groups: set[int] = set()
+        self._templates: list[int] = []  # of this pool: while code is reloaded there are two
         self._writer = Writer()  # made here, as all that a worker need not make after its fork
         self._outputs = Output(1, self._writer), Output(2, self._writer)
         # A worker inherits the handlers, and has its page put in the place of this descriptor.
@@ -107,9 +109,12 @@ class Template:
             except ConnectionError:
                 data, fds = b"", []
             if not data:
-                kill_pool(self._tag, self._groups)
+                kill_pool(self._tag, self._groups, self._templates)
                 return 0
             message = msgpack.unpackb(data)
+            if message[0] == TEMPLATES:
+                self._templates = message[1]
+                continue
             try:
                 self._spawn(message[1], message[2], message[3], Channels(*fds))
             finally:

@@ -12,6 +12,7 @@ from scripts.proofs import (
     hangs,
     kills,
     poison,
+    reload,
     reuse,
     systemd,
     time_outs,
@@ -44,6 +45,10 @@ def test_kills() -> None:
 
 def test_daemon_kill() -> None:
     assert daemon_kill.prove(0.1).ok
+
+
+def test_reload() -> None:
+    assert reload.prove(0.1).ok
 
 
 def test_reuse() -> None:

@@ -28,6 +28,7 @@ from tests.simulation.old_news import OldNews
 from tests.simulation.oracle import Oracle
 from tests.simulation.order import LATE_S, OrderCheck
 from tests.simulation.punctuality import check_punctual
+from tests.simulation.rolling import RollCheck
 from tests.simulation.workers import Done, Garbage, Message, Process, Raised, Ready, Recalled, Report
 from tests.simulation.world import World
 
@@ -63,6 +64,7 @@ class Shell:
             settings, random=world.random.random, balancer=balancer, wall_offset=world.wall_offset
         )
         self.order = OrderCheck(self.scheduler)
+        self.rolling = RollCheck(self.scheduler)
         self._journal = journal
         self._faults = faults
         self._over = over
@@ -82,7 +84,8 @@ class Shell:
             do.Interrupt: self._interrupt, do.Inspect: self._inspect, do.Continue: self._continue,
             do.Kill: self._kill, do.Spawn: self._spawn, do.Retire: self._retire, do.Forget: self._forget,
             do.Accepted: oracle.accepted, do.Finished: oracle.finished, do.Same: self._nothing,
-            do.Progressed: self._nothing, do.Answer: oracle.answered, do.Emit: self._nothing, do.Drained: self._drained,
+            do.Progressed: self._nothing, do.Answer: oracle.answered, do.Emit: self._nothing,
+            do.Reloaded: self.rolling.ended, do.Drained: self._drained,
         }  # fmt: skip
 
     # ------------------------------------------------------------------------------------------ turns
@@ -144,6 +147,7 @@ class Shell:
             for method, arguments in soon:
                 self.tell(method, *arguments)
         if self.alive:
+            self.rolling.check(now)
             self._arm()
 
     def _arm(self) -> None:

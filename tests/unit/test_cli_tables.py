@@ -101,6 +101,7 @@ def status(**changes: dict[str, Any]) -> dict[str, Any]:
             "max": 50,
             "uptime_s": 7530.2,
             "shutting_down": False,
+            "generation": 2,
             "app": ["myapp.tasks"],
             "tasks_known": ["thumbnail", "crawl"],
         },
@@ -148,7 +149,7 @@ def status(**changes: dict[str, Any]) -> dict[str, Any]:
 def test_the_status_page_tells_all_in_few_lines() -> None:
     top, _, bottom = pages.status_page(status()).partition("\n\n")
     assert top.splitlines() == [
-        "poolmgr 0.1.0, managed, pid 4242, epoch 3, up 2h 5m",
+        "poolmgr 0.1.0, managed, pid 4242, epoch 3, generation 2, up 2h 5m",
         "workers  20 of 20 (5 to 50), 17 ready, 2 busy, 1 unhealthy",
         "app      myapp.tasks, 2 handlers",
         "tasks    1,234,567 submitted, 1,234,000 completed, 2 running, 500 queued,",

@@ -145,7 +145,7 @@ def test_one_that_does_not_end_is_left_behind() -> None:
     pool.advance(10.9)
     assert len(pool.all(Spawn)) == 1
     pool.advance(0.2)
-    assert pool.all(Spawn)[-1] == Spawn("worker-0", 2)
+    assert pool.all(Spawn)[-1] == Spawn("worker-0", 2, 1)
     assert pool.scheduler.state.stuck_pids == {1000: "worker-0"}
     assert "1000" in pool.events("worker-error")[-1]["error"]
     assert pool.task(task).failures == 1
