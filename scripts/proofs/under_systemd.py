@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from poolmgr import Client
-from poolmgr.cli.root import COMMANDS
 from poolmgr.errors import NotAllowed, NotRunning, PoolError
 from poolmgr.manager import procfs
 from scripts.proofs.pool import HERE, until
@@ -199,8 +198,6 @@ def _submits(user: str, socket: str) -> bool:
 
 
 def _reload() -> None:
-    if "reload" not in COMMANDS:
-        return
     with Client(MINE) as pool:
         slow = pool.submit("square_slowly", 5, 1.0)
         before = daemon()
