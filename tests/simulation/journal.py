@@ -72,6 +72,7 @@ _RECORD: Final = TaskRecord._fields
 _WRITERS: Final[dict[type, Callable[[Any], str]]] = {
     frozenset: _names,
     list: lambda values: f"[{', '.join(map(_text, values))}]",
+    tuple: lambda values: f"({', '.join(map(_text, values))})",
     TaskOptions: _options,
     TaskRecord: _record,
     TaskAdded: lambda change: f"TaskAdded({_record(change.task)})",
