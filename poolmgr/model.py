@@ -340,6 +340,7 @@ class WorkerInfo(NamedTuple):
     cpu_percent: float = 0.0
     memory_mb: float = 0.0
     restarts: int = 0
+    group: str = ""
 
 
 def as_map(info: AttemptInfo | TaskInfo | WorkerInfo) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from poolmgr.config.groups import REST
 from poolmgr.core.changes import Change
 from poolmgr.model import TaskState
 
@@ -87,10 +88,11 @@ class Kill(NamedTuple):
 
 
 class Spawn(NamedTuple):
-    """Make a process for the slot."""
+    """Make a process for the slot, of the kind that its group has."""
 
     worker: str
     incarnation: int
+    group: str = REST
 
 
 class Retire(NamedTuple):

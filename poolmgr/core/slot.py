@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 
+from poolmgr.config import Group
 from poolmgr.core.task import Task
 from poolmgr.model import WorkerState
+
+_NEVER = float("inf")
+_PLAIN = Group()
 
 
 class Slot:
@@ -17,13 +21,16 @@ class Slot:
 
     __slots__ = (
         "affinities", "begun_at", "bucket", "capabilities", "charges", "cpu_percent", "doomed", "executed",
-        "executed_before", "heard_at", "id", "in_flight", "incarnation", "interrupted", "last_activity", "leaving",
-        "memory_mb", "next_look", "open", "pid", "ready_at", "recalling", "restarts", "retiring", "slow", "spawned_at",
-        "state", "stopped_once", "suspected",
+        "executed_before", "group", "heard_at", "id", "in_flight", "incarnation", "interrupted", "last_activity",
+        "leaving", "memory_mb", "next_look", "open", "pid", "ready_at", "recalling", "restarts", "retiring", "slow",
+        "spawned_at", "state", "stopped_once", "suspected", "tasks_limit",
     )  # fmt: skip
 
-    def __init__(self, id: str) -> None:
+    def __init__(self, id: str, group: Group = _PLAIN) -> None:
         self.id = id
+        self.group = group
+        self.tasks_limit = group.max_tasks_per_worker
+        self.capabilities = group.offers  # and, from when it is ready, what the process says
         self.incarnation = 0
         self.state = WorkerState.STOPPED
         self.restarts = -1  # the first process is none
@@ -35,7 +42,6 @@ class Slot:
     def begin(self, now: float) -> None:
         """A fresh process: forget what was known of the last one."""
         self.pid: int | None = None
-        self.capabilities: frozenset[str] = frozenset()
         self.in_flight: deque[Task] = deque()
         self.executed = 0
         self.spawned_at = now
@@ -57,5 +63,6 @@ class Slot:
         self.cpu_percent = 0.0
         self.memory_mb = 0.0
 
-
-_NEVER = float("inf")
+    def fits(self, requires: frozenset[str]) -> bool:
+        """Whether the worker may be given a task that requires these capabilities."""
+        return requires <= self.capabilities and (bool(requires) or not self.group.is_reserved)
