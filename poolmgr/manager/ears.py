@@ -131,7 +131,7 @@ class Ears:
         shell = self._shell
         if shell.processes.get(process.worker) is process:
             try:
-                again = WorkerProcess(process.worker, process.incarnation, shell.loop, self)
+                again = WorkerProcess(process.worker, process.incarnation, process.group, shell.loop, self)
             except OSError as error:
                 self.not_spawned(process, f"its pipes cannot be made: {error}")
                 return

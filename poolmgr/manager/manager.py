@@ -19,12 +19,13 @@ import random
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from poolmgr.config import Settings, task_options
+from poolmgr.config import Settings
 from poolmgr.core.scheduler import Scheduler
 from poolmgr.errors import StartFailed
 from poolmgr.manager.balancers import load_balancer
 from poolmgr.manager.clock import now, wall_offset
 from poolmgr.manager.ears import Ears
+from poolmgr.manager.handlers import all_handlers
 from poolmgr.manager.launch import Launched
 from poolmgr.manager.maintenance import Maintenance
 from poolmgr.manager.outbox import Port
@@ -99,9 +100,7 @@ class Manager:
         become_subreaper()
         self.shell.writer.start()
         unfinished = asyncio.wrap_future(self.shell.writer.read(lambda store: list(store.unfinished())))
-        defaults = task_options(self.settings)
-        handlers = await self.shell.template.handlers
-        self.shell.handlers = {name: defaults.override(options) for name, options in handlers.items()}
+        self.shell.handlers = all_handlers(self.settings, await self.shell.template.handlers)
         at = now()
         self.scheduler.recover(await unfinished, self.shell.handlers.__contains__, at)
         self.scheduler.begin(at)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, Protocol
 
+from poolmgr.config import Group
 from poolmgr.errors import ProtocolError
 from poolmgr.manager.capture import Capture
 from poolmgr.wire.framing import Decoder, encode
@@ -41,9 +42,12 @@ class Listener(Protocol):
 class WorkerProcess:
     """The manager's end of one incarnation of one slot."""
 
-    def __init__(self, worker: str, incarnation: int, loop: asyncio.AbstractEventLoop, listener: Listener) -> None:
+    def __init__(
+        self, worker: str, incarnation: int, group: Group, loop: asyncio.AbstractEventLoop, listener: Listener
+    ) -> None:
         self.worker = worker
         self.incarnation = incarnation
+        self.group = group
         self.pid: int | None = None
         self.unwanted = False  # to be killed as soon as it exists
         self.started: deque[tuple[int, bytes]] = deque(maxlen=_STARTED_KEPT)  # the latest (fence, task's id)
