@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from poolmgr.cli.session import Session, answering
+from poolmgr.cli.worker_check import check
 
 
 @click.group(no_args_is_help=False)
@@ -12,6 +13,7 @@ def worker() -> None:
     """Start or stop one worker, or check an executable that is to be one."""
 
 
+worker.add_command(check)
 _GROUP = click.option("--group", metavar="NAME", help="That group of the pool.")
 
 

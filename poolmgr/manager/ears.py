@@ -96,6 +96,9 @@ class Ears:
 
     def worker_babbled(self, process: WorkerProcess, error: str) -> None:
         """It sent what the protocol does not know. That costs it its life, and nobody else anything."""
+        slot = self._shell.scheduler.state.slots.get(process.worker)
+        if slot is not None and not slot.ready_at:
+            self.first_trouble = self.first_trouble or f"{process.worker} is of no use: {error}"
         self._shell.scheduler.worker_broken(process.worker, process.incarnation, error, now())
         self._shell.wake()
 
