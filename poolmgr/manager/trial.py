@@ -16,7 +16,7 @@ import msgpack
 
 from poolmgr.errors import ProtocolError
 from poolmgr.manager.clock import now
-from poolmgr.manager.hearing import understood
+from poolmgr.manager.hearing import result_of, understood
 from poolmgr.wire.framing import Decoder, encode
 from poolmgr.wire.messages import BROKEN, DONE, HEARTBEAT, LOG, RAISED, READY, RECALLED, REPORT, START
 from poolmgr.worker.execute import become, environ_of
@@ -279,7 +279,7 @@ class Trial:
     @staticmethod
     def _checked(message: list[Any]) -> Sequence[Any]:
         try:
-            return understood(message, now())
+            return (DONE, *result_of(message, now())) if message[0] == DONE else understood(message, now())
         except Exception as error:
             raise Violation(f"{_shown(message)}: {error}") from None
 
