@@ -11,7 +11,11 @@ from poolmgr.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from poolmgr.client.aio import AsyncClient as AsyncClient
+    from poolmgr.client.call_future import BrokenPool as BrokenPool
+    from poolmgr.client.call_future import BrokenWorker as BrokenWorker
+    from poolmgr.client.executor import Executor as Executor
     from poolmgr.client.future import TaskFuture as TaskFuture
+    from poolmgr.client.pool import Pool as Pool
     from poolmgr.client.sync import Client as Client
     from poolmgr.errors import PoolError as PoolError
     from poolmgr.errors import TaskFailed as TaskFailed
@@ -24,7 +28,11 @@ if TYPE_CHECKING:
 _HOMES = {
     "Client": "poolmgr.client.sync",
     "AsyncClient": "poolmgr.client.aio",
+    "Executor": "poolmgr.client.executor",
+    "Pool": "poolmgr.client.pool",
     "TaskFuture": "poolmgr.client.future",
+    "BrokenPool": "poolmgr.client.call_future",
+    "BrokenWorker": "poolmgr.client.call_future",
     "task": "poolmgr.worker.registry",
     "worker_startup": "poolmgr.worker.registry",
     "current_task": "poolmgr.worker.context",
@@ -36,7 +44,11 @@ _HOMES = {
 
 __all__ = [
     "AsyncClient",
+    "BrokenPool",
+    "BrokenWorker",
     "Client",
+    "Executor",
+    "Pool",
     "PoolError",
     "Retry",
     "SoftTimeout",

@@ -152,6 +152,12 @@ class StoreUnavailable(Unavailable):
     code = "store_unavailable"
 
 
+class ReloadFailed(Unavailable):
+    """The new code does not come up, and the old one goes on. The message holds the traceback."""
+
+    code = "reload_failed"
+
+
 class StartFailed(Unavailable):
     """The daemon did not come up. The message holds the reason."""
 

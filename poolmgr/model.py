@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
 from poolmgr.errors import BadOption
+from poolmgr.post_mortem import PostMortem, post_mortem
 
 
 class TaskState(StrEnum):
@@ -41,6 +42,8 @@ class WorkerState(StrEnum):
     FAILED = "failed"  # died too often before it was of use; tried again every 60 s
     STUCK = "stuck"  # killed, but the kernel does not let it go (D state)
 
+
+RESERVED: Final = "poolmgr:"  # what the names of built-in tasks begin with
 
 PRIORITY_BANDS: Final = (("CRITICAL", 0, 4), ("HIGH", 5, 9), ("NORMAL", 10, 49), ("LOW", 50, 100))
 
@@ -285,6 +288,7 @@ class AttemptInfo(NamedTuple):
     """One attempt that has ended badly. Times are wall times in seconds since 1970.
 
     ``cause`` is a failure code (errors.py): ``task_failed`` for a handler's exception, ``timeout``, ``worker_died`` ...
+    ``post_mortem`` is what it left behind, if anything; a task's last 10 attempts keep theirs.
     """
 
     attempt: int
@@ -295,6 +299,7 @@ class AttemptInfo(NamedTuple):
     type: str = ""
     message: str = ""
     traceback: str = ""
+    post_mortem: PostMortem | None = None
 
 
 class TaskInfo(NamedTuple):
@@ -323,7 +328,8 @@ class TaskInfo(NamedTuple):
 
 class WorkerInfo(NamedTuple):
     """What is known of one slot and the process in it. ``uptime_s`` and the rest are of the process, ``restarts`` of
-    the slot; ``cpu_percent`` is of one core since the last question, ``memory_mb`` the resident size."""
+    the slot; ``cpu_percent`` is of one core since the last question, ``memory_mb`` the resident size; ``generation`` is
+    that of the code: 1 until the first reload."""
 
     id: str
     pid: int | None
@@ -340,6 +346,7 @@ class WorkerInfo(NamedTuple):
     cpu_percent: float = 0.0
     memory_mb: float = 0.0
     restarts: int = 0
+    generation: int = 0
     group: str = ""
 
 
@@ -348,14 +355,20 @@ def as_map(info: AttemptInfo | TaskInfo | WorkerInfo) -> dict[str, Any]:
     found = info._asdict()
     if isinstance(info, TaskInfo):
         found["attempts"] = [as_map(each) for each in info.attempts]
+    elif isinstance(info, AttemptInfo) and info.post_mortem is not None:
+        found["post_mortem"] = info.post_mortem._asdict()
     return found
 
 
 def task_info(found: Mapping[str, Any]) -> TaskInfo:
     """The ``TaskInfo`` of a map that ``as_map`` made, here or on a newer peer: unknown names are left out."""
-    attempts = tuple(AttemptInfo(**_known(AttemptInfo, each)) for each in found.get("attempts", ()))
+    attempts = tuple(_attempt_info(each) for each in found.get("attempts", ()))
     known = _known(TaskInfo, found)
     return TaskInfo(**{**known, "state": TaskState(known["state"]), "attempts": attempts})
+
+
+def _attempt_info(found: Mapping[str, Any]) -> AttemptInfo:
+    return AttemptInfo(**{**_known(AttemptInfo, found), "post_mortem": post_mortem(found.get("post_mortem"))})
 
 
 def worker_info(found: Mapping[str, Any]) -> WorkerInfo:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from poolmgr.cli import began_at
+from poolmgr.cli import began_at, pages
 from poolmgr.cli.session import Session, answering
 from poolmgr.errors import ConnectionLost, Unavailable
 
@@ -66,16 +66,32 @@ def stop(session: Session, now: bool, timeout_s: float | None) -> None:
 def restart(session: Session, file: str | None, **flags: Any) -> None:
     """Stop the daemon and start it as it was started: with its flags, directory and environment.
 
-    Flags given now win. The settings file is read anew.
+    Flags given now win. The settings file is read anew; if it is wrong, nothing is stopped.
     """
+    from poolmgr.config import Settings
     from poolmgr.daemon.launch import Request, launch, request_of
 
     with session.client() as pool:
         request, directory, environ = request_of(pool.status()["pid"])
-    _stop(session)
+    here = os.path.abspath(file) if file else None
     os.chdir(directory)
-    merged = Request(file or request.file, {**request.flags, **_given(session, flags)})
+    merged = Request(here or request.file, {**request.flags, **_given(session, flags)})
+    Settings.load(file=merged.file or environ.get("POOLMGR_CONFIG"), environ=environ, flags=merged.flags)
+    _stop(session)
     _answer_started(session, launch(merged, environ))
+
+
+@click.command()
+@answering
+def reload(session: Session) -> None:
+    """Load the app's code anew, and roll the workers over to it. No task is lost or fails for it.
+
+    A version that does not come up is refused, and the old one goes on. Running tasks finish with the code that they
+    began with.
+    """
+    with session.client() as pool:
+        found = pool.reload()
+    session.answer(found, lambda: pages.reload_page(found))
 
 
 def _given(session: Session, flags: dict[str, Any]) -> dict[str, Any]:
@@ -91,9 +107,12 @@ def _serve(session: Session, file: str | None, flags: dict[str, Any]) -> int:
     def ready(started: Started) -> None:
         session.answer(started._asdict(), "")  # a person reads it in the log
 
-    settings = Settings.load(file=file, flags=flags)
+    def read() -> Settings:
+        return Settings.load(file=file, flags=flags)
+
+    settings = read()
     log_to_stderr()
-    return run(settings, ready=ready)
+    return run(settings, reread=read, ready=ready)
 
 
 def _answer_started(session: Session, started: dict[str, Any]) -> None:

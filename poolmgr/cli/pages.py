@@ -6,8 +6,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from poolmgr.cli.tables import cut, duration, entry, printable, short, span, table
+from poolmgr.cli.tables import cut, duration, entry, printable, short, span, table, visible
 from poolmgr.model import AttemptInfo, Event, TaskInfo
+from poolmgr.post_mortem import PostMortem
 
 
 def status_page(status: Mapping[str, Any]) -> str:
@@ -57,7 +58,10 @@ _WORKER_STATES: Final = ("ready", "busy", "starting", "draining", "unhealthy", "
 
 def _headline(status: Mapping[str, Any]) -> str:
     state = "shutting down" if status["pool"]["shutting_down"] else f"up {duration(status['pool']['uptime_s'])}"
-    return f"poolmgr {status['version']}, {status['mode']}, pid {status['pid']}, epoch {status['epoch']}, {state}"
+    known = ", ".join(f"{name} {value}" for name, value in (
+        ("pid", status["pid"]), ("epoch", status["epoch"]), ("generation", status["pool"]["generation"]),
+    ))  # fmt: skip
+    return f"poolmgr {status['version']}, {status['mode']}, {known}, {state}"
 
 
 def _spans(what: str, seconds: Mapping[str, float | None]) -> str:
@@ -71,6 +75,25 @@ def _health_parts(health: Mapping[str, Any]) -> list[str]:
 def _alert_lines(health: Mapping[str, Any]) -> Iterator[str]:
     for alert in health["alerts"]:
         yield entry("alert", alert.split(), separator=" ")
+
+
+def reload_page(answer: Mapping[str, Any]) -> str:
+    """The answer to ``reload``: one line, and one for each thing that deserves attention."""
+    took = span(answer["took_s"])
+    lines = [f"poolmgr: {answer['workers']} workers, generation {answer['generation']} of the code ({took})"]
+    for name, text in _RELOAD_REMARKS.items():
+        if found := answer[name]:
+            lines.append(printable(f"{text}: {found if isinstance(found, int) else ', '.join(found)}"))
+    return "\n".join(lines)
+
+
+_RELOAD_REMARKS: Final = {
+    "draining": "finish with the old code what they have begun",
+    "tasks_added": "new tasks",
+    "tasks_removed": "removed tasks",
+    "tasks_dropped": "waited for a removed task, and are dead letters (unknown_task)",
+    "restart_needed": "changed settings that only a restart takes over",
+}
 
 
 def health_page(health: Mapping[str, Any]) -> str:
@@ -148,8 +171,36 @@ def _attempt_lines(attempt: AttemptInfo) -> Iterator[str]:
     lasted = span(max(0.0, attempt.ended_at - attempt.started_at))
     what = f"{attempt.type}: {attempt.message}" if attempt.type else attempt.message
     yield f"\nattempt {attempt.attempt} on {attempt.worker}, {lasted}: {attempt.cause}: {printable(what)}"
-    for line in attempt.traceback.splitlines():
-        yield f"    {line}"
+    yield from _indented(attempt.traceback)
+    if attempt.post_mortem is not None:
+        yield from _post_mortem_lines(attempt.post_mortem)
+
+
+OUTPUT_LINES: Final = 20  # of an attempt's output; all that is kept is in the JSON
+
+
+def _post_mortem_lines(found: PostMortem) -> Iterator[str]:
+    if found.how:
+        yield f"  process: {found.how}, peak memory {found.peak_memory_mb:,.0f} MB"
+    if found.ran_before:
+        yield f"  ran before: {', '.join(f'{printable(name)} {id}' for id, name in found.ran_before)}"
+    if found.stacks:
+        yield "  stacks:"
+        yield from _indented(found.stacks)
+    if found.output:
+        lines = found.output.splitlines()
+        before = len(lines) - OUTPUT_LINES
+        yield (
+            f"  output, the last {OUTPUT_LINES} of {len(lines):,} lines (--json has them all):"
+            if before > 0
+            else "  output:"
+        )
+        yield from _indented("\n".join(lines[-OUTPUT_LINES:]))
+
+
+def _indented(text: str) -> Iterator[str]:
+    for line in text.splitlines():
+        yield f"    {visible(line)}".rstrip()
 
 
 def event_line(event: Event) -> str:

@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "start": "lifecycle:start",
     "stop": "lifecycle:stop",
     "restart": "lifecycle:restart",
+    "reload": "lifecycle:reload",
     "status": "watching:status",
     "health": "watching:health",
     "metrics": "watching:metrics",

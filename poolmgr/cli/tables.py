@@ -43,7 +43,12 @@ def entry(label: str, parts: Iterable[str], *, separator: str = ", ") -> str:
 
 def printable(text: str) -> str:
     """``text`` on one line, without characters that a terminal would obey."""
-    return "".join(char if char.isprintable() else " " for char in text.strip())
+    return visible(text.strip())
+
+
+def visible(line: str) -> str:
+    """``line`` with a blank for each character that a terminal would obey."""
+    return "".join(char if char.isprintable() else " " for char in line)
 
 
 def cut(text: str, width: int) -> str:

@@ -287,6 +287,18 @@ class AsyncClient(AsyncCaller):
         """Have the daemon and its idle workers collect garbage."""
         return await self._ask(commands.COLLECT_GARBAGE)
 
+    async def reload(self) -> dict[str, Any]:
+        """Load the app's code anew, and roll the workers over to it.
+
+        Returns when all have it but those that are long busy: no time limit, as imports and startup hooks take what
+        they take. The answer is that of ``poolmgr reload --json`` (docs/reference/cli.md).
+
+        Raises:
+            ReloadFailed, ConfigError: the new version is refused, and the old one goes on; the message says why.
+            ShuttingDown: the daemon is.
+        """
+        return await (await self._redial.live()).ask(commands.RELOAD, None)
+
     async def stop(self, now: bool = False) -> None:
         """Stop the daemon: running tasks finish, unless ``now``; queued durable tasks stay."""
         await self._ask(commands.stop(now))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import os
+import socket
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, TypeVar, cast
 
@@ -46,10 +47,15 @@ class AsyncLink(asyncio.BufferedProtocol):
     @classmethod
     async def open(cls, path: str | None, timeout_s: float, name: str) -> AsyncLink:
         """Connect and be welcomed. Errors: those of ``dial``, and VersionMismatch, ProtocolError, Unavailable."""
+        # It may wait for a daemon that is slow to accept.
+        sock = await asyncio.get_running_loop().run_in_executor(None, dial, path, timeout_s)
+        return await cls.adopt(sock, timeout_s, name)
+
+    @classmethod
+    async def adopt(cls, sock: socket.socket, timeout_s: float | None, name: str) -> AsyncLink:
+        """Take over a connected socket, and be welcomed. Errors: VersionMismatch, ProtocolError, Unavailable, and what
+        the daemon says that does not come up."""
         loop = asyncio.get_running_loop()
-        sock = await loop.run_in_executor(
-            None, dial, path, timeout_s
-        )  # it may wait for a daemon that is slow to accept
         sock.setblocking(False)
         link = cls(loop)
         try:
@@ -93,14 +99,19 @@ class AsyncLink(asyncio.BufferedProtocol):
         Raises:
             PoolError: the daemon's refusal, or the connection broke; Unavailable after ``timeout_s``.
         """
-        answer: Awaited[Any] = Awaited()
-        self._write(self.protocol.request(answer, question.command, question.arguments))
+        answer = self.put(question)
         try:
             async with asyncio.timeout(timeout_s):
                 await answer.settled()
         except TimeoutError:
             raise Unavailable(f"the daemon did not answer {question.command!r} within {timeout_s:g} s") from None
         return question.read(answer.value())
+
+    def put(self, question: commands.Question[T]) -> Awaited[Any]:
+        """Put a question, whose answer is to come."""
+        answer: Awaited[Any] = Awaited()
+        self._write(self.protocol.request(answer, question.command, question.arguments))
+        return answer
 
     async def watch(self, key: bytes, timeout_s: float | None) -> Awaited[Any]:
         """Whoever will have the end of the task ``key``. Errors: those of ``ask``."""

@@ -126,7 +126,7 @@ def stop_worker(worker_id: str) -> Question[None]:
     return Question("stop_worker", {"worker": worker_id}, _nothing)
 
 
-def scale(size: int | str, group: str | None) -> Question[int]:
+def scale(size: int | str, group: str | None = None) -> Question[int]:
     """``size`` workers, or so many more or fewer: ``"+3"``, ``"-2"``; of the whole pool, or of one group. The new size.
 
     Raises:
@@ -153,6 +153,7 @@ HEALTH: Final[Question[dict[str, Any]]] = Question("health", {}, dict)
 METRICS: Final[Question[dict[str, Any]]] = Question("metrics", {}, dict)
 CONFIG: Final[Question[dict[str, Any]]] = Question("config", {}, dict)
 COLLECT_GARBAGE: Final[Question[dict[str, Any]]] = Question("collect_garbage", {}, dict)
+RELOAD: Final[Question[dict[str, Any]]] = Question("reload", {}, dict)
 EVENTS: Final[Question[None]] = Question("events", {}, _nothing)
 
 

@@ -10,7 +10,7 @@ from typing import Final
 from poolmgr.errors import NotAllowed, NotRunning, Unavailable
 
 # The kernel takes what it allows without privilege. A few hundred small messages fill its default.
-_BUFFER_BYTES: Final = 1024 * 1024
+BUFFER_BYTES: Final = 1024 * 1024
 _PEER: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid
 _TIMEVAL: Final = struct.Struct("ll")
 
@@ -31,7 +31,7 @@ def dial(path: str | None, timeout_s: float) -> socket.socket:
     try:
         _connect(sock, found, timeout_s)
         check_peer(sock, found, owner)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
     except BaseException:
         sock.close()
         raise
@@ -51,7 +51,7 @@ def check_peer(sock: socket.socket, path: str, *trusted: int) -> None:
 
 def _check_directory(path: str) -> int:
     """The owner of the socket's directory, who may put any socket there: this user, root, or the one root chose."""
-    from poolmgr.config.locations import SYSTEM_SOCKET
+    from poolmgr.config.locations import is_system_socket
 
     directory = os.path.dirname(os.path.abspath(path))
     try:
@@ -60,7 +60,7 @@ def _check_directory(path: str) -> int:
         raise NotRunning(_not_running(path)) from None
     except OSError as error:
         raise NotAllowed(f"{directory} cannot be looked at: {error.strerror}") from None
-    if owner not in (0, os.geteuid()) and os.path.abspath(path) != SYSTEM_SOCKET:
+    if owner not in (0, os.geteuid()) and not is_system_socket(path):
         raise NotAllowed(f"{path} is not trusted: its directory belongs to neither you nor root")
     return owner
 

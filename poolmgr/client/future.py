@@ -115,7 +115,7 @@ class TaskFuture(Future[R], Pending[R]):
 
     def settle(self, outcome: Outcome) -> None:
         """Store the outcome and tell whoever the standard library has waiting. Called with no lock held."""
-        failed = isinstance(outcome, BaseException) or outcome[0] != COMPLETED
+        failed = self.has_failed(outcome)
         with self._condition:
             self.outcome = outcome
             for waiter in self._waiters:
@@ -126,6 +126,10 @@ class TaskFuture(Future[R], Pending[R]):
                 else:
                     waiter.add_result(self)
             self._condition.notify_all()
+
+    def has_failed(self, outcome: Outcome) -> bool:
+        """Whether ``result`` will raise, for this outcome."""
+        return isinstance(outcome, BaseException) or outcome[0] != COMPLETED
 
     def announce(self) -> None:
         """Run the callbacks. Whatever came with this outcome is settled, so a callback may ask for it."""

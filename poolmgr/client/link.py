@@ -23,7 +23,7 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from time import monotonic
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from poolmgr.client import commands
 from poolmgr.client.dial import dial
@@ -62,6 +62,8 @@ class Link:
         protocol: its state; to be changed under ``lock`` only.
     """
 
+    forgets_abandoned = True  # the ends of abandoned calls are not waited for
+
     def __init__(self, sock: socket.socket) -> None:
         self.protocol = Protocol()
         self.lock = threading.Lock()
@@ -80,7 +82,7 @@ class Link:
         _links.add(self)
 
     @classmethod
-    def open(cls, path: str | None, timeout_s: float, name: str) -> Link:
+    def open(cls, path: str | None, timeout_s: float, name: str) -> Self:
         """Connect and be welcomed. Errors: those of ``dial``, and VersionMismatch, ProtocolError, Unavailable."""
         link = cls(dial(path, timeout_s))
         protocol = link.protocol
@@ -177,7 +179,8 @@ class Link:
         abandoned, self._abandoned = self._abandoned, []
         protocol = self.protocol
         if protocol.lost is None:
-            protocol.forget(each.key for each in abandoned)
+            if self.forgets_abandoned:
+                protocol.forget(each.key for each in abandoned)
             questions = [commands.cancel(each.key, False) for each in abandoned]
             self._outbox.send(
                 b"".join([protocol.request(Pending(), each.command, each.arguments) for each in questions])

@@ -167,6 +167,16 @@ class Protocol:
             self._tasks.pop(key, None)
 
     @property
+    def unended(self) -> list[Pending[Any]]:
+        """The tasks whose ends are still to come, oldest first."""
+        return list(self._tasks.values())
+
+    @property
+    def idle(self) -> bool:
+        """Whether no task's end is to come."""
+        return not self._tasks
+
+    @property
     def room(self) -> bool:
         """Whether another submit fits into the window of unacknowledged ones."""
         return (

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import threading
+from typing import TypeVar, overload
 
 from poolmgr.client.link import Link
 from poolmgr.errors import ConnectionLost, WrongState
+
+L = TypeVar("L", bound=Link)
 
 
 class Redial:
@@ -30,11 +33,15 @@ class Redial:
                 link = self._link = self.another()
             return link
 
-    def another(self) -> Link:
+    @overload
+    def another(self) -> Link: ...
+    @overload
+    def another(self, kind: type[L]) -> L: ...
+    def another(self, kind: type[Link] = Link) -> Link:
         """A connection beside the live one; whoever takes it closes it."""
         if self.closed:
             raise WrongState("this client is closed")
-        return Link.open(self._path, self.timeout_s, self._name)
+        return kind.open(self._path, self.timeout_s, self._name)
 
     def current(self) -> Link | None:
         """The last link, if there was one; it may be lost."""

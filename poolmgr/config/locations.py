@@ -93,6 +93,16 @@ def answers(path: str) -> bool:
         return True
 
 
+def is_system_socket(path: str) -> bool:
+    """Whether it is that of a service: /run/poolmgr/poolmgr.sock, or with poolmgr-NAME for poolmgr@NAME.service.
+
+    Only root makes directories in /run, and may have given this one to the service's user.
+    """
+    directory, name = os.path.split(os.path.abspath(path))
+    parent, folder = os.path.split(directory)
+    return (parent, name) == ("/run", SOCKET_NAME) and (folder == "poolmgr" or folder.startswith("poolmgr-"))
+
+
 def make_private(directory: str) -> bool:
     """Make ``directory`` (0700, parents as usual) where it is missing; whether it was.
 
@@ -148,8 +158,8 @@ def _default_state(environ: Mapping[str, str]) -> str:
 
 
 def _is_trusted(path: str) -> bool:
-    if path == SYSTEM_SOCKET:
-        return True  # only root makes directories in /run, and may have given this one to a service's user
+    if is_system_socket(path):
+        return True
     try:
         return os.stat(os.path.dirname(path)).st_uid in (0, os.geteuid())
     except OSError:

@@ -117,13 +117,15 @@ class Settings:
         file: str | None = None,
         environ: Mapping[str, str] | None = None,
         flags: Mapping[str, Any] | None = None,
+        flags_from: str = "the command line",
     ) -> Settings:
         """Defaults, then the TOML file (flat but for [[groups]]), then POOLMGR_* variables, then ``flags``.
 
         The last one wins.
 
         The file is ``file``, else $POOLMGR_CONFIG, else none. ``environ`` is ``os.environ`` unless given; an
-        empty variable counts as unset. ``flags`` holds values by the settings' names.
+        empty variable counts as unset. ``flags`` holds values by the settings' names, and came from
+        ``flags_from``, as messages say.
 
         Raises:
             ConfigError: an unknown or wrong setting; the message names it and where it came from.
@@ -133,7 +135,7 @@ class Settings:
         given = _from_file(file) if file else {}
         given.update(_from_environment(environ))
         for name, value in (flags or {}).items():
-            given[name] = _checked(name, value, "the command line")
+            given[name] = _checked(name, value, flags_from)
         for name, only in _NOT_YET.items():
             if given.get(name, only) != only:
                 raise ConfigError(f"{name} = {given[name]!r} is not available in this version of poolmgr")
@@ -145,6 +147,12 @@ KINDS: Final[dict[str, Kind]] = {each.name: each.metadata["kind"] for each in fi
 
 # Settings of which this version knows only one value: any other is refused, not taken and ignored.
 _NOT_YET: Final[dict[str, Any]] = {"autoscale": False}
+
+
+# What a reload takes over: the app, and the defaults of its tasks. All else needs a restart.
+RELOADED: Final = (
+    "app", "task_timeout_s", "max_task_retries", "retry_backoff_s", "max_backoff_s", "result_ttl_s",
+)  # fmt: skip
 
 
 def task_options(settings: Settings) -> TaskOptions:

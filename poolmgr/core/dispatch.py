@@ -157,7 +157,7 @@ class Dispatcher:
     def _depth(self, task: Task) -> int:
         options = task.options
         if (
-            not options.restartable
+            (not options.restartable and options.durable)
             or options.affinity is not None
             or options.memory_limit_mb is not None
             or task.recovered
@@ -331,9 +331,10 @@ class Dispatcher:
 def _starts_after_commit(task: Task) -> bool:
     """Its start is kept before it is made, so that a death of the daemon is known to have interrupted it.
 
-    Nothing may stand behind it: that could be written to the worker first.
+    Nothing may stand behind it: that could be written to the worker first. What is not durable ends with the daemon,
+    so it need not wait.
     """
-    return not task.options.restartable or task.recovered
+    return (not task.options.restartable and task.options.durable) or task.recovered
 
 
 def _remember(slot: Slot, affinity: str) -> None:

@@ -41,7 +41,8 @@ class Start(NamedTuple):
 
 
 class Look(NamedTuple):
-    """Read the worker's shared page and say ``page_seen``."""
+    """Take in what the worker has written, then read its shared page and say ``page_seen``. In this order: a task that
+    has ended in time is not judged by a page that still shows it."""
 
     worker: str
     incarnation: int
@@ -79,7 +80,8 @@ class Continue(NamedTuple):
 
 
 class Kill(NamedTuple):
-    """End the worker and its process group. ``grace_s`` after a SIGTERM comes the SIGKILL; 0 is SIGKILL at once."""
+    """End the worker and its process group. It has ``grace_s`` to tidy up, and to leave its stacks for the post-mortem;
+    then, or at once where that is 0, comes SIGKILL."""
 
     worker: str
     incarnation: int
@@ -88,10 +90,11 @@ class Kill(NamedTuple):
 
 
 class Spawn(NamedTuple):
-    """Make a process for the slot, of the kind that its group has."""
+    """Make a process for the slot, of this ``generation`` of the code, and of the kind that its group has."""
 
     worker: str
     incarnation: int
+    generation: int
     group: str = REST
 
 
@@ -163,11 +166,24 @@ class Emit(NamedTuple):
     commit: int
 
 
+class Reloaded(NamedTuple):
+    """A roll to new code has ended. ``generation`` is what new processes are of from now on.
+
+    With a ``failure`` that is the one from before. ``draining`` are the workers that finish something with other code
+    first, and ``dropped`` is how many tasks waited whose name the new code lacks.
+    """
+
+    generation: int
+    failure: str
+    draining: tuple[str, ...]
+    dropped: int
+
+
 class Drained(NamedTuple):
     """Nothing runs any more, and nothing will."""
 
 
 Effect = (
     Persist | Start | Look | Recall | Interrupt | Inspect | Continue | Kill | Spawn | Retire | Forget
-    | Accepted | Finished | Same | Progressed | Answer | Emit | Drained
+    | Accepted | Finished | Same | Progressed | Answer | Emit | Reloaded | Drained
 )  # fmt: skip

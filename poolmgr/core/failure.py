@@ -6,12 +6,15 @@ from typing import NamedTuple
 
 import msgpack
 
+from poolmgr.post_mortem import PostMortem
+
 
 class Failure(NamedTuple):
     """A failed attempt, as the worker told it or as the scheduler saw it.
 
     ``code`` is one of errors.py's. ``types`` are the names of the exception and its bases, for the retry policy.
     ``retry_delay_s``: None leaves the retry to the policy, a number asks for one after so long, False forbids it.
+    ``post_mortem`` is what the attempt left behind; it is kept with the attempt, and does not travel to who waits.
     """
 
     code: str
@@ -20,6 +23,7 @@ class Failure(NamedTuple):
     traceback: str = ""
     types: tuple[str, ...] = ()
     retry_delay_s: float | bool | None = None
+    post_mortem: PostMortem | None = None
 
     def packed(self) -> bytes:
         """As it travels and is kept: a MessagePack map."""

@@ -21,13 +21,16 @@ def check_invariants(scheduler: Scheduler) -> None:
     6. A worker's state fits what it holds: ready is empty, busy is not, none without a process holds anything.
     7. No limit is exceeded, and the running counts are right.
     8. Deduplication keys that are held by a live task name it.
-    9. A worker belongs to a group of the pool, and holds only tasks that it is fit for.
+    9. Who may be given work has the code of the current generation, unless the workers are being rolled over.
+    10. A worker belongs to a group of the pool, and holds only tasks that it is fit for.
     """
     state = scheduler.state
     in_flight: dict[bytes, Slot] = {}
     fences: dict[int, bytes] = {}
     for slot in state.slots.values():
         _check_slot(slot)
+        rolled = scheduler.rollout.active or state.shutting_down
+        assert rolled or not slot.open or slot.generation == state.generation, f"{slot.id} takes work with old code"
         assert state.groups[slot.group.name] is slot.group, f"{slot.id} is of an unknown group"
         last = 0
         for position, task in enumerate(slot.in_flight):

@@ -16,6 +16,7 @@ from poolmgr.core.state import State
 from poolmgr.core.task import ABANDONED, Task
 from poolmgr.core.transitions import move_task
 from poolmgr.model import AttemptInfo, TaskState
+from poolmgr.post_mortem import ATTEMPTS_KEPT
 
 _COMPLETED, _DEAD = TaskState.COMPLETED, TaskState.DEAD  # looked up for every task
 _NOT_RETRIED = frozenset({"bad_arguments", "unknown_task", "bad_result"})  # the same would happen again
@@ -178,11 +179,13 @@ class Lifecycle:
         offset = self._state.wall_offset
         info = AttemptInfo(
             task.attempt, slot.id, begun_at + offset, now + offset, failure.code, failure.type, failure.message,
-            failure.traceback,
+            failure.traceback, failure.post_mortem,
         )  # fmt: skip
         if task.attempts is None:
             task.attempts = []
         task.attempts.append(info)
+        if len(task.attempts) > ATTEMPTS_KEPT:
+            task.attempts[-ATTEMPTS_KEPT - 1] = task.attempts[-ATTEMPTS_KEPT - 1]._replace(post_mortem=None)
         if task.options.durable:
             self._state.fact(AttemptEnded(task.id, info), True)
 

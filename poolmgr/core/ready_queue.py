@@ -238,8 +238,8 @@ class ReadyQueue:
         self._lanes_of = {}
         for lane in self.lanes:
             self._lanes_of.setdefault(lane.name, []).append(lane)
-        used = {id(lane.demand) for lane in self.lanes}
-        self.demands = [demand for demand in self.demands if id(demand) in used]
+        used = {lane.demand for lane in self.lanes}
+        self.demands = [demand for demand in self.demands if demand in used]
         self._lanes_limit = max(256, 2 * len(self.lanes))
 
     def _forget_idle(self) -> None:

@@ -29,11 +29,13 @@ from poolmgr.core.effects import Drained, Effect, Interrupt, Look, Progressed
 from poolmgr.core.failure import Failure
 from poolmgr.core.intake import Intake
 from poolmgr.core.lifecycle import Lifecycle
+from poolmgr.core.rollout import Rollout
 from poolmgr.core.slot import Slot
 from poolmgr.core.state import State
 from poolmgr.core.supervisor import Supervisor
 from poolmgr.core.task import Task
 from poolmgr.model import TaskState, WorkerState
+from poolmgr.post_mortem import PostMortem
 
 LATE_S = 1.0  # a tick that comes so much too late says that this process was blocked, not the workers
 _SECOND_S = 1.0
@@ -59,6 +61,7 @@ class Scheduler:
         self._lifecycle = Lifecycle(self.state, self._dispatcher)
         self.intake = Intake(self.state, self._dispatcher, self._lifecycle)
         self.supervisor = Supervisor(self.state, self._dispatcher, self._lifecycle)
+        self.rollout = Rollout(self.state, self.supervisor, self._lifecycle)
         self._second_at = NEVER
         self._drained = False
 
@@ -264,7 +267,7 @@ class Scheduler:
         slot = self.state.slots.get(worker)
         if slot is not None and slot.incarnation == incarnation:
             slot.heard_at = now
-            slot.suspected = slot.stopped_once = False
+            slot.suspected = False
 
     def inspected(self, worker: str, incarnation: int, verdict: str, now: float) -> None:
         """What /proc shows of a silent worker: ``running``, ``stopped``, ``asleep`` or ``gone``."""
@@ -273,18 +276,26 @@ class Scheduler:
             self.supervisor.inspected(slot, verdict, now)
 
     def worker_exited(
-        self, worker: str, incarnation: int, how: str, page_fence: int, begun_at: float, now: float
+        self,
+        worker: str,
+        incarnation: int,
+        how: str,
+        page_fence: int,
+        begun_at: float,
+        now: float,
+        post_mortem: PostMortem | None = None,
     ) -> None:
         """The process has ended (``how``), or could not be made; all that it wrote has been taken in before."""
         slot = self.state.slots.get(worker)
         if slot is None or slot.incarnation != incarnation or slot.state in _NO_PROCESS:
             return
-        self.supervisor.exited(slot, how, page_fence, begun_at, now)
+        self.supervisor.exited(slot, how, page_fence, begun_at, now, post_mortem)
 
     def worker_broken(self, worker: str, incarnation: int, error: str, now: float) -> None:
         """The worker wrote what the protocol does not know: end it."""
         slot = self.state.slots.get(worker)
         if slot is not None and slot.incarnation == incarnation:
+            slot.trouble = error
             self.state.emit("worker-error", {"worker_id": worker, "error": error})
             self.supervisor.doom(slot, "broken", 0, now, grace_s=0.0)
 
@@ -341,6 +352,8 @@ class Scheduler:
     def flush(self, now: float) -> list[Effect]:
         """Start what can be started, and hand over everything that has been decided."""
         state = self.state
+        if self.rollout.active:
+            self.rollout.step(now)
         self._dispatcher.dispatch(now)
         if self._dispatcher.worn_out:
             for slot in self._dispatcher.worn_out:

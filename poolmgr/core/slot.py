@@ -20,10 +20,11 @@ class Slot:
     """
 
     __slots__ = (
-        "affinities", "begun_at", "bucket", "capabilities", "charges", "cpu_percent", "doomed", "executed",
-        "executed_before", "group", "heard_at", "id", "in_flight", "incarnation", "interrupted", "last_activity",
-        "leaving", "memory_mb", "next_look", "open", "pid", "ready_at", "recalling", "restarts", "retiring", "slow",
-        "spawned_at", "state", "stopped_once", "suspected", "tasks_limit",
+        "affinities", "begun_at", "bucket", "capabilities", "charges", "continued_after", "cpu_percent",
+        "doomed", "executed", "executed_before", "generation", "group", "heard_at", "id", "in_flight",
+        "incarnation", "interrupted", "last_activity", "leaving", "memory_mb", "next_look", "open", "pid",
+        "ready_at", "recalling", "restarts", "retiring", "slow", "spawned_at", "state", "suspected",
+        "tasks_limit", "trouble",
     )  # fmt: skip
 
     def __init__(self, id: str, group: Group = _PLAIN) -> None:
@@ -32,6 +33,7 @@ class Slot:
         self.tasks_limit = group.max_tasks_per_worker
         self.capabilities = group.offers  # and, from when it is ready, what the process says
         self.incarnation = 0
+        self.generation = 0  # of the code that its process runs
         self.state = WorkerState.STOPPED
         self.restarts = -1  # the first process is none
         self.charges = 0  # deaths in a row that were the slot's own fault
@@ -55,8 +57,9 @@ class Slot:
         self.interrupted = 0  # the fence that an interrupt was sent for
         self.retiring = ""  # why it is being drained: costs nobody
         self.doomed: tuple[str, int] | None = None  # (reason, fence) for which it is being killed
+        self.trouble = ""  # why the process was of no use
         self.suspected = False  # an ``Inspect`` was asked for, and its heart has not beaten since
-        self.stopped_once = False
+        self.continued_after = -1  # it was stopped, and continued, when it had executed so many
         self.open = False  # it may be given work: it is ready, and neither being drained nor killed
         self.bucket = -1
         self.affinities: dict[str, None] = {}

@@ -47,6 +47,7 @@ class State:
         self.retry: RetryPolicy = ExponentialBackoff(random, settings.retry_jitter)
         self.wall_offset = wall_offset
         self.started_at = 0.0
+        self.generation = 1  # of the code that new processes run
         self.shutting_down = False
         self.listening = False  # someone wants the events of every single task
 

@@ -18,6 +18,7 @@ from poolmgr.core.state import State
 from poolmgr.core.transitions import move_task, move_worker
 from poolmgr.errors import BadOption, NotFound
 from poolmgr.model import TaskState, WorkerState
+from poolmgr.post_mortem import PostMortem
 
 KILL_GRACE_S = 1.0  # between SIGTERM and SIGKILL
 STUCK_AFTER_S = 10.0  # after SIGKILL, the slot goes on without waiting for the process to go
@@ -83,14 +84,16 @@ class Supervisor:
         if of_group < 0:
             raise BadOption("the pool's other groups are larger than that: scale one of them (--group)")
 
-    def add(self, now: float, group: Group) -> Slot:
-        """A new slot with the lowest free number, and a process for it."""
+    def add(self, now: float, group: Group, trial_of: int | None = None) -> Slot:
+        """A new slot with the lowest free number, and a process for it. One that is to try a generation of the code
+        goes with its process."""
         number = 0
         while f"worker-{number}" in self._state.slots:
             number += 1
         slot = self._state.slots[f"worker-{number}"] = Slot(f"worker-{number}", group)
         slot.incarnation = self._incarnations.get(slot.id, 0)
-        self._spawn(slot, now)
+        slot.leaving = trial_of is not None
+        self._spawn(slot, now, trial_of)
         return slot
 
     def remove(self, slot: Slot, now: float) -> None:
@@ -110,14 +113,20 @@ class Supervisor:
 
     # ------------------------------------------------------------------------------------------ a worker's life
 
-    def _spawn(self, slot: Slot, now: float) -> None:
+    def _spawn(self, slot: Slot, now: float, generation: int | None = None) -> None:
         slot.restarts += 1
         slot.incarnation += 1
         slot.executed_before += slot.executed
         slot.begin(now)
+        slot.generation = generation or self._state.generation
         move_worker(slot, _W.STARTING)
         self._state.statistics.spawned += 1
-        self._state.effects.append(Spawn(slot.id, slot.incarnation, slot.group.name))
+        self._state.effects.append(Spawn(slot.id, slot.incarnation, slot.generation, slot.group.name))
+
+    def renew(self, slot: Slot, now: float) -> None:
+        """Start a process in a slot that rests: there is new code, and with it a new chance."""
+        slot.charges = 0
+        self._spawn(slot, now)
 
     def spawned(self, slot: Slot, pid: int) -> None:
         """The process exists."""
@@ -127,7 +136,12 @@ class Supervisor:
         """The process can take work."""
         slot.heard_at = slot.last_activity = slot.ready_at = now
         slot.capabilities = slot.group.offers | capabilities
-        self._state.emit("worker-started", {"worker_id": slot.id, "pid": slot.pid, "incarnation": slot.incarnation})
+        self._state.emit(
+            "worker-started",
+            {
+                "worker_id": slot.id, "pid": slot.pid, "incarnation": slot.incarnation, "generation": slot.generation,
+            },
+        )  # fmt: skip
         if slot.state is _W.STARTING:
             move_worker(slot, _W.READY)
             slot.open = True
@@ -178,10 +192,19 @@ class Supervisor:
         self._state.emit("worker-error", {"worker_id": slot.id, "error": error})
         self.exited(slot, "it could not be killed", slot.in_flight[0].fence if slot.in_flight else 0, 0.0, now)
 
-    def exited(self, slot: Slot, how: str, page_fence: int, begun_at: float, now: float) -> None:
+    def exited(
+        self,
+        slot: Slot,
+        how: str,
+        page_fence: int,
+        begun_at: float,
+        now: float,
+        post_mortem: PostMortem | None = None,
+    ) -> None:
         """The process has ended, and every result that it wrote has been taken in.
 
-        ``page_fence`` is what its page shows: the task that it had begun last. Only that one can be charged.
+        ``page_fence`` is what its page shows: the task that it had begun last. Only that one can be charged, and it
+        keeps the ``post_mortem``.
         """
         in_flight = list(slot.in_flight)
         slot.open = False
@@ -196,23 +219,28 @@ class Supervisor:
             if task.fence == page_fence and (failure := _blame(slot, page_fence, how)) is not None:
                 if task.state is TaskState.QUEUED:  # begun behind one whose end was never told
                     move_task(task, TaskState.RUNNING)
+                failure = failure._replace(post_mortem=post_mortem)
                 self._lifecycle.failed(task, slot, begun_at or task.started_at, failure, now)
             else:
                 self._lifecycle.requeue_free(task, now, begun=task.fence <= page_fence)
         slot.pid = None
         slot.next_look = float("inf")
+        slot.trouble = slot.trouble or how
+        stale = slot.generation != self._state.generation  # what its code was good for says nothing of the next
         if slot.leaving:
             self._gone(slot)
         elif self._state.shutting_down:
             move_worker(slot, _W.STOPPED)
-        elif executed or in_flight or retiring:
-            slot.charges = 0 if executed else slot.charges
+        elif executed or in_flight or retiring or stale:
+            slot.charges = 0 if executed or stale else slot.charges
             self._replace(slot, now)
         else:
             self._charge(slot, how, now)
 
     def _replace(self, slot: Slot, now: float) -> None:
         if self._state.settings.auto_restart or slot.retiring:
+            if slot.state is _W.STARTING:  # with code that is not wanted any more
+                move_worker(slot, _W.STOPPED)
             self._spawn(slot, now)
         else:
             move_worker(slot, _W.STOPPED)
@@ -275,8 +303,8 @@ class Supervisor:
         """What /proc shows of a silent worker: ``running``, ``stopped``, ``asleep`` or ``gone``."""
         if not slot.suspected or verdict in ("running", "gone") or slot.doomed is not None:
             return  # its heart has beaten; native code that holds the GIL has its own deadline; a death will be told
-        if verdict == "stopped" and not slot.stopped_once:
-            slot.stopped_once = True
+        if verdict == "stopped" and slot.continued_after != slot.executed:
+            slot.continued_after = slot.executed  # once, until it has finished a task
             self._state.effects.append(Continue(slot.id, slot.incarnation))
             return
         silent_s = self._state.settings.zombie_after_s

@@ -72,6 +72,7 @@ def worker_info(slot: Slot, now: float) -> WorkerInfo:
         cpu_percent=round(slot.cpu_percent, 1),
         memory_mb=round(slot.memory_mb, 1),
         restarts=slot.restarts,
+        generation=slot.generation,
         group=slot.group.name,
     )
 
@@ -132,11 +133,12 @@ def metrics(state: State, now: float, trouble: tuple[str, ...] = ()) -> dict[str
             "max": state.settings.max_workers,
             "uptime_s": now - state.started_at,
             "shutting_down": state.shutting_down,
+            "generation": state.generation,
             "app": list(state.settings.app),
         },
         "groups": _groups(state),
-        "workers": _workers(state),
-        "tasks": _tasks(state),
+        "workers": worker_counts(state),
+        "tasks": task_counts(state),
         "performance": {
             "throughput_per_s": round(statistics.throughput_per_s(now), 3),
             "run_s": percentiles(statistics.run_s),
@@ -162,7 +164,8 @@ def _groups(state: State) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _workers(state: State) -> dict[str, Any]:
+def worker_counts(state: State) -> dict[str, Any]:
+    """How many workers there are in each state."""
     counts = {str(each): sum(slot.state is each for slot in state.slots.values()) for each in _COUNTED}
     return {
         "total": len(state.slots),
@@ -173,7 +176,8 @@ def _workers(state: State) -> dict[str, Any]:
     }
 
 
-def _tasks(state: State) -> dict[str, int]:
+def task_counts(state: State) -> dict[str, int]:
+    """How many tasks are waiting or running, and how many have ended in each way since the start."""
     statistics = state.statistics
     running = sum(bool(slot.in_flight) for slot in state.slots.values())
     return {

@@ -31,7 +31,10 @@ def main(fd: str, request: str) -> int:
 
 
 def _detached(request: Request, reporter: Reporter) -> int:
-    settings = Settings.load(file=request.file, flags=request.flags)
+    def read() -> Settings:
+        return Settings.load(file=request.file, flags=request.flags)
+
+    settings = read()
     log = os.path.join(state_dir(settings), LOG_FILE)
     with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a") as stream:
         DaemonContext(
@@ -51,7 +54,7 @@ def _detached(request: Request, reporter: Reporter) -> int:
     from poolmgr.daemon.run import run
 
     log_to_file(log)
-    return run(settings, ready=reporter.ready)
+    return run(settings, reread=read, ready=reporter.ready)
 
 
 if __name__ == "__main__":

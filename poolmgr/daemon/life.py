@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import signal
+import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import uvloop
 
 from poolmgr.config import Settings
+from poolmgr.daemon.loop import on_defect, spare_the_collector
 from poolmgr.daemon.notify import Notifier
+from poolmgr.daemon.reloading import Reloading
+from poolmgr.daemon.service import Service
 from poolmgr.daemon.started import Started
-from poolmgr.errors import StartFailed
+from poolmgr.errors import PoolError, StartFailed
 from poolmgr.manager.launch import Launched
 from poolmgr.manager.manager import Manager
 from poolmgr.server.listener import Listener
@@ -24,21 +28,22 @@ from poolmgr.store.sqlite import SqliteStore
 _log = logging.getLogger(__name__)
 
 DATABASE = "poolmgr.db"
-EXIT_DEFECT = 70  # EX_SOFTWARE in sysexits.h
 
 
 def live(
     settings: Settings,
+    reread: Callable[[], Settings],
     directory: str,
-    path: str,
+    address: str | socket.socket,
     notifier: Notifier,
     launched: Launched,
     order: dict[str, Any],
     ready: Callable[[Started], None],
 ) -> None:
-    """Serve on ``path`` until stopped, with the workers of the template ``launched``, which was told ``order``."""
+    """Serve on ``address``, a path or a socket that listens, until stopped, with the workers of the template
+    ``launched``, which was told ``order``."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_Life(settings, directory, path, notifier, launched, order).live(ready))
+        runner.run(_Life(settings, reread, directory, address, notifier, launched, order).live(ready))
 
 
 class _Life:
@@ -47,26 +52,30 @@ class _Life:
     def __init__(
         self,
         settings: Settings,
+        reread: Callable[[], Settings],
         directory: str,
-        path: str,
+        address: str | socket.socket,
         notifier: Notifier,
         launched: Launched,
         order: dict[str, Any],
     ) -> None:
         self._settings = settings
+        self._reloads: set[asyncio.Task[None]] = set()  # that SIGHUP has asked for
         self._launched = launched
         self._order = order
-        self._path = path
-        self._notifier = notifier
+        self._address = address
+        self._service = Service(notifier)
+        self._reloading = Reloading(reread, self._service)
         self._store = SqliteStore(os.path.join(directory, DATABASE), synchronous=settings.synchronous)
         self._starting: asyncio.Task[None] | None = None
         self._stops = 0
 
     async def live(self, ready: Callable[[Started], None]) -> None:
         """Come up, serve, go down. Safe to fail at any point: what came up goes down again."""
-        asyncio.get_running_loop().set_exception_handler(_on_defect)
+        asyncio.get_running_loop().set_exception_handler(on_defect)
         try:
-            self._manager = Manager(self._settings, self._store, self._store.open(), self._launched, self._order)
+            epoch = self._store.open()
+            self._manager = Manager(self._settings, self._store, epoch, self._launched, self._order, self._reloading)
             self._listener = Listener(self._manager, self._settings)
             self._starting = asyncio.create_task(self._start())
             self._take_signals()
@@ -75,11 +84,12 @@ class _Life:
                 self._announce(ready)
                 await self._manager.stopped()
             finally:
-                self._notifier.say("STOPPING=1")
+                self._service.stopping()
                 self._listener.close()
                 self._manager.stop_now()
                 await self._manager.stopped()
                 await self._listener.hang_up()
+                self._service.close()
         except asyncio.CancelledError:
             raise StartFailed("it was stopped before its workers were ready") from None
         finally:
@@ -87,28 +97,33 @@ class _Life:
 
     async def _start(self) -> None:
         await self._manager.start()
-        await self._listener.start(self._path)
-        self._spare_the_collector()
-
-    @staticmethod
-    def _spare_the_collector() -> None:
-        """What lives now lives on. Tasks make no cycles, so looking for some after every 700 of them is a waste."""
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 100)
-        gc.enable()
+        await self._listener.start(self._address)
+        spare_the_collector()
 
     def _announce(self, ready: Callable[[Started], None]) -> None:
-        started = Started(os.getpid(), self._manager.epoch, self._settings.pool_size, self._path)
+        started = Started(os.getpid(), self._manager.epoch, self._settings.pool_size, self._listener.path)
         _log.info("%d workers ready, epoch %d, socket %s", started.workers, started.epoch, started.socket)
-        self._notifier.say("READY=1", f"STATUS={started.workers} workers ready")
+        self._service.ready(self._manager)
         ready(started)
 
     def _take_signals(self) -> None:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._on_stop)
         loop.add_signal_handler(signal.SIGINT, self._on_stop)
-        loop.add_signal_handler(signal.SIGHUP, _log.warning, "SIGHUP ignored: this version cannot reload")
+        loop.add_signal_handler(signal.SIGHUP, self._on_reload)
+
+    def _on_reload(self) -> None:
+        """Whoever sends SIGHUP hears nothing of it; what comes of it is in the log, and in the events."""
+        if self._starting is not None and not self._starting.done():
+            _log.warning("SIGHUP ignored: the daemon is still starting, with the code as it is")
+            return
+        task = asyncio.get_running_loop().create_task(self._reload())
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+
+    async def _reload(self) -> None:
+        with suppress(PoolError):
+            await self._manager.reloads.reload()
 
     def _on_stop(self) -> None:
         """The first signal drains, the second ends what still runs. While it starts, the first ends that."""
@@ -117,23 +132,8 @@ class _Life:
             self._starting.cancel()
         elif self._stops == 1:
             _log.info("stopping: running tasks may finish, queued durable ones stay")
-            self._notifier.say("STOPPING=1", "STATUS=draining")
             self._manager.drain()
+            self._service.stopping()
         else:
             _log.warning("stopping now: running tasks are ended")
             self._manager.stop_now()
-
-
-def _on_defect(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Nobody has caught an exception. In a callback of the loop that is a defect of poolmgr: the daemon ends at once.
-
-    One that goes on with half of a turn done keeps its clients waiting for what will not come, and is deaf to SIGTERM.
-    One that is dead is replaced: the template kills its workers, and what was acknowledged is on disk. (A client's
-    connection that fails is closed, and has no ``handle``.)
-    """
-    loop.default_exception_handler(context)
-    if "handle" in context:
-        _log.critical(
-            "this is a defect of poolmgr: the daemon ends, its workers are killed; acknowledged work is on disk"
-        )
-        os._exit(EXIT_DEFECT)

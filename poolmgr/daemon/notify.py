@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 from collections.abc import MutableMapping
 
@@ -10,16 +11,29 @@ _log = logging.getLogger(__name__)
 
 
 class Notifier:
-    """Sends states such as ``READY=1`` to the socket ``address``; without one, nowhere."""
+    """Sends states such as ``READY=1`` to the socket ``address``; without one, nowhere.
 
-    def __init__(self, address: str | None) -> None:
+    ``watchdog_s`` is how long systemd waits for the next ``WATCHDOG=1`` before it kills the daemon; 0.0: for ever.
+    """
+
+    def __init__(self, address: str | None, watchdog_s: float = 0.0) -> None:
         # An abstract name is written with @ and addressed with NUL.
         self._address = "\0" + address[1:] if address and address.startswith("@") else address
+        self.watchdog_s = watchdog_s
 
     @classmethod
     def from_environ(cls, environ: MutableMapping[str, str]) -> Notifier:
-        """The notifier that $NOTIFY_SOCKET asks for. Removes it: workers must not speak for the daemon."""
-        return cls(environ.pop("NOTIFY_SOCKET", None))
+        """The notifier that $NOTIFY_SOCKET and $WATCHDOG_USEC ask for. Removes them: workers must not speak for the
+        daemon. A watchdog that waits for another process ($WATCHDOG_PID) is none of ours."""
+        address = environ.pop("NOTIFY_SOCKET", None)
+        microseconds = environ.pop("WATCHDOG_USEC", "")
+        waits_for = environ.pop("WATCHDOG_PID", "") or str(os.getpid())
+        watched = microseconds.isdecimal() and waits_for == str(os.getpid())
+        return cls(address, int(microseconds) / 1e6 if watched else 0.0)
+
+    def __bool__(self) -> bool:
+        """Whether there is anybody to be told."""
+        return bool(self._address)
 
     def say(self, *states: str) -> None:
         """Send ``states`` as one message. That nobody listens is logged, and no reason to fail."""

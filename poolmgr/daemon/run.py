@@ -9,11 +9,14 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from poolmgr.config import Settings, listen_socket, state_dir
 from poolmgr.config.locations import answers
+from poolmgr.daemon.activation import passed_socket
 from poolmgr.daemon.notify import Notifier
 from poolmgr.daemon.pid_file import PidFile
 from poolmgr.daemon.started import Started
@@ -26,8 +29,9 @@ _log = logging.getLogger(__name__)
 PID_FILE = "poolmgr.pid"
 
 
-def run(settings: Settings, *, ready: Callable[[Started], None]) -> int:
-    """Be the daemon until it is stopped; the exit code is 0. ``ready`` is called once all workers are ready.
+def run(settings: Settings, *, reread: Callable[[], Settings], ready: Callable[[Started], None]) -> int:
+    """Be the daemon until it is stopped; the exit code is 0. ``ready`` is called once all workers are ready, and
+    ``reread``, for the settings as they are by then, at each reload.
 
     Expects logging to be set up, and the process to be the one that stays (already detached, if it is to be).
 
@@ -38,13 +42,12 @@ def run(settings: Settings, *, ready: Callable[[Started], None]) -> int:
         StartFailed, StoreUnavailable: it did not come up, for the reason in the message.
     """
     notifier = Notifier.from_environ(os.environ)
-    directory, path = state_dir(settings), listen_socket(settings)
-    # With the second lock, daemons of different state directories cannot both find one socket stale.
+    passed = passed_socket(settings, os.environ)
+    directory = state_dir(settings)
     with (
         PidFile(os.path.join(directory, PID_FILE), guards=f"the state directory {directory}"),
-        PidFile(path + ".pid", guards=f"the socket {path}"),
+        _address(settings, passed) as path,
     ):
-        remove_stale_socket(path)
         order = template_order(settings)
         with TagFile(directory, order["tag"]):
             launched = launch_template(order)
@@ -52,12 +55,29 @@ def run(settings: Settings, *, ready: Callable[[Started], None]) -> int:
                 gc.disable()  # until it is up: imports make no garbage
                 from poolmgr.daemon.life import live
 
-                live(settings, directory, path, notifier, launched, order, ready)
+                address = path if passed is None else passed
+                live(settings, reread, directory, address, notifier, launched, order, ready)
             finally:
                 launched.close()
-                remove_stale_socket(path)
     _log.info("stopped")
     return 0
+
+
+@contextmanager
+def _address(settings: Settings, passed: socket.socket | None) -> Iterator[str]:
+    """The socket's path, which is this daemon's alone while it is entered, and then gone; one that was passed stays."""
+    if passed is not None:
+        with passed:
+            yield passed.getsockname()
+        return
+    path = listen_socket(settings)
+    # With this lock beside the state's, daemons of different state directories cannot both find one socket stale.
+    with PidFile(path + ".pid", guards=f"the socket {path}"):
+        remove_stale_socket(path)
+        try:
+            yield path
+        finally:
+            remove_stale_socket(path)
 
 
 def remove_stale_socket(path: str) -> None:

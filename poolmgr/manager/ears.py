@@ -11,6 +11,7 @@ from poolmgr.manager.hearing import result_of, understood
 from poolmgr.manager.journal import log_line
 from poolmgr.manager.process import WorkerProcess
 from poolmgr.manager.shell import Shell
+from poolmgr.post_mortem import PostMortem
 from poolmgr.wire.messages import (
     DONE,
     HEARTBEAT,
@@ -67,11 +68,14 @@ class Ears:
         kind = word[0]
         if kind == RAISED:
             _, fence, begun_at, ended_at, failure = word
+            if output := process.output_of(fence):
+                failure = failure._replace(post_mortem=PostMortem(output=output))
             scheduler.attempt_failed(worker, fence, begun_at, ended_at, failure, at)
         elif kind == REPORT:
             _, fence, fraction, text = word
             scheduler.progressed(worker, fence, fraction, text)
         elif kind == RECALLED:
+            process.never_began(word[1])
             scheduler.recalled(worker, incarnation, word[1], at)
         elif kind == READY:
             scheduler.worker_ready(worker, incarnation, word[1], at)
@@ -85,14 +89,16 @@ class Ears:
         if kind == HEARTBEAT:
             self._shell.scheduler.heartbeat(process.worker, process.incarnation, now())
         elif kind == LOG and len(message) == 4 and type(message[2]) is str:
-            if self._levels.get(message[2], False):
-                log_line(process.worker, _task_of(process, message[1]), message[2], str(message[3]))
+            text = str(message[3])
+            if process.console.budget.spend(len(text)) and self._levels.get(message[2], False):
+                log_line(process.worker, _task_of(process, message[1]), message[2], text)
+            self._shell.scheduler.heartbeat(process.worker, process.incarnation, now())  # it may have crowded that out
         else:
             self.worker_babbled(process, f"a packet of type {kind} on the control channel")
 
     def worker_printed(self, process: WorkerProcess, stream: str, fence: int, line: str) -> None:
         """A line of its output."""
-        log_line(process.worker, _task_of(process, fence), stream, line)
+        self._shell.printed(process.worker, _task_of(process, fence), stream, line)
 
     def worker_babbled(self, process: WorkerProcess, error: str) -> None:
         """It sent what the protocol does not know. That costs it its life, and nobody else anything."""
@@ -110,10 +116,17 @@ class Ears:
         if shell.processes.get(process.worker) is process:
             del shell.processes[process.worker]
             fence, begun_at = process.page.read()
-            if not shell.scheduler.state.slots[process.worker].ready_at:
+            slot = shell.scheduler.state.slots[process.worker]
+            if not slot.ready_at:
                 self.first_trouble = self.first_trouble or f"{process.worker} ended before it was ready: {how}"
-            shell.scheduler.worker_exited(process.worker, process.incarnation, how, fence, begun_at, now())
+            found = process.post_mortem
+            if found is not None and not slot.in_flight:  # no attempt will keep them
+                for line in found.stacks.splitlines():
+                    log_line(process.worker, "", "stacks", line)
+            shell.scheduler.worker_exited(process.worker, process.incarnation, how, fence, begun_at, now(), found)
         process.close()
+        shell.sweeper.worker_gone()
+        shell.templates.release(shell.generations)
         shell.wake()
 
     def spawned(self, process: WorkerProcess, pid: int) -> None:
@@ -134,13 +147,15 @@ class Ears:
         shell = self._shell
         if shell.processes.get(process.worker) is process:
             try:
-                again = WorkerProcess(process.worker, process.incarnation, process.group, shell.loop, self)
+                again = WorkerProcess(
+                    process.worker, process.incarnation, process.generation, process.group, shell.loop, self
+                )
             except OSError as error:
                 self.not_spawned(process, f"its pipes cannot be made: {error}")
                 return
             again.unwanted = process.unwanted
             shell.processes[process.worker] = again
-            shell.template.spawn(again)
+            shell.templates.spawn(again)
         process.handed_over()
         process.close()
 

@@ -9,6 +9,7 @@ _log = logging.getLogger("poolmgr.pool")
 
 _LEVELS = {
     "pool-initialized": logging.INFO,
+    "code-reloaded": logging.INFO,
     "pool-scaled-up": logging.INFO,
     "pool-scaled-down": logging.INFO,
     "worker-exited": logging.INFO,

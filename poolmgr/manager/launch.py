@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgpack
 
 from poolmgr.config import Group, Settings
-from poolmgr.worker.warden import TAG
+from poolmgr.worker.warden import LABEL_BYTES, TAG, WORKER
 
 PACKET_BYTES = 1 << 20
 # Each library would start as many threads as there are cores, in each worker; and malloc an arena for each thread.
@@ -46,12 +46,16 @@ class Launched(NamedTuple):
             return self.process.wait()
 
 
-def template_order(settings: Settings) -> dict[str, Any]:
-    """What a template of this process is told. The tag is unique on this machine for one life of the daemon."""
+def template_order(settings: Settings, path: list[str] | None = None) -> dict[str, Any]:
+    """What a template of this process is told. The tag is unique on this machine for one life of the daemon.
+
+    ``path``: its whole ``sys.path``; by default its own, led by this process's directory.
+    """
     return {
         "app": list(settings.app),
-        "forks": not settings.app or any(group.forks for group in settings.worker_groups()),
+        "forks": any(group.forks for group in settings.worker_groups()),
         "directory": os.getcwd(),
+        "path": path,
         "manager": os.getpid(),
         "tag": f"{os.getpid()}.{os.urandom(8).hex()}",
         "heartbeat_interval_s": settings.heartbeat_interval_s,
@@ -67,7 +71,8 @@ def exec_command(group: Group, order: dict[str, Any]) -> list[str] | None:
 
 def spawned_command(order: dict[str, Any]) -> list[str]:
     """What a worker of the app is exec'd as."""
-    return [sys.executable, "-P", "-m", "poolmgr.worker.spawned", order["directory"], *order["app"]]
+    path = os.pathsep.join(order["path"] or [order["directory"]])
+    return [sys.executable, "-P", "-m", "poolmgr.worker.spawned", path, *order["app"]]
 
 
 def launch_template(order: dict[str, Any]) -> Launched:
@@ -80,7 +85,7 @@ def launch_template(order: dict[str, Any]) -> Launched:
             # -P: the app's directory comes to lead the path later; a daemon.py in it is not to stand in our way.
             [sys.executable, "-P", "-m", "poolmgr.worker.template", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
-            env={**_ENVIRONMENT, **os.environ, TAG: order["tag"]},
+            env={**_ENVIRONMENT, **os.environ, TAG: order["tag"], WORKER: "." * LABEL_BYTES},
             stdin=subprocess.DEVNULL,
             process_group=0,  # Ctrl-C in a terminal is the daemon's affair alone
         )

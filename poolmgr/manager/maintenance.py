@@ -1,8 +1,7 @@
-"""Once a second: what nobody sends an event for. Orphans, the wall clock, expired results, idle workers' garbage."""
+"""Once a second: what nobody sends an event for: CPU and memory, the wall clock, old results, idle workers' garbage."""
 
 from __future__ import annotations
 
-import os
 import signal
 
 from poolmgr.manager import procfs
@@ -10,7 +9,6 @@ from poolmgr.manager.clock import now, wall_offset
 from poolmgr.manager.shell import Shell
 from poolmgr.model import WorkerState
 from poolmgr.wire.messages import COLLECT
-from poolmgr.worker.warden import WORKER, started_with
 
 INTERVAL_S = 1.0
 CLOCK_JUMP_S = 1.0  # a wall clock that is so far from where it should be was set
@@ -23,7 +21,6 @@ class Maintenance:
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
         self._handle = shell.loop.call_later(INTERVAL_S, self._run)
-        self._orphans: set[int] = set()  # as they were seen last
         self._expire_at = now() + EXPIRE_INTERVAL_S
         self._collect_at = now() + (shell.settings.gc_interval_s or float("inf"))
         self._cpu: dict[int, tuple[float, int]] = {}
@@ -35,7 +32,6 @@ class Maintenance:
     def _run(self) -> None:
         shell = self._shell
         at = now()
-        self._reap_orphans()
         self._sample(at)
         self._watch_clock(at)
         if at >= self._expire_at:
@@ -47,23 +43,6 @@ class Maintenance:
             self._collect_at = at + shell.settings.gc_interval_s
             collect_garbage(shell)
         self._handle = shell.loop.call_later(INTERVAL_S, self._run)
-
-    def _reap_orphans(self) -> None:
-        """Adopted children: what tasks have started, and did not end with it. Each is reaped, and one that lives on is
-        killed once its worker has gone. Seen twice, so that it is no worker whose fork has not been told yet."""
-        shell = self._shell
-        known = {process.pid for process in shell.processes.values()} | set(shell.dying) | {shell.template.pid}
-        orphans = {pid for pid in procfs.children(os.getpid()) if pid not in known}
-        living = {f"{process.worker}.{process.incarnation}" for process in shell.processes.values()}
-        for pid in orphans & self._orphans:
-            try:
-                worker = started_with(pid, WORKER)  # nothing of a zombie
-                if worker and worker not in living:
-                    os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, os.WNOHANG)
-            except (ChildProcessError, ProcessLookupError):
-                pass
-        self._orphans = orphans
 
     def _sample(self, at: float) -> None:
         """CPU and memory of each worker, for the balancers and for status."""

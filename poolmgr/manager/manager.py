@@ -30,9 +30,11 @@ from poolmgr.manager.launch import Launched
 from poolmgr.manager.maintenance import Maintenance
 from poolmgr.manager.outbox import Port
 from poolmgr.manager.performer import Performer
+from poolmgr.manager.reloads import Host, Reloads
 from poolmgr.manager.shell import Shell
+from poolmgr.manager.sweeper import Sweeper
 from poolmgr.manager.system import become_subreaper
-from poolmgr.manager.template import Template
+from poolmgr.manager.templates import Templates
 from poolmgr.model import WorkerState
 from poolmgr.store.base import Store
 from poolmgr.store.writer import StoreWriter
@@ -55,10 +57,12 @@ class Manager:
         store: open; used from here on by the manager's own thread alone, and closed by its owner.
         epoch: the number that opening the store has given.
         launched, order: the template that is coming up, and what it was told.
+        host: the daemon, which is told of reloads.
     """
 
-    def __init__(self, settings: Settings, store: Store, epoch: int, launched: Launched, order: dict[str, Any]) -> None:
-        self.settings = settings
+    def __init__(
+        self, settings: Settings, store: Store, epoch: int, launched: Launched, order: dict[str, Any], host: Host
+    ) -> None:
         self.epoch = epoch
         scheduler = Scheduler(
             settings,
@@ -69,12 +73,13 @@ class Manager:
         self.shell = Shell(settings, store, scheduler, self._wake)
         self.scheduler = scheduler
         self._ears = Ears(self.shell)
-        self._performer = Performer(self.shell, self._ears)
+        self.reloads = Reloads(self.shell, host)
+        self._performer = Performer(self.shell, self._ears, self.reloads.rolled)
         self._loop = self.shell.loop
         self.shell.writer = StoreWriter(store, self._store_says)
         ears = self._ears
-        self.shell.template = Template(order, ears.spawned, ears.not_spawned, ears.unanswered, self._template_died)
-        self.shell.template.start(launched)
+        self.shell.templates = Templates(order, ears.spawned, ears.not_spawned, ears.unanswered, self._template_died)
+        self._first_template = self.shell.templates.start(launched, scheduler.state.generation)
         self._maintenance: Maintenance | None = None
         self._flush_wanted = False
         self._closed = False  # the store takes nothing more
@@ -100,11 +105,13 @@ class Manager:
         become_subreaper()
         self.shell.writer.start()
         unfinished = asyncio.wrap_future(self.shell.writer.read(lambda store: list(store.unfinished())))
-        self.shell.handlers = all_handlers(self.settings, await self.shell.template.handlers)
+        self.shell.handlers = all_handlers(self.settings, await self._first_template.handlers)
         at = now()
         self.scheduler.recover(await unfinished, self.shell.handlers.__contains__, at)
         self.scheduler.begin(at)
         self._maintenance = Maintenance(self.shell)
+        shell = self.shell
+        shell.sweeper = Sweeper(self._loop, shell.processes, shell.dying, lambda: shell.templates.pids)
         self._wake()
         await self._ready
 
@@ -112,6 +119,7 @@ class Manager:
         """No new work; running tasks may finish, for ``graceful_shutdown_timeout_s``. Returns at once."""
         if not self.scheduler.state.shutting_down:
             self.scheduler.drain(now())
+            self.reloads.stop()
             self._grace = self._loop.call_later(self.settings.graceful_shutdown_timeout_s, self.stop_now)
             self._wake()
 
@@ -119,6 +127,7 @@ class Manager:
         """End what runs. Safe to call twice, and before ``start`` has ended."""
         if not self._stopped.done():
             self.scheduler.stop_now(now())
+            self.reloads.stop()
             self._wake()
 
     async def stopped(self) -> None:
@@ -134,8 +143,10 @@ class Manager:
     async def _wind_up(self) -> None:
         """End the processes, then the store's thread. Meanwhile clients are served, and workers' last words heard."""
         shell = self.shell
+        self.reloads.stop()
         if self._maintenance is not None:
             self._maintenance.stop()
+            shell.sweeper.stop()
         if self._grace is not None:
             self._grace.cancel()
         self.scheduler.state.emit("pool-shutdown", {})
@@ -143,7 +154,7 @@ class Manager:
         for process in shell.processes.values():
             process.retire()
         await self._all_gone(_EXIT_PATIENCE_S)
-        await shell.template.close()  # the warden kills what is left
+        await shell.templates.close()  # the warden kills what is left
         if not await self._all_gone(_KILL_PATIENCE_S):
             left = [process.pid for process in (*shell.processes.values(), *shell.dying.values())]
             _log.error("these processes were killed and do not end: %s", left)
@@ -165,8 +176,14 @@ class Manager:
             await asyncio.sleep(0.002)
         return True
 
-    def _template_died(self, how: str) -> None:
+    @property
+    def settings(self) -> Settings:
+        """Those that are in force: a reload changes some."""
+        return self.shell.settings
+
+    def _template_died(self, generation: int, how: str) -> None:
         self.scheduler.state.emit("worker-error", {"worker_id": "template", "error": f"the template ended: {how}"})
+        self.reloads.template_died(generation, how)
         self._wake()
 
     # ------------------------------------------------------------------------------------------ turns
@@ -278,6 +295,16 @@ class Manager:
     def act(self) -> None:
         """Perform what has been decided so far. Until then, a task that has ended is on its way to the store."""
         self._flush()
+
+    def overdue_s(self) -> float:
+        """For how long the scheduler has had something to do that it has not done; 0.0 where it is in time."""
+        return max(0.0, now() - self.scheduler.next_wake())
+
+    def trouble(self) -> tuple[str, ...]:
+        """What the shell has to complain of, in words for people."""
+        error = self.shell.store_error
+        told = [f"the store refuses to write: {error}"] if error is not None else []
+        return (*told, *self.shell.templates.unforkable)
 
     def describe(self) -> dict[str, Any]:
         """What only the shell knows of the pool."""

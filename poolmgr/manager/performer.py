@@ -12,6 +12,7 @@ from poolmgr.core import effects as do
 from poolmgr.manager import procfs
 from poolmgr.manager.clock import now
 from poolmgr.manager.journal import log_event
+from poolmgr.manager.killing import kill
 from poolmgr.manager.outbox import Port
 from poolmgr.manager.process import Listener, WorkerProcess
 from poolmgr.manager.shell import Shell
@@ -37,7 +38,7 @@ _COMPLETED = TaskState.COMPLETED  # looked up for every task
 class Performer:
     """Does what the scheduler has decided."""
 
-    def __init__(self, shell: Shell, ears: Listener) -> None:
+    def __init__(self, shell: Shell, ears: Listener, rolled: Callable[[do.Reloaded], None]) -> None:
         self._shell = shell
         self._ears = ears
         self._processes = shell.processes
@@ -62,6 +63,7 @@ class Performer:
             do.Progressed: self._progressed,
             do.Answer: self._answer,
             do.Emit: self._emit,
+            do.Reloaded: rolled,
             do.Drained: self._drained,
         }
 
@@ -101,13 +103,14 @@ class Performer:
             return
         process = self._processes.get(worker)
         if process is not None and process.incarnation == incarnation:
-            process.started.append((fence, task_id))
+            process.started.append((fence, task_id, name))
             process.queue(encode((START, fence, task_id, attempt, name, payload, timeout_s, soft_timeout_s)))
             self._written[worker] = process
 
     def _look(self, effect: do.Look) -> None:
         process = self._current(*effect)
         if process is not None:
+            process.take_in()
             fence, begun_at = process.page.read()
             self._shell.scheduler.page_seen(effect.worker, effect.incarnation, fence, begun_at, now())
 
@@ -141,16 +144,8 @@ class Performer:
 
     def _kill(self, effect: do.Kill) -> None:
         process = self._current(effect.worker, effect.incarnation)
-        if process is None:
-            return
-        if process.pid is None:
-            process.unwanted = True
-        elif effect.grace_s > 0:
-            process.signal_group(signal.SIGTERM)
-            process.signal_group(signal.SIGCONT)
-            self._shell.loop.call_later(effect.grace_s, process.signal_group, signal.SIGKILL)
-        else:
-            process.signal_group(signal.SIGKILL)
+        if process is not None:
+            kill(self._shell.loop, process, effect.grace_s)
 
     def _spawn(self, effect: do.Spawn) -> None:
         shell = self._shell
@@ -161,13 +156,13 @@ class Performer:
                 shell.dying[stuck.pid] = stuck
         try:
             group = shell.scheduler.state.groups[effect.group]
-            process = WorkerProcess(effect.worker, effect.incarnation, group, shell.loop, self._ears)
+            process = WorkerProcess(effect.worker, effect.incarnation, effect.generation, group, shell.loop, self._ears)
         except OSError as error:
             how = f"its pipes cannot be made: {error}"
             shell.loop.call_soon(self._not_made, effect, how)
             return
         shell.processes[effect.worker] = process
-        shell.template.spawn(process)
+        shell.templates.spawn(process)
 
     def _not_made(self, effect: do.Spawn, how: str) -> None:
         self._shell.scheduler.worker_exited(effect.worker, effect.incarnation, how, 0, 0.0, now())

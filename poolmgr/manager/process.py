@@ -1,7 +1,7 @@
 """One worker process as the manager holds it: its pipes, its control channel, its page, its pidfd.
 
 A pipe each for tasks and results, so that no two workers share a lock; a socketpair for control; two pipes for its
-output. Writes never block the loop: what a pipe does not take is kept, and sent when it can be.
+output (console.py). Writes never block the loop: what a pipe does not take is kept, and sent when it can be.
 """
 
 from __future__ import annotations
@@ -9,23 +9,27 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import resource
 import signal
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, Protocol
 
 from poolmgr.config import Group
 from poolmgr.errors import ProtocolError
-from poolmgr.manager.capture import Capture
+from poolmgr.manager.console import PAUSE_S, Console
+from poolmgr.post_mortem import RAN_BEFORE, PostMortem
 from poolmgr.wire.framing import Decoder, encode
 from poolmgr.worker.main import READ_BYTES, Channels
-from poolmgr.worker.page import PAGE_BYTES, Page
+from poolmgr.worker.page import FILE_BYTES, PAGE_BYTES, Page
 
 PIPE_BYTES = 256 * 1024
-OUTPUT_BYTES = 4096  # of output taken in at once: each line is logged, and meanwhile all others wait
 _CONTROL_BYTES = 65536
+_CONTROL_BURST = 64  # packets of one that has said too many
+_OUTPUT_PATIENCE_S = 0.005  # for the output of a task that has failed
 _STARTED_KEPT = 64  # more than a worker can have in flight, and have ended in one turn of the loop
 
 
@@ -43,14 +47,22 @@ class WorkerProcess:
     """The manager's end of one incarnation of one slot."""
 
     def __init__(
-        self, worker: str, incarnation: int, group: Group, loop: asyncio.AbstractEventLoop, listener: Listener
+        self,
+        worker: str,
+        incarnation: int,
+        generation: int,
+        group: Group,
+        loop: asyncio.AbstractEventLoop,
+        listener: Listener,
     ) -> None:
         self.worker = worker
         self.incarnation = incarnation
+        self.generation = generation  # of the code that it is to run
         self.group = group
         self.pid: int | None = None
         self.unwanted = False  # to be killed as soon as it exists
-        self.started: deque[tuple[int, bytes]] = deque(maxlen=_STARTED_KEPT)  # the latest (fence, task's id)
+        self.started: deque[tuple[int, bytes, str]] = deque(maxlen=_STARTED_KEPT)
+        self.post_mortem: PostMortem | None = None  # once it has ended
         self._loop = loop
         self._listener = listener
         self._decoder = Decoder()
@@ -58,11 +70,9 @@ class WorkerProcess:
         self._writing = False  # the pipe is full: the loop tells when it is not
         self._pidfd = -1
         self._open: list[int] = []
-        self._captures = {name: Capture(self._printer(name)) for name in ("stdout", "stderr")}
         self._make_channels()
-
-    def _printer(self, stream: str) -> Callable[[int, str], None]:
-        return lambda fence, line: self._listener.worker_printed(self, stream, fence, line)
+        streams = {"stdout": self._stdout, "stderr": self._stderr}
+        self.console = Console(loop, streams, self.page, partial(listener.worker_printed, self))
 
     def _make_channels(self) -> None:
         """Raises ``OSError`` where the process may not open so many files; then none of them is open."""
@@ -74,10 +84,11 @@ class WorkerProcess:
             self._control, control = map(made.enter_context, socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
             page = os.memfd_create("poolmgr-page", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             made.callback(os.close, page)
-            os.ftruncate(page, PAGE_BYTES)
+            os.ftruncate(page, FILE_BYTES)
+            os.lseek(page, PAGE_BYTES, os.SEEK_SET)  # the worker's end of it, too: there its stacks are to begin
             # A worker that could shrink it would end this process with SIGBUS.
             fcntl.fcntl(page, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
-            self.page = Page(page)
+            self.page = Page(page, FILE_BYTES)
             made.pop_all()
         self._open = [self._tasks, self._results, self._stdout, self._stderr]
         for fd in self._open:
@@ -96,8 +107,7 @@ class WorkerProcess:
         loop = self._loop
         loop.add_reader(self._results, self._read_results)
         loop.add_reader(self._control, self._read_control)
-        loop.add_reader(self._stdout, self._read_output, "stdout", self._stdout)
-        loop.add_reader(self._stderr, self._read_output, "stderr", self._stderr)
+        self.console.listen()
         try:
             self._pidfd = os.pidfd_open(pid)
         except OSError as error:
@@ -120,7 +130,13 @@ class WorkerProcess:
 
     def task_of(self, fence: int) -> bytes | None:
         """The id of the task that was started with this fence: output may be read long after its result."""
-        return next((id for started, id in self.started if started == fence), None)
+        return next((id for started, id, _ in self.started if started == fence), None)
+
+    def never_began(self, fences: Sequence[int]) -> None:
+        """These tasks were recalled: it has not run them."""
+        kept = [each for each in self.started if each[0] not in fences]
+        self.started.clear()
+        self.started.extend(kept)
 
     def _write(self) -> None:
         data = b"".join(self._out) if len(self._out) > 1 else self._out[0]
@@ -173,6 +189,11 @@ class WorkerProcess:
 
     # ------------------------------------------------------------------------------------------ from the worker
 
+    def take_in(self) -> None:
+        """What it has written so far, if the loop has not come to it yet."""
+        if self.pid is not None and self._results in self._open:
+            self._read_results()
+
     def _read_results(self) -> None:
         try:
             data = os.read(self._results, READ_BYTES)
@@ -196,76 +217,97 @@ class WorkerProcess:
             self._listener.worker_says(self, messages)
 
     def _read_control(self) -> None:
+        """One packet. From one that logs without end many packets, but then none for a moment."""
+        if self._hear_packet() and self.console.budget.spent:
+            self._loop.remove_reader(self._control)
+            self._loop.call_later(PAUSE_S, self._read_control_again)
+
+    def _read_control_again(self) -> None:
+        if self._control.fileno() < 0:
+            return
+        self.console.rest()
+        for _ in range(_CONTROL_BURST):
+            if not self._hear_packet():
+                break
+        self._loop.add_reader(self._control, self._read_control)
+
+    def _hear_packet(self) -> bool:
+        """Whether there was one."""
+        if self._control.fileno() < 0:
+            return False
         try:
             data = self._control.recv(_CONTROL_BYTES)
         except BlockingIOError:
-            return
+            return False
         except OSError:
             data = b""
         if not data:
             self._loop.remove_reader(self._control)
-            return
+            return False
         try:
             for message in Decoder().feed(data):
                 self._listener.worker_told(self, message)
         except ProtocolError as error:
             self._listener.worker_babbled(self, f"on the control channel: {error}")
+        return True
 
-    def _read_output(self, stream: str, fd: int) -> None:
-        try:
-            data = os.read(fd, OUTPUT_BYTES)
-        except BlockingIOError:
-            return
-        if data:
-            self._captures[stream].feed(data, self.page.read()[0])
-        else:
-            self._loop.remove_reader(fd)
+    def output_of(self, fence: int) -> str:
+        """The last that a task of this process has printed; '' if that was nothing, or others have since."""
+        self.console.catch_up(_OUTPUT_PATIENCE_S)
+        return self.console.of(fence)
 
     # ------------------------------------------------------------------------------------------ its end
 
     def _reap(self) -> None:
         """The process has ended. Its group first, while its number is still held; then the last of what it wrote."""
+        assert self.pid is not None
         self.signal_group(signal.SIGKILL)
         try:
-            ended = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
+            pid, status, usage = os.wait4(self.pid, os.WNOHANG)  # as it is ours, nobody else can have its number yet
         except ChildProcessError:  # not ours yet: its middle process still stands between
             if _is_zombie(self.pid):
                 self._loop.remove_reader(self._pidfd)
                 self._loop.call_later(0.001, self._watch_again)
                 return
-            how = "it was reaped by someone else"
+            how, found = "it was reaped by someone else", PostMortem()
         else:
-            if ended is None:
+            if not pid:
                 return
-            how = _describe(ended)
+            found = _examine(status, usage)
+            how = found.how
         self._loop.remove_reader(self._pidfd)
-        self.drain()
+        self._take_last_results()
+        self.console.end()
+        self.post_mortem = self._with_the_task(found)
         self._listener.worker_ended(self, how)
+
+    def _with_the_task(self, found: PostMortem) -> PostMortem:
+        """... with what there is of the task that it had begun last."""
+        fence = self.page.read()[0]
+        before = [(id.hex(), name) for started, id, name in self.started if started < fence]
+        return found._replace(
+            stacks=self.page.stacks(),
+            output=self.console.of(fence),
+            ran_before=tuple(before[-RAN_BEFORE:]),
+        )
 
     def _watch_again(self) -> None:
         if self._pidfd >= 0:
             self._loop.add_reader(self._pidfd, self._reap)
 
-    def drain(self) -> None:
-        """Take in everything that it has left in the pipes: no more than these hold. A process that it has started may
-        go on writing to them for ever."""
-        takers = (self._take, self._last("stdout"), self._last("stderr"))
-        for fd, take in zip((self._results, self._stdout, self._stderr), takers, strict=True):
-            left = fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) if fd in self._open else 0
-            while left > 0:
-                try:
-                    data = os.read(fd, min(left, READ_BYTES))
-                except OSError:
-                    break
-                if not data:
-                    break
-                left -= len(data)
-                take(data)
-        for capture in self._captures.values():
-            capture.end()
-
-    def _last(self, stream: str) -> Callable[[bytes], None]:
-        return lambda data: self._captures[stream].feed(data, self.page.read()[0])
+    def _take_last_results(self) -> None:
+        """Everything that it has left in the pipe: no more than this holds. A process that it has started may go on
+        writing to it for ever."""
+        left = fcntl.fcntl(self._results, fcntl.F_GETPIPE_SZ) if self._results in self._open else 0
+        while left > 0:
+            try:
+                data = os.read(self._results, min(left, READ_BYTES))
+            except OSError:
+                break
+            if not data:
+                break
+            left -= len(data)
+            self._take(data)
 
     def close(self) -> None:
         """Let go of everything. Safe to call twice."""
@@ -273,6 +315,8 @@ class WorkerProcess:
             self._loop.remove_reader(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = -1
+        if self._stdout in self._open:
+            self.console.end()
         for fd in list(self._open):
             self._close(fd)
         if self._control.fileno() >= 0:
@@ -310,11 +354,14 @@ def _is_zombie(pid: int | None) -> bool:
     return bool(fields) and fields[0] == "Z"
 
 
-def _describe(ended: os.waitid_result) -> str:
-    if ended.si_code == os.CLD_EXITED:
-        return f"exit code {ended.si_status}"
+def _examine(status: int, usage: resource.struct_rusage) -> PostMortem:
+    """What ``wait4`` tells of a process that has ended."""
+    found = PostMortem(peak_memory_mb=round(usage.ru_maxrss / 1024, 1))
+    if os.WIFEXITED(status):
+        return found._replace(exit_code=os.WEXITSTATUS(status))
+    number = os.WTERMSIG(status)
     try:
-        name = signal.Signals(ended.si_status).name
+        name = signal.Signals(number).name
     except ValueError:
-        name = "unknown"
-    return f"signal {ended.si_status} ({name})" + (", core dumped" if ended.si_code == os.CLD_DUMPED else "")
+        name = f"SIGRTMIN+{number - signal.SIGRTMIN}"
+    return found._replace(signal=number, signal_name=name, core_dumped=os.WCOREDUMP(status))

@@ -7,9 +7,11 @@ from collections.abc import Callable
 
 from poolmgr.config import Settings
 from poolmgr.core.scheduler import Scheduler
+from poolmgr.manager.journal import log_line
 from poolmgr.manager.outbox import Outbox, Port
 from poolmgr.manager.process import WorkerProcess
-from poolmgr.manager.template import Template
+from poolmgr.manager.sweeper import Sweeper
+from poolmgr.manager.templates import Templates
 from poolmgr.model import TaskOptions
 from poolmgr.store.base import Store
 from poolmgr.store.memory import MemoryStore
@@ -34,7 +36,14 @@ class Shell:
         self.listeners: dict[int, Port] = {}  # those who want events
         self.answers: dict[int, tuple[int, int]] = {}  # the scheduler's token -> (client, the client's request)
         self.handlers: dict[str, TaskOptions] = {}
+        # What is done with a line that a worker has printed: (worker, task id, "stdout" or "stderr", line).
+        self.printed: Callable[[str, str, str, str], None] = log_line
         self.writer: StoreWriter
-        self.template: Template
+        self.templates: Templates
+        self.sweeper: Sweeper
         self.store_error: str | None = None
         self.drained = False
+
+    def generations(self) -> set[int]:
+        """Of the code that living processes run, or are to run."""
+        return {process.generation for process in (*self.processes.values(), *self.dying.values())}

@@ -16,8 +16,7 @@ import msgpack
 from poolmgr.errors import AppError, StartFailed
 from poolmgr.manager.launch import PACKET_BYTES, Launched, exec_command, launch_template, spawned_command
 from poolmgr.manager.process import WorkerProcess
-from poolmgr.wire.messages import APP_FAILED, HANDLERS, PROTOCOL_VERSION, SPAWN, SPAWN_FAILED, SPAWNED
-from poolmgr.worker.warden import kill_pool
+from poolmgr.wire.messages import APP_FAILED, HANDLERS, PROTOCOL_VERSION, SPAWN, SPAWN_FAILED, SPAWNED, TEMPLATES
 
 SPAWN_DEADLINE_S = 5.0
 FAILURES_TO_REPLACE = 2
@@ -26,7 +25,10 @@ RESTART_S = 1.0
 
 class Template:
     """Asks for workers. ``spawned(process, pid)``, ``failed(process, why)`` and ``unanswered(process)``, where the
-    template died over it, tell how each request ended; ``died(how)`` that it is gone and a new one on its way."""
+    template died over it, tell how each request ended; ``died(how)`` that it is gone.
+
+    One that is ``lasting`` is replaced when it dies, by another that imports the app anew.
+    """
 
     def __init__(
         self,
@@ -50,6 +52,7 @@ class Template:
         self._waiting: list[WorkerProcess] = []  # to be asked for once it is
         self._closed = False
         self.unforkable: str | None = None  # why workers are exec'd that were to be forked
+        self.lasting = True
         self.handlers: asyncio.Future[dict[str, dict[str, Any]]] = self._loop.create_future()
 
     @property
@@ -64,6 +67,9 @@ class Template:
 
     def spawn(self, process: WorkerProcess) -> None:
         """Ask for the process of ``process``; its channels go with the request."""
+        if self._closed:
+            self._loop.call_soon(self._failed, process, "its template has ended")
+            return
         if not self._ready or self._launched is None:
             self._waiting.append(process)
             return
@@ -82,15 +88,27 @@ class Template:
 
     def _read(self) -> None:
         assert self._launched is not None
-        try:
-            data = self._launched.sock.recv(PACKET_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
-            self._ended()
-            return
+        to_the_end = False
+        while True:
+            try:
+                data = self._launched.sock.recv(PACKET_BYTES)
+            except BlockingIOError:
+                return
+            except ConnectionResetError:
+                # It ended, and left something unread. Its own last words come after this error, and the loop, which
+                # has seen the error, too, will not call again.
+                to_the_end = True
+                continue
+            except OSError:
+                data = b""
+            if not data:
+                self._ended()
+                return
+            self._heard(data)
+            if not to_the_end:
+                return
+
+    def _heard(self, data: bytes) -> None:
         kind, *rest = msgpack.unpackb(data)
         if kind == SPAWNED:
             self._failures = 0
@@ -104,6 +122,7 @@ class Template:
         elif kind == HANDLERS:
             self._imported(rest[0], rest[2])
         elif kind == APP_FAILED and not self.handlers.done():
+            self._closed = True  # the next one would fail just so
             self.handlers.set_exception(AppError(rest[0]))
 
     def _exec_instead(self, number: int, threads: str) -> None:
@@ -162,6 +181,10 @@ class Template:
         if self._closed:
             return
         self._died(how)
+        if not self.lasting:
+            self._closed = True
+            self._give_up(f"the template ended: {how}")
+            return
         for number in list(self._requests):
             process = self._settle(number)
             if process is not None:
@@ -176,6 +199,33 @@ class Template:
         if not self._closed and self._launched is None:
             self.start(launch_template(self._order))
 
+    def _give_up(self, why: str) -> None:
+        """Nobody will answer any more."""
+        asked = [self._settle(number) for number in list(self._requests)]
+        waiting, self._waiting = self._waiting, []
+        for process in (*asked, *waiting):
+            if process is not None:
+                self._failed(process, why)
+
+    def tell_of(self, templates: list[int]) -> None:
+        """Tell it all templates that this pool has."""
+        if self._launched is not None:
+            try:
+                self._launched.sock.send(msgpack.packb([TEMPLATES, templates]))
+            except OSError:
+                pass  # it has died; its end is read
+
+    async def discard(self) -> None:
+        """End the template alone: what it has forked is gone, or is somebody else's. Safe to call twice."""
+        self._closed = True
+        launched, self._launched = self._launched, None
+        if launched is not None:
+            self._loop.remove_reader(launched.sock)
+            launched.process.kill()
+            await self._loop.run_in_executor(None, launched.ended)
+            launched.sock.close()  # not before: reading the end of it, a template kills the pool
+        self._give_up("its template has ended")
+
     async def close(self) -> None:
         """End the template, and with it what is left of the pool. Safe to call twice."""
         self._closed = True
@@ -187,5 +237,3 @@ class Template:
             if not self._ready:
                 launched.process.kill()  # it imports the app, and would not notice for as long as that takes
             await self._loop.run_in_executor(None, launched.close)
-        # One that was killed has ended nothing.
-        await self._loop.run_in_executor(None, kill_pool, self._order["tag"], ())

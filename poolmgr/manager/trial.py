@@ -21,7 +21,7 @@ from poolmgr.wire.framing import Decoder, encode
 from poolmgr.wire.messages import BROKEN, DONE, HEARTBEAT, LOG, RAISED, READY, RECALLED, REPORT, START
 from poolmgr.worker.execute import become, environ_of
 from poolmgr.worker.main import READ_BYTES, Channels
-from poolmgr.worker.page import PAGE_BYTES, Page
+from poolmgr.worker.page import FILE_BYTES, PAGE_BYTES, Page
 
 HEARTBEAT_S: Final = 0.1
 UNKNOWN: Final = "poolmgr.no-such-task"
@@ -63,7 +63,8 @@ class Trial:
         self._said: deque[list[Any]] = deque()
         self._output = open(os.memfd_create("output", os.MFD_CLOEXEC), "r+b")  # noqa: SIM115 - closed with the trial
         self._page_fd = os.memfd_create("poolmgr-page", os.MFD_CLOEXEC)
-        os.ftruncate(self._page_fd, PAGE_BYTES)
+        os.ftruncate(self._page_fd, FILE_BYTES)
+        os.lseek(self._page_fd, PAGE_BYTES, os.SEEK_SET)
         self.page = Page(self._page_fd)
         self.last_fence = 0
         self.pid = 0

@@ -45,5 +45,6 @@ COMMANDS: Final[dict[str, Command]] = {
     "start_worker": Command(pool.start_worker),
     "stop_worker": Command(pool.stop_worker),
     "collect_garbage": Command(pool.collect),
+    "reload": Command(pool.reload),
     "stop": Command(pool.stop),
 }

@@ -83,6 +83,9 @@ class Connection(asyncio.Protocol):
             self._peer = self._peer_of(self._transport)
         except NotAllowed as error:
             self._refuse(error)
+            return
+        if self._peer.uid != os.getuid():
+            self._options = self._options.for_strangers()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True

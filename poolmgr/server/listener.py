@@ -27,26 +27,35 @@ class Listener:
         self._group = group_id(settings.socket_group) if settings.socket_group else None
         self._server: asyncio.Server | None = None
         self._connections: set[Connection] = set()
+        self.path = ""  # known once it listens
 
-    async def start(self, path: str) -> None:
-        """Bind and listen. Mode 0600, or 0660 and the group's, before the first client can connect.
+    async def start(self, address: str | socket.socket) -> None:
+        """Listen on the path ``address``, or take over a socket that listens already.
 
         Raises:
             OSError: the socket cannot be made there.
         """
+        sock = self._bind(address) if isinstance(address, str) else address
+        self.path = sock.getsockname()
+        options = OptionCache(self._manager.shell.handlers)
+        self._manager.reloads.listeners.append(options.forget)
+        # Not create_unix_server: that removes the path in the end, which is its maker's affair.
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: Connection(self._manager, options, self._peer, self._connections), sock=sock, backlog=BACKLOG
+        )
+
+    def _bind(self, path: str) -> socket.socket:
+        """Mode 0600, or 0660 and the group's, before the first client can connect."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         umask = os.umask(0o177 if self._group is None else 0o117)
         try:
             sock.bind(path)
         finally:
             os.umask(umask)
-        if self._group is not None:
+        # Not where there is no need to: a hardened service may not change owners at all.
+        if self._group is not None and os.stat(path).st_gid != self._group:
             os.chown(path, -1, self._group)
-        options = OptionCache(self._manager.shell.handlers)
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(
-            lambda: Connection(self._manager, options, self._peer, self._connections), sock=sock, backlog=BACKLOG
-        )
+        return sock
 
     def _peer(self, transport: asyncio.Transport) -> Peer:
         return peer_of(transport.get_extra_info("socket"), self._group)

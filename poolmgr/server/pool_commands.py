@@ -10,15 +10,8 @@ from poolmgr.core import views
 from poolmgr.errors import BadOption
 from poolmgr.manager.clock import now
 from poolmgr.manager.maintenance import collect_garbage
-from poolmgr.manager.manager import Manager
-from poolmgr.model import as_map
+from poolmgr.model import RESERVED, as_map
 from poolmgr.server.call import Call
-
-
-def _trouble(manager: Manager) -> tuple[str, ...]:
-    error = manager.shell.store_error
-    told = (f"the store refuses to write: {error}" if error is not None else None, manager.shell.template.unforkable)
-    return tuple(each for each in told if each is not None)
 
 
 def status(call: Call) -> dict[str, Any]:
@@ -32,13 +25,13 @@ def status(call: Call) -> dict[str, Any]:
 def metrics(call: Call) -> dict[str, Any]:
     """Everything that is counted."""
     manager = call.manager
-    found = views.metrics(manager.scheduler.state, now(), _trouble(manager))
-    found["pool"]["tasks_known"] = sorted(manager.shell.handlers)
+    found = views.metrics(manager.scheduler.state, now(), manager.trouble())
+    found["pool"]["tasks_known"] = sorted(each for each in manager.shell.handlers if not each.startswith(RESERVED))
     return {**manager.describe(), **found}
 
 
 def health(call: Call) -> dict[str, Any]:
-    return views.health(call.manager.scheduler.state, now(), _trouble(call.manager))
+    return views.health(call.manager.scheduler.state, now(), call.manager.trouble())
 
 
 def config(call: Call) -> dict[str, Any]:
@@ -98,6 +91,11 @@ def collect(call: Call) -> dict[str, int]:
 def events(call: Call) -> None:
     """Push every event to this client from now on."""
     call.manager.listen(call.client)
+
+
+async def reload(call: Call) -> dict[str, Any]:
+    """Load the app's code anew, and roll the workers over to it; what came of it."""
+    return await call.manager.reloads.reload()
 
 
 def stop(call: Call) -> None:

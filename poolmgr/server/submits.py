@@ -6,8 +6,8 @@ from typing import Any
 
 import msgpack
 
-from poolmgr.errors import BadOption, UnknownTask
-from poolmgr.model import TaskOptions
+from poolmgr.errors import BadOption, NotAllowed, UnknownTask
+from poolmgr.model import RESERVED, TaskOptions
 
 _KEPT = 4096
 
@@ -15,15 +15,30 @@ _KEPT = 4096
 class OptionCache:
     """Resolved options by (handler's name, packed overrides). Most submits share a few: those are not even decoded."""
 
-    def __init__(self, handlers: dict[str, TaskOptions]) -> None:
+    def __init__(self, handlers: dict[str, TaskOptions], *, for_strangers: bool = False) -> None:
         self._handlers = handlers
+        self._for_strangers = for_strangers
+        self._strangers: OptionCache | None = None
         self._known: dict[tuple[str, bytes | None], TaskOptions] = {}
+
+    def for_strangers(self) -> OptionCache:
+        """The same for clients of another user, whose pickles no worker shall load."""
+        if self._strangers is None:
+            self._strangers = OptionCache(self._handlers, for_strangers=True)
+        return self._strangers
+
+    def forget(self) -> None:
+        """The handlers are others now."""
+        self._known.clear()
+        if self._strangers is not None:
+            self._strangers.forget()
 
     def resolve(self, name: str, packed: bytes | None) -> TaskOptions:
         """The options of a task ``name`` that was submitted with ``packed`` overrides.
 
         Raises:
             UnknownTask: there is no such handler; the message names the nearest.
+            NotAllowed: it is a pickled call, and comes from a stranger.
             BadOption: an override is unknown, of the wrong type or out of range.
         """
         options = self._known.get((name, packed))
@@ -35,9 +50,11 @@ class OptionCache:
         return options
 
     def _resolve(self, name: str, packed: bytes | None) -> TaskOptions:
+        if self._for_strangers and name.startswith(RESERVED):
+            raise NotAllowed("calls by an Executor are taken from the daemon's own user alone: they run any code")
         options = self._handlers.get(name)
         if options is None:
-            raise UnknownTask(_unknown(name, list(self._handlers)))
+            raise UnknownTask(_unknown(name, [each for each in self._handlers if not each.startswith(RESERVED)]))
         if packed is None:
             return options
         try:

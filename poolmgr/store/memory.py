@@ -24,6 +24,7 @@ from poolmgr.core.changes import (
 )
 from poolmgr.errors import StoreUnavailable
 from poolmgr.model import AttemptInfo, TaskInfo, TaskState
+from poolmgr.post_mortem import ATTEMPTS_KEPT
 from poolmgr.store.base import Outcome
 
 
@@ -73,7 +74,7 @@ class MemoryStore:
                     self._move(change)
                 case AttemptEnded(id, attempt):
                     if id in self._tasks:
-                        self._tasks[id].attempts.setdefault(attempt.attempt, attempt)
+                        _remember(self._tasks[id].attempts, attempt)
                 case TaskEnded():
                     self._end(change)
                 case TaskRequeued(id, requeued_as):
@@ -163,6 +164,16 @@ class MemoryStore:
     def _check_open(self) -> None:
         if not self._is_open:
             raise StoreUnavailable("the store is not open")
+
+
+def _remember(attempts: dict[int, AttemptInfo], new: AttemptInfo) -> None:
+    """Only the last ten keep their post-mortems."""
+    if new.attempt in attempts:
+        return
+    attempts[new.attempt] = new
+    for number, each in attempts.items():
+        if number <= new.attempt - ATTEMPTS_KEPT and each.post_mortem is not None:
+            attempts[number] = each._replace(post_mortem=None)
 
 
 def _info(kept: _Kept, *, with_attempts: bool = False) -> TaskInfo:

@@ -18,8 +18,8 @@ SET state = ?2, due_at = ?3, attempt = ?4, failures = ?5, kills = ?6, interrupti
 WHERE id = ?1 AND ended_at IS NULL;
 
 -- name: add_attempt
-INSERT OR IGNORE INTO attempts (id, attempt, worker, started_at, ended_at, cause, type, message, traceback)
-SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9 WHERE EXISTS (SELECT 1 FROM tasks WHERE id = ?1);
+INSERT OR IGNORE INTO attempts (id, attempt, worker, started_at, ended_at, cause, type, message, traceback, post_mortem)
+SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10 WHERE EXISTS (SELECT 1 FROM tasks WHERE id = ?1);
 
 -- Goes before end_task, which makes the task final and so closes this door.
 -- name: add_long_outcome
@@ -61,7 +61,7 @@ SELECT * FROM task_records WHERE id = ?1;
 SELECT * FROM task_infos WHERE id = ?1;
 
 -- name: attempts
-SELECT attempt, worker, started_at, ended_at, cause, type, message, traceback
+SELECT attempt, worker, started_at, ended_at, cause, type, message, traceback, post_mortem
 FROM attempts WHERE id = ?1 ORDER BY attempt;
 
 -- name: outcome

@@ -23,6 +23,7 @@ from poolmgr.core.changes import (
     TasksPurged,
 )
 from poolmgr.model import AttemptInfo, TaskInfo, TaskOptions, TaskState, check_options, to_wire
+from poolmgr.post_mortem import PostMortem, post_mortem
 from poolmgr.store.base import Outcome
 
 Row = tuple[Any, ...]
@@ -86,7 +87,16 @@ def _attempt_row(change: AttemptEnded) -> Row:
         ended.type,
         ended.message,
         ended.traceback,
+        None if ended.post_mortem is None else _pack_post_mortem(ended.post_mortem),
     )
+
+
+def _pack_post_mortem(found: PostMortem) -> bytes:
+    """MessagePack of a map with the fields that say something."""
+    usual = PostMortem._field_defaults
+    given = {name: value for name, value in found._asdict().items() if value != usual[name]}
+    packed: bytes = msgpack.packb(given, unicode_errors="backslashreplace")
+    return packed
 
 
 def _end_row(change: TaskEnded) -> Row:
@@ -173,7 +183,8 @@ def info_of(row: Row) -> TaskInfo:
 
 def attempt_of(row: Row) -> AttemptInfo:
     """The attempt of a row of the statement ``attempts``."""
-    return AttemptInfo(*row)
+    packed = row[-1]
+    return AttemptInfo(*row)._replace(post_mortem=None if packed is None else post_mortem(msgpack.unpackb(packed)))
 
 
 def outcome_of(row: Row) -> Outcome:

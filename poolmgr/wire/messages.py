@@ -59,3 +59,4 @@ SPAWNED: Final = 81  # [SPAWNED, spawn, pid]
 SPAWN_FAILED: Final = 82  # [SPAWN_FAILED, spawn, code, message]
 HANDLERS: Final = 83  # [HANDLERS, version, pid, {name: options map}]     the app is imported
 APP_FAILED: Final = 84  # [APP_FAILED, message]             the import failed: a traceback; the template exits
+TEMPLATES: Final = 85  # [TEMPLATES, pids: array]           to a template: all that the pool has, itself included

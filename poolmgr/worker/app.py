@@ -9,13 +9,13 @@ from poolmgr.errors import AppError
 from poolmgr.worker.registry import Registry, registry
 
 
-def load_app(modules: list[str], directory: str) -> Registry:
-    """Import ``modules``, with ``directory`` leading ``sys.path``; what they have registered.
+def load_app(modules: list[str], directory: str, path: list[str] | None = None) -> Registry:
+    """Import ``modules``; what they have registered. ``directory`` leads ``sys.path``, or ``path`` takes its place.
 
     Raises:
         AppError: a module cannot be imported (with the whole traceback), or two handlers have one name.
     """
-    sys.path[:] = [directory, *(path for path in sys.path if path not in ("", directory))]
+    sys.path[:] = path or [directory, *(each for each in sys.path if each not in ("", directory))]
     for module in modules:
         try:
             import_module(module)

@@ -106,7 +106,10 @@ class Worker:
         self._write_lock = _thread.allocate_lock()  # handlers may have threads, and those may tell of progress
         self._shielded = False  # a message is being written: an interrupt waits
         self._interrupt_waits = False
+        self._interrupted_early = 0  # the last fence for which an interrupt came while it was not running
+        self._interrupted_async = False  # the coroutine was cancelled by us
         self._reading = False  # the control channel is being read
+        self._read_again = False  # a signal has struck meanwhile
         self._main = _thread.get_ident()
         self._loop: Any = None  # asyncio's, once an async handler was called
         self._async_task: Any = None
@@ -191,6 +194,8 @@ class Worker:
             raise undecodable(error) from error
         try:
             self._running = fence
+            if self._interrupted_early == fence:
+                raise SoftTimeout
             if handler.is_async:
                 result = self._await(handler.function(*args, **kwargs))
             else:
@@ -216,6 +221,7 @@ class Worker:
         """Run a coroutine on this worker's own event loop, which lives as long as the worker."""
         import asyncio
 
+        self._interrupted_async = False
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
             asyncio.set_event_loop(self._loop)
@@ -223,9 +229,9 @@ class Worker:
         try:
             return self._loop.run_until_complete(self._async_task)
         except asyncio.CancelledError:
-            if self._current is not None and self._current.cancelled:
-                raise
-            raise SoftTimeout from None
+            if self._interrupted_async:
+                raise SoftTimeout from None
+            raise
         finally:
             self._async_task = None
 
@@ -291,25 +297,30 @@ class Worker:
     def _read_control(self) -> bool:
         """Take in what the manager says. Whether ``SoftTimeout`` is to be raised in the handler that runs."""
         if self._reading:  # a signal has struck in here: what it announced is read below
+            self._read_again = True
             return False
-        self._reading = True
         interrupt = False
-        while True:
-            try:
-                data = self._control.recv(65536, socket.MSG_DONTWAIT)
-            except (BlockingIOError, InterruptedError):
-                break
-            if not data:
-                break
-            message = msgpack.unpackb(data)
-            if message[0] == RECALL:
-                self._recall(message[1])
-            elif message[0] == INTERRUPT and message[1] == self._running:
-                interrupt = self._interrupted(message[2]) or interrupt
-            elif message[0] == COLLECT and not self._running:
-                gc.collect()
-        self._reading = False
+        wanted = True
+        while wanted:
+            self._reading, self._read_again = True, False
+            while (message := self._packet()) is not None:
+                if message[0] == RECALL:
+                    self._recall(message[1])
+                elif message[0] == INTERRUPT:
+                    interrupt = self._interrupted(message[1], message[2]) or interrupt
+                elif message[0] == COLLECT and not self._running:
+                    gc.collect()
+            self._reading = False
+            wanted = self._read_again
         return interrupt
+
+    def _packet(self) -> list[Any] | None:
+        """The next message of the control channel, if there is one."""
+        try:
+            data = self._control.recv(65536, socket.MSG_DONTWAIT)
+        except (BlockingIOError, InterruptedError):
+            return None
+        return msgpack.unpackb(data) if data else None
 
     def _recall(self, fence: int) -> None:
         """Drop what waits. It is told later where a signal handler finds the recall: a message may be half written."""
@@ -326,13 +337,18 @@ class Worker:
             dropped, self._dropped = self._dropped, None
             self._write((RECALLED, dropped))
 
-    def _interrupted(self, reason: str) -> bool:
-        """Whether ``SoftTimeout`` is to be raised here and now."""
+    def _interrupted(self, fence: int, reason: str) -> bool:
+        """Whether ``SoftTimeout`` is to be raised here and now: it is for the handler that runs. One whose arguments
+        are still being decoded is not called at all; one that has returned is let be."""
+        if fence != self._running:
+            self._interrupted_early = max(fence, self._interrupted_early)
+            return False
         if reason == "cancelled":
             current = self._current_task()
             if current is not None:
                 current.cancelled = True
         if self._async_task is not None:
+            self._interrupted_async = reason != "cancelled"
             self._loop.call_soon_threadsafe(self._async_task.cancel)
             return False
         return reason != "cancelled"

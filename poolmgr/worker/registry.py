@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, ParamSpec, TypeVar, overload
 
-from poolmgr.model import check_options
+from poolmgr.errors import BadOption
+from poolmgr.model import RESERVED, check_options
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -57,9 +58,11 @@ def task(function: Callable[..., Any] | None = None, /, *, name: str | None = No
             requires, ...). Exceptions in ``retry_on`` and ``no_retry_on`` may be classes.
 
     Raises:
-        BadOption: an option is unknown or out of range.
+        BadOption: an option is unknown or out of range, or the name is one of poolmgr's own.
     """
     checked = check_options(options)
+    if name is not None and name.startswith(RESERVED):
+        raise BadOption(f"names that begin with {RESERVED!r} are poolmgr's own: choose another than {name!r}")
 
     def register(target: Callable[P, R]) -> Callable[P, R]:
         from inspect import iscoroutinefunction

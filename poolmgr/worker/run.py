@@ -51,8 +51,8 @@ def describe(error: BaseException, handler: Handler, args: Any, kwargs: Any) -> 
     """What a handler raised, as it travels: codes, names of the types, message, traceback without our own frames."""
     failure = {
         "type": exception_name(type(error)),
-        "message": _text(error)[:MESSAGE_LIMIT],
-        "traceback": _traceback(error),
+        "message": text_of(error),
+        "traceback": traceback_of(error),
     }
     if isinstance(error, Retry):
         return Failed("task_failed", [], failure, error.delay_s)
@@ -79,14 +79,16 @@ def _was_called_wrongly(error: TypeError, handler: Handler, args: Any, kwargs: A
     return False
 
 
-def _text(error: BaseException) -> str:
+def text_of(error: BaseException) -> str:
+    """What it says, at most 16 K characters."""
     try:
-        return str(error)
+        return str(error)[:MESSAGE_LIMIT]
     except Exception as broken:
         return f"(its text cannot be had: {type(broken).__name__})"
 
 
-def _traceback(error: BaseException) -> str:
+def traceback_of(error: BaseException) -> str:
+    """Its traceback as text, without the frame that called the handler."""
     import traceback
 
     shown = error.__traceback__.tb_next if error.__traceback__ is not None else None  # without the worker's own frame

@@ -16,6 +16,7 @@ Run as ``python -m poolmgr.worker.template FD``; the first packet on FD tells wh
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import gc
 import os
 import signal
@@ -34,13 +35,16 @@ from poolmgr.wire.messages import (
     PROTOCOL_VERSION,
     SPAWN_FAILED,
     SPAWNED,
+    TEMPLATES,
 )
 from poolmgr.worker.app import load_app
+from poolmgr.worker.built_in import BUILT_IN
 from poolmgr.worker.execute import become, environ_of
 from poolmgr.worker.main import Channels, Worker, run_and_exit
 from poolmgr.worker.output import Output, Writer
+from poolmgr.worker.page import DUMP_SIGNAL
 from poolmgr.worker.registry import Registry, registry
-from poolmgr.worker.warden import kill_pool, stat
+from poolmgr.worker.warden import LABEL_BYTES, WORKER, kill_pool, stat
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
@@ -50,6 +54,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 # The C library's own fork, between what C code that forks has to call by Python's API: os.fork would run every hook of
 # os.register_at_fork in the middle process, too, which is gone a moment later. PyDLL: the GIL is kept, and inherited.
 _fork = ctypes.PyDLL(None).fork
+_libc.getenv.restype = ctypes.c_void_p
 _before_fork = ctypes.pythonapi.PyOS_BeforeFork
 _after_fork_in_parent = ctypes.pythonapi.PyOS_AfterFork_Parent
 _after_fork_in_child = ctypes.pythonapi.PyOS_AfterFork_Child
@@ -62,7 +67,7 @@ def main(fd: int) -> int:
     order: dict[str, Any] = msgpack.unpackb(sock.recv(_PACKET))
     _die_with(order["manager"])  # until it listens to its socket: the import may take long, or never return
     name_process("pool-template")
-    if order["forks"]:
+    if order["forks"] or not order["app"]:
         imported = _import_app(sock, order)
         import traceback  # noqa: F401 - so that a failing task need not import anything
 
@@ -80,7 +85,8 @@ def main(fd: int) -> int:
 def _import_app(sock: socket.socket, order: dict[str, Any]) -> bool:
     """Import the app, and tell the daemon what it has, or why it cannot be imported. Whether it could."""
     try:
-        app = load_app(order["app"], order["directory"])
+        app = load_app(order["app"], order["directory"], order["path"])
+        app.handlers.update(BUILT_IN)
         if any(handler.is_async for handler in app.handlers.values()):
             import asyncio  # noqa: F401 - paid once here, and shared by every worker
     except AppError as error:
@@ -133,8 +139,14 @@ class Template:
         self._tag: str = order["tag"]
         self._heartbeat_interval_s: float = order["heartbeat_interval_s"]
         self._groups: set[int] = set()
+        self._templates: list[int] = []  # of this pool: while code is reloaded there are two
         self._writer = Writer()  # made here, as all that a worker need not make after its fork
         self._outputs = Output(1, self._writer), Output(2, self._writer)
+        # A worker inherits the handlers, and has its page put in the place of this descriptor.
+        self._stacks = os.dup(2)
+        faulthandler.enable(self._stacks)
+        faulthandler.register(DUMP_SIGNAL, self._stacks, chain=True)  # chained to the default action: death
+        self._label = _libc.getenv(WORKER.encode())
 
     def serve(self) -> int:
         """Until the daemon is gone."""
@@ -144,9 +156,12 @@ class Template:
             except ConnectionError:
                 data, fds = b"", []
             if not data:
-                kill_pool(self._tag, self._groups)
+                kill_pool(self._tag, self._groups, self._templates)
                 return 0
             message = msgpack.unpackb(data)
+            if message[0] == TEMPLATES:
+                self._templates = message[1]
+                continue
             try:
                 self._spawn(Wanted(*message[1:6]), Channels(*fds))
             finally:
@@ -202,6 +217,7 @@ class Template:
         self._sock.close()
         self._wait_for_adoption()
         _, worker, incarnation, group, command = wanted
+        self._label_process(f"{worker}.{incarnation}")
         os.environ.update(environ_of(worker, incarnation, group, self._heartbeat_interval_s))
         name_process(worker)
         if command is not None:
@@ -216,7 +232,15 @@ class Template:
         for channel, fd in ((channels.stdout, 1), (channels.stderr, 2)):
             os.dup2(channel, fd)
             os.close(channel)
+        os.dup2(channels.page, self._stacks, inheritable=False)
         sys.stdout, sys.stderr = self._outputs
+
+    def _label_process(self, label: str) -> None:
+        """By its environment everything is known that the worker will start: what is exec'd inherits it, and what is
+        only forked has the block that /proc shows in its memory; there, the template has left room for it."""
+        os.environ[WORKER] = label
+        if self._label:
+            ctypes.memmove(self._label, label.encode().ljust(LABEL_BYTES, b"\0"), LABEL_BYTES)
 
     def _serve_tasks(self, worker: str, channels: Channels) -> None:
         _reseed()

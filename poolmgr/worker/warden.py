@@ -14,16 +14,21 @@ from collections.abc import Collection
 
 TAG = "POOLMGR_POOL"  # the environment variable that marks every process of a pool
 WORKER = "POOLMGR_WORKER"  # ... and all of a worker's: "worker-3.7" is the seventh process in that slot
+LABEL_BYTES = 32  # room for that in the template's environment, where it is dots
 
 _ROUNDS_S = 2.0
 
 
-def kill_pool(tag: str, groups: Collection[int]) -> None:
-    """SIGKILL everything of the pool but the caller, until nothing of it is left (2 s at most)."""
+def kill_pool(tag: str, groups: Collection[int], spared: Collection[int] = ()) -> None:
+    """SIGKILL everything of the pool but the caller, until nothing of it is left (2 s at most).
+
+    ``spared`` are other templates: each has groups of its own to kill, and then ends by itself.
+    """
     session = os.getsid(0)
+    kept = {os.getpid(), *spared}
     until = time.monotonic() + _ROUNDS_S
     while time.monotonic() < until:
-        victims = [pid for pid in processes() if pid != os.getpid() and _belongs(pid, tag, groups, session)]
+        victims = [pid for pid in processes() if pid not in kept and _belongs(pid, tag, groups, session)]
         if not victims:
             return
         for pid in victims:

@@ -1,7 +1,8 @@
 """Runs proofs: ``scripts/prove NAME | all | list [--scale X]``.
 
-Each other module in this folder is a proof, but for ``report``, ``pool`` (a private daemon) and ``chores`` (its
-handlers). It has a docstring whose first line says what it proves, and
+Each other module in this folder is a proof, but for ``report``, ``pool`` (a private daemon), ``chores`` (its
+handlers), and ``under_systemd`` and ``served`` (what ``systemd`` runs inside of its sandbox). It has a docstring
+whose first line says what it proves, and
 
     def prove(scale: float) -> Report
 
@@ -20,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 _HERE = Path(__file__).resolve().parent
-_NOT_PROOFS = {"__init__", "__main__", "chores", "pool", "report"}
+_NOT_PROOFS = {"__init__", "__main__", "chores", "pool", "report", "served", "under_systemd"}
 
 
 def names() -> list[str]:

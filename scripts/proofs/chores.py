@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import subprocess
 import time
 from typing import Any
@@ -36,3 +38,43 @@ def bear(born: str, own_session: bool) -> None:
     with open(born, "a") as file:
         file.write(f"{child.pid}\n")
     time.sleep(1000)
+
+
+@task
+def hold_the_gil(seconds: float) -> float:
+    """Computes in one call of native code, for so many seconds of CPU; how many they were."""
+    began = time.thread_time()
+    sum(range(1_000_000))
+    each_s = (time.thread_time() - began) / 1_000_000
+    began = time.thread_time()
+    sum(range(int(1.5 * seconds / each_s)))  # now others may share the processor's caches and clock
+    return time.thread_time() - began
+
+
+@task
+def deadlock() -> None:
+    """Waits in native code, with the GIL held, for a lock that it has itself."""
+    native = ctypes.PyDLL(None)
+    lock = ctypes.create_string_buffer(64)
+    native.pthread_mutex_init(lock, None)
+    native.pthread_mutex_lock(lock)
+    native.pthread_mutex_lock(lock)
+
+
+@task
+def rest(seconds: float) -> int:
+    """Sleeps; the process that did."""
+    time.sleep(seconds)
+    return os.getpid()
+
+
+@task
+def rest_natively(seconds: int) -> None:
+    """Sleeps in native code, with the GIL held."""
+    ctypes.PyDLL(None).sleep(seconds)
+
+
+@task(max_retries=10, retry_backoff_s=0.05)
+def kill_its_worker() -> None:
+    """Poison."""
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -33,11 +33,11 @@ def prove(scale: float) -> Report:
     with tempfile.TemporaryDirectory(prefix="pm-") as directory, Pool(Path(directory), workers=WORKERS) as pool:
         ours = _ours(pool, tasks, sequential)
     with get_context("fork").Pool(WORKERS) as peer:
-        multiprocessing = _rate(lambda: sum(1 for _ in peer.imap(echo, range(tasks // 4))), tasks // 4)
-        pool_run = _latencies(lambda: peer.apply(echo, (1,)), sequential)
+        multiprocessing = rate(lambda: sum(1 for _ in peer.imap(echo, range(tasks // 4))), tasks // 4)
+        pool_run = latencies(lambda: peer.apply(echo, (1,)), sequential)
     with ProcessPoolExecutor(WORKERS, mp_context=get_context("fork")) as executor:
-        executor_map = _rate(lambda: sum(1 for _ in executor.map(echo, range(tasks // 4))), tasks // 4)
-        executor_run = _latencies(lambda: executor.submit(echo, 1).result(), sequential)
+        executor_map = rate(lambda: sum(1 for _ in executor.map(echo, range(tasks // 4))), tasks // 4)
+        executor_run = latencies(lambda: executor.submit(echo, 1).result(), sequential)
     # The limits are of the machine that the issue names (2 cores): a scaled run only shows that it works.
     promised = scale >= 1
     report.figure("map", ours.map, "tasks/s", at_least=40_000 if promised else 1)
@@ -66,18 +66,18 @@ class _Ours:
 
 def _ours(pool: Pool, tasks: int, sequential: int) -> _Ours:
     with pool.client() as client:
-        mapped = _rate(lambda: sum(1 for _ in client.map(echo, range(tasks))), tasks)
-        submitted = _rate(lambda: _submit_all(client, tasks), tasks)
-        return _Ours(mapped, submitted, _latencies(lambda: client.run(echo, 1), sequential))
+        mapped = rate(lambda: sum(1 for _ in client.map(echo, range(tasks))), tasks)
+        submitted = rate(lambda: submit_all(client, tasks), tasks)
+        return _Ours(mapped, submitted, latencies(lambda: client.run(echo, 1), sequential))
 
 
-def _submit_all(client: Client, tasks: int) -> None:
+def submit_all(client: Client, tasks: int) -> None:
     submit = client.using(durable=False).submit
     for future in [submit(echo, number) for number in range(tasks)]:
         future.result()
 
 
-def _rate(work: Callable[[], object], tasks: int) -> float:
+def rate(work: Callable[[], object], tasks: int) -> float:
     """Tasks a second: the median of the rounds, after one to warm up."""
     work()
     taken = []
@@ -88,7 +88,7 @@ def _rate(work: Callable[[], object], tasks: int) -> float:
     return tasks / statistics.median(taken)
 
 
-def _latencies(call: Callable[[], object], calls: int) -> tuple[float, float]:
+def latencies(call: Callable[[], object], calls: int) -> tuple[float, float]:
     """The median and the 99th percentile of a call, in microseconds."""
     taken = []
     for _ in range(calls):

@@ -216,6 +216,37 @@ def test_restart_keeps_flags_directory_and_environment(shell: Shell) -> None:
     assert shell.run("submit", "where", "--wait") == f"{shell.directory}\n"
 
 
+def test_restart_with_wrong_settings_stops_nothing(shell: Shell) -> None:
+    pid = shell.start()
+    (shell.directory / "wrong.toml").write_text("poolsize = 3\n")
+    assert "did you mean 'pool_size'" in shell.run("restart", "--config", "wrong.toml", code=2)
+    assert shell.ask("status")["pid"] == pid
+
+
+def test_restart_runs_what_was_queued(shell: Shell) -> None:
+    shell.start()
+    id = shell.run("submit", "add", "20", "22", "--delay", "1").strip()
+    shell.run("restart")
+    assert shell.run("result", id, "--timeout", "30") == "42\n"
+
+
+def test_reload_brings_new_code_and_refuses_what_is_broken(shell: Shell) -> None:
+    shell.start()
+    app = shell.directory / "app.py"
+    before = app.read_text()
+    app.write_text(f"{before}\n\n@task\ndef brand_new() -> int:\n    return 7\n")
+    told = shell.run("reload")
+    assert "3 workers, generation 2 of the code" in told
+    assert "new tasks: brand_new" in told
+    assert shell.run("submit", "brand_new", "--wait") == "7\n"
+    app.write_text(f"{before}\n\nimport no_such_module_anywhere\n")
+    refused = shell.run("reload", code=1)
+    assert "poolmgr: the old code goes on, since" in refused
+    assert "No module named 'no_such_module_anywhere'" in refused
+    assert shell.run("submit", "brand_new", "--wait") == "7\n"
+    assert ", generation 2, up" in shell.run("status")
+
+
 def test_in_the_foreground_systemd_is_told_and_sigterm_drains(shell: Shell) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(shell.directory / "notify"))

@@ -34,6 +34,13 @@ SHOWN: Final[dict[str, list[str]]] = {
         r"cup 2: last progress \(1.0, 'poured'\)",
         r"cup 3: last progress \(1.0, 'poured'\)",
     ],
+    "executor": [
+        "0 3 6 9 12 15 18 21",
+        "42",
+        r"LookupError\('no number: four'\), because of ValueError\(.*'four'.*\)",
+        "the others: 0 1 2 3 4",
+        "the worker process died: exit code 3",
+    ],
     "failures": [
         "task_failed: ValueError: invalid literal for int.*'four'",
         "  ValueError: invalid literal for int.*'four'",
@@ -61,6 +68,14 @@ SHOWN: Final[dict[str, list[str]]] = {
         r"  the first ranges: \(1229, 1033, 983, 958\); .* s",
         r"  1,229 more, from process \d+",
         r"20,000 small tasks: sum 399,980,000, .* tasks/s",
+    ],
+    "private_pool": [
+        "6",
+        "1 2 3 4 5",
+        r"\[1, 2\]",
+        "task_failed: ValueError: nothing to count",
+        "now 6 workers",
+        "8 tasks completed",
     ],
     "scaling": [
         "  4 workers: 0 1 2 3",

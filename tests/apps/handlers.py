@@ -312,3 +312,112 @@ def shrink_the_page() -> str:
 def leave_a_chatterer() -> None:
     """Starts a process that would fill the output pipe for ever, in a session of its own."""
     subprocess.Popen(["sh", "-c", "exec timeout 20 yes"], start_new_session=True)
+
+
+@task
+def swallow_soft_timeouts(seconds: float) -> str:
+    """Takes a soft time-out as no reason to stop."""
+    until = time.monotonic() + seconds
+    caught = 0
+    while time.monotonic() < until:
+        try:
+            time.sleep(0.005)
+        except SoftTimeout:
+            caught += 1
+    return f"caught {caught}"
+
+
+@task
+async def catch_in_async() -> str:
+    try:
+        await asyncio.sleep(1000)
+    except asyncio.CancelledError:
+        return "cleaned up"
+    return "slept"
+
+
+@task
+async def cancel_itself() -> None:
+    raise asyncio.CancelledError("on its own account")
+
+
+@task
+def exit_with_words(words: str, code: int) -> None:
+    print(words)
+    os._exit(code)
+
+
+@task
+def crash() -> None:
+    print("it comes")
+    ctypes.string_at(0)
+
+
+@task
+def print_and_raise(words: str) -> None:
+    print(words)
+    raise ValueError("after all")
+
+
+@task
+def print_without_end() -> None:
+    while True:
+        print("x")
+
+
+@task
+def print_lines(count: int) -> None:
+    for number in range(count):
+        print("line", number)
+
+
+@task
+def log_without_end() -> None:
+    while True:
+        current_task().log.error("and again")
+
+
+@task
+def fork_away() -> int:
+    """Leaves a process behind that was forked only, in a session of its own, and is nobody's child; its pid."""
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        if pid := os.fork():
+            os.write(writer, b"%d" % pid)
+            os._exit(0)
+        os.close(reader)
+        os.close(writer)
+        time.sleep(1000)
+    os.wait()
+    found = int(os.read(reader, 20))
+    os.close(reader)
+    os.close(writer)
+    return found
+
+
+@task
+def start_nameless() -> int:
+    """Leaves a process behind that has thrown its environment away, too; its pid."""
+    command = ["sh", "-c", "sleep 1000 >/dev/null 2>&1 & echo $!"]
+    return int(subprocess.run(command, env={}, start_new_session=True, stdout=subprocess.PIPE, check=True).stdout)
+
+
+@task
+def start_and_hold(gate: str) -> None:
+    """Two processes, one of them in a session of its own, told at the gate; then it holds."""
+    born = [subprocess.Popen(["sleep", "1000"], start_new_session=away).pid for away in (False, True)]
+    hold(gate, " ".join(map(str, born)))
+
+
+@task
+def wait_for_term(path: str) -> None:
+    """Has a handler for SIGTERM, which writes to ``path``."""
+
+    def tidy_up(number: int, frame: Any) -> None:
+        with open(path, "w") as file:
+            file.write("tidied up")
+        os._exit(3)
+
+    signal.signal(signal.SIGTERM, tidy_up)
+    time.sleep(1000)

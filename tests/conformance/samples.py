@@ -7,6 +7,7 @@ from typing import Any
 
 from poolmgr.core.changes import AttemptEnded, TaskAdded, TaskEnded, TaskMoved, TaskRecord
 from poolmgr.model import AttemptInfo, TaskOptions, TaskState
+from poolmgr.post_mortem import PostMortem
 from poolmgr.store.base import Store
 
 NOW = 1_700_000_000.0
@@ -62,6 +63,18 @@ def failed(number: int, attempt: int, **fields: Any) -> AttemptEnded:
     plain = {"type": "ValueError", "message": "no", "traceback": "Traceback ...", "cause": "task_failed"}
     times = {"started_at": NOW + attempt, "ended_at": NOW + attempt + 0.5}
     return AttemptEnded(task_id(number), AttemptInfo(attempt, "worker-1", **{**times, **plain, **fields}))
+
+
+REMAINS = PostMortem(
+    exit_code=None,
+    signal=11,
+    signal_name="SIGSEGV",
+    core_dumped=True,
+    peak_memory_mb=61.5,
+    stacks="Fatal Python error: Segmentation fault\n",
+    output="last words\n",
+    ran_before=((task_id(7).hex(), "resize"), (task_id(8).hex(), "crop")),
+)
 
 
 class Medium:

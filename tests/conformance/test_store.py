@@ -7,9 +7,22 @@ import pytest
 from poolmgr.core.changes import Change, TaskAdded, TaskEnded, TaskRequeued, TasksPurged
 from poolmgr.errors import StoreUnavailable
 from poolmgr.model import FINAL, TaskOptions, TaskState
+from poolmgr.post_mortem import PostMortem
 from poolmgr.store.base import Outcome, Store
 from poolmgr.store.memory import MemoryStore
-from tests.conformance.samples import NOW, Medium, added, dead, ended, failed, ids, moved, record, task_id
+from tests.conformance.samples import (
+    NOW,
+    REMAINS,
+    Medium,
+    added,
+    dead,
+    ended,
+    failed,
+    ids,
+    moved,
+    record,
+    task_id,
+)
 
 # ------------------------------------------------------------------------------------------------ life
 
@@ -113,6 +126,29 @@ def test_attempts_are_listed_in_their_order(medium: Medium) -> None:
     assert [each.attempt for each in info.attempts] == [1, 2, 10]
     assert info.attempts[0] == failed(1, 1, cause="timeout", type="").attempt
     assert info.attempts[1] == failed(1, 2).attempt
+
+
+def test_a_post_mortem_is_kept_with_its_attempt(medium: Medium) -> None:
+    bare = PostMortem(exit_code=0, output="half a surrogate \ud800, and a nul \0")
+    medium.store.apply([added(1), failed(1, 1, post_mortem=REMAINS), failed(1, 2), failed(1, 3, post_mortem=bare)])
+    info = medium.reopen().task(task_id(1))
+    assert info is not None
+    first, second, third = (each.post_mortem for each in info.attempts)
+    assert (first, second) == (REMAINS, None)
+    assert third is not None
+    assert (third.exit_code, third.output[-5:]) == (0, "nul \0")
+
+
+def test_the_last_ten_attempts_keep_their_post_mortems(medium: Medium) -> None:
+    medium.store.apply([added(1), added(2), failed(2, 1, post_mortem=REMAINS)])
+    medium.store.apply([failed(1, number, post_mortem=REMAINS) for number in range(1, 25)])
+    store = medium.reopen()
+    info, other = store.task(task_id(1)), store.task(task_id(2))
+    assert info is not None
+    assert [each.attempt for each in info.attempts if each.post_mortem] == list(range(15, 25))
+    assert len(info.attempts) == 24
+    assert other is not None
+    assert other.attempts[0].post_mortem == REMAINS
 
 
 def test_lists_leave_the_attempts_out(store: Store) -> None:

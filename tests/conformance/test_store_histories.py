@@ -15,7 +15,7 @@ from poolmgr.model import FINAL, TaskOptions, TaskState
 from poolmgr.store.base import Store
 from poolmgr.store.memory import MemoryStore
 from poolmgr.store.sqlite import SqliteStore
-from tests.conformance.samples import NOW, added, ended, failed, moved, task_id
+from tests.conformance.samples import NOW, REMAINS, added, ended, failed, moved, task_id
 
 
 def options(priority: int, key: str | None) -> TaskOptions:
@@ -40,7 +40,7 @@ CHANGES = st.one_of(
         options=st.builds(options, st.integers(0, 100), st.none() | st.text(min_size=1)),
     ),
     st.builds(moved, NUMBERS, UNFINISHED, due_at=st.none() | TIMES, attempt=SMALL, failures=SMALL, kills=SMALL),
-    st.builds(failed, NUMBERS, SMALL, message=st.text()),
+    st.builds(failed, NUMBERS, SMALL | st.integers(9, 13), message=st.text(), post_mortem=st.none() | st.just(REMAINS)),
     st.builds(
         ended,
         NUMBERS,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from poolmgr import Client
@@ -49,6 +51,15 @@ def test_a_running_task_can_be_killed(client: Client, gate: Gate) -> None:
     until(lambda: client.worker(begun.worker).state == "ready", "a new worker is ready")
     assert client.worker(begun.worker).pid != begun.pid
     assert client.dead_letters() == []
+
+
+def test_a_kill_takes_all_that_the_task_has_started(client: Client, gate: Gate) -> None:
+    future = client.submit("start_and_hold", gate.path)
+    begun = gate.begun()
+    born = [int(pid) for pid in begun.label.split()]
+    assert len(born) == 2
+    assert client.cancel(future.id, kill=True)
+    until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in born), "both are gone")
 
 
 def test_prefetched_tasks_are_recalled(lone: Client, gate: Gate) -> None:

@@ -4,11 +4,29 @@ from __future__ import annotations
 
 import pytest
 
-from scripts.proofs import daemon_kill, ephemeral, kills, reuse
+from scripts.proofs import (
+    cancel_races,
+    daemon_kill,
+    ephemeral,
+    executor,
+    hangs,
+    kills,
+    poison,
+    reload,
+    reuse,
+    systemd,
+    time_outs,
+)
 from scripts.proofs.report import Figure, Report
 
 # What depends on how busy the machine is with other things. The aim at busy workers goes by the clock.
-SPEEDS = ("of busy workers", "kill to ready, median", "tasks per second")
+SPEEDS = (
+    "of busy workers",
+    "kill to ready, median",
+    "tasks per second",
+    "too late, p99",
+    "share of the throughput that is left",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -29,9 +47,40 @@ def test_daemon_kill() -> None:
     assert daemon_kill.prove(0.1).ok
 
 
+def test_reload() -> None:
+    assert reload.prove(0.1).ok
+
+
 def test_reuse() -> None:
     assert reuse.prove(0.01).ok
 
 
 def test_ephemeral() -> None:
     assert ephemeral.prove(0.1).ok
+
+
+def test_hangs() -> None:
+    assert hangs.prove(0.01).ok
+
+
+def test_time_outs() -> None:
+    assert time_outs.prove(0.1).ok
+
+
+def test_cancel_races() -> None:
+    assert cancel_races.prove(0.02).ok
+
+
+def test_poison() -> None:
+    assert poison.prove(0.1).ok
+
+
+def test_executor() -> None:
+    assert executor.prove(0.01).ok
+
+
+@pytest.mark.skipif(
+    systemd.sandbox() is None, reason="no systemd-sandbox is on the PATH: see scripts/proofs/systemd.py"
+)
+def test_systemd() -> None:
+    assert systemd.prove(0.1).ok

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import select
+import signal
+from collections.abc import Callable
+
 import pytest
 
 from poolmgr import Client, TaskFailed
 from poolmgr.errors import TaskTimeout
+from scripts.proofs.pool import Pool, until
 from tests.integration.conftest import Gate
+
+Start = Callable[..., Pool]
 
 
 def test_a_soft_timeout_is_raised_in_the_handler(client: Client, gate: Gate) -> None:
@@ -29,6 +36,50 @@ def test_a_soft_timeout_ends_an_async_handler(client: Client) -> None:
         client.using(soft_timeout_s=0.05, max_retries=0).run("sleep_in_async")
     assert client.run("gather", [1, 2, 3]) == 12
     client.purge()
+
+
+def test_an_async_handler_may_clean_up_after_a_soft_timeout(client: Client) -> None:
+    assert client.using(soft_timeout_s=0.05).run("catch_in_async") == "cleaned up"
+
+
+def test_an_async_handler_that_is_cancelled_otherwise_has_not_timed_out(client: Client) -> None:
+    with pytest.raises(TaskFailed, match="on its own account") as raised:
+        client.using(soft_timeout_s=60, max_retries=0).run("cancel_itself")
+    assert not isinstance(raised.value, TaskTimeout)
+    client.purge()
+
+
+def test_a_soft_timeout_is_raised_once(client: Client) -> None:
+    assert client.using(soft_timeout_s=0.02).run("swallow_soft_timeouts", 0.2) == "caught 1"
+
+
+def test_a_soft_timeout_strikes_the_right_task_or_none(client: Client) -> None:
+    """Tasks that end at about the time of their soft time-out, each followed at once by one that has none."""
+    limited, free = client.using(soft_timeout_s=0.004, max_retries=0), client.using(max_retries=0)
+    tasks = [(limited.submit("nap", 0.003 + number % 20 / 10_000), free.submit("nap", 0.002)) for number in range(300)]
+    outcomes = []
+    for may_time_out, may_not in tasks:
+        assert may_not.result(timeout=20) is None
+        try:
+            outcomes.append(may_time_out.result(timeout=20))
+        except TaskTimeout:
+            outcomes.append("timeout")
+    assert set(outcomes) <= {None, "timeout"}
+    client.purge()
+
+
+def test_a_task_that_has_ended_in_time_is_not_killed_by_a_manager_that_was_late(start_pool: Start) -> None:
+    """It ends while the daemon is stopped. When that goes on, the page still shows the task, and its time is over."""
+    pool = start_pool(workers=2)
+    with pool.client() as client:
+        future = client.using(timeout_s=0.5, max_retries=0).submit("nap", 0.2)
+        until(lambda: client.task(future.id).state == "running")
+        workers = [worker.pid for worker in client.workers()]
+        pool.signal(signal.SIGSTOP)
+        select.select([], [], [], 0.8)  # this is how long the manager is away
+        pool.signal(signal.SIGCONT)
+        assert future.result(timeout=10) is None
+        assert [worker.pid for worker in client.workers()] == workers
 
 
 def test_a_hard_timeout_kills_whatever_the_handler_does(client: Client) -> None:

@@ -157,6 +157,29 @@ def test_what_a_task_has_started_goes_with_its_worker(lone: Client) -> None:
     lone.purge()
 
 
+@pytest.mark.parametrize("handler", ["fork_away", "start_nameless"])
+def test_however_far_it_goes_it_goes_with_its_worker(lone: Client, handler: str) -> None:
+    """Forked only, in a session of its own, nobody's child; or with no environment to tell whose it was."""
+    away = lone.run(handler)
+    kill(lone, "worker-0")
+    until(lambda: is_gone(away), "it is killed")
+    until(lambda: lone.worker("worker-0").state == "ready")
+
+
+def test_what_a_task_has_started_may_stay_as_long_as_its_worker(start_pool: Start) -> None:
+    pool = start_pool(workers=1, min_workers=1, max_workers=2)
+    with pool.client() as client:
+        away = client.run("fork_away")
+        client.scale(2)
+        until(lambda: all_ready(client, 2))
+        kill(client, "worker-1")  # another's end: a sweep
+        until(lambda: client.worker("worker-1").incarnation == 2)
+        until(lambda: all_ready(client, 2))
+        assert not is_gone(away)
+        client.stop_worker("worker-0")  # its own, though nothing is wrong with it
+        until(lambda: is_gone(away), "it is killed")
+
+
 def test_a_hundred_deaths_leave_nothing_open_and_no_zombie(client: Client, shared_pool: Pool) -> None:
     dying = client.using(max_retries=0, durable=False)
 

@@ -36,7 +36,7 @@ class Clients:
         weights: dict[Callable[[Shell], None], int] = {
             self._submit: 50, self._burst: 4, self._resend: 4, self._conflict: 2, self._cancel: 7, self._kill: 4,
             self._watch: 4, self._connect: 2, self._disconnect: 1, self._pause: 2, self._resume: 3, self._scale: 2,
-            self._start_worker: 1, self._stop_worker: 2, self._clear: 1, self._requeue: 4,
+            self._start_worker: 1, self._stop_worker: 2, self._clear: 1, self._requeue: 4, self._reload: 2,
         }  # fmt: skip
         for action, weight in weights.items():
             self._actions += [action] * weight
@@ -238,6 +238,26 @@ class Clients:
 
     def _clock_changed(self, shell: Shell) -> None:
         shell.tell(shell.scheduler.clock_changed, self._world.wall_offset, self._world.now)
+
+    def _reload(self, shell: Shell) -> None:
+        """Once the new template has imported the app."""
+        changed = self._faults.strikes("app-changed")
+
+        def known(name: str) -> bool:
+            return not (changed and name == "dropped")
+
+        try:
+            shell.tell(shell.scheduler.rollout.begin, known, self._world.now)
+        except PoolError:  # one is on, or the daemon is about to go
+            return
+        shell.rolling.began(known)
+        if self._faults.strikes("template-death"):
+            self._world.after(self._world.between(0.0, 3.0), self._let, self._template_dies)
+
+    def _template_dies(self, shell: Shell) -> None:
+        """That of the new code, while it is needed."""
+        if shell.scheduler.rollout.active:
+            shell.tell(shell.scheduler.rollout.fail, "the template died")
 
     def _drain(self, shell: Shell) -> None:
         shell.drain()

@@ -40,6 +40,7 @@ KINDS: Final[dict[str, float]] = {
     "clock-jump": 0.02,
     "client-loss": 0.04,
     "app-changed": 0.3,
+    "template-death": 0.3,
 }
 
 

@@ -24,7 +24,7 @@ from poolmgr.core.changes import AttemptEnded, Change, TaskAdded, TaskEnded, Tas
 from poolmgr.core.effects import Accepted, Answer, Effect, Emit, Finished, Persist, Same, Start
 from poolmgr.core.scheduler import Scheduler
 from poolmgr.core.task import ABANDONED
-from poolmgr.model import TaskOptions, TaskState, WorkerState
+from poolmgr.model import AttemptInfo, TaskOptions, TaskState, WorkerState
 from tests.simulation.disk import Disk
 from tests.simulation.order import LATE_S
 from tests.simulation.scripts import result_of
@@ -82,6 +82,7 @@ class Oracle:
         self.finals: Counter[str] = Counter()
         self.codes: Counter[str] = Counter()
         self.events: Counter[str] = Counter()
+        self.stuck: set[str] = set()  # the slots that had to go on without a process that did not end
         self._disk = disk
         self.scheduler: Scheduler
         self.unblocked_at = 0.0  # when the daemon was last free to act
@@ -268,6 +269,8 @@ class Oracle:
                 self._starts(effect, now)
             elif isinstance(effect, Emit):
                 self.events[effect.name] += 1
+                if effect.name == "worker-error" and "does not end" in effect.fields["error"]:
+                    self.stuck.add(effect.fields["worker_id"])
                 if effect.name == "task-failed":
                     self._failed(effect.fields, told_at)
         for effect in effects:  # what is to be kept comes first, but tells of what the events tell of
@@ -297,8 +300,17 @@ class Oracle:
             if change.message.startswith("quarantined: it killed"):
                 limit = self.scheduler.state.settings.poison_after
                 assert known.charged == limit, f"{change.id.hex()} was quarantined after {known.charged} of {limit}"
+        elif isinstance(change, AttemptEnded):
+            self._check_post_mortem(change.attempt)
         elif isinstance(change, TaskMoved):
             assert not self.tasks[change.id].ended_now, f"{change.id.hex()} has ended, and moves"
+
+    def _check_post_mortem(self, attempt: AttemptInfo) -> None:
+        """Each attempt that ended with its process has that one's; unless nobody has seen that one's end."""
+        if attempt.post_mortem is not None:
+            assert attempt.post_mortem.output.partition(".")[0] == attempt.worker, f"another's post-mortem: {attempt}"
+        elif attempt.cause == "worker_died":
+            assert attempt.worker in self.stuck, f"no post-mortem: {attempt}"
 
     def _same(self, effect: Same) -> None:
         if not effect.client or effect.client not in self.sessions:

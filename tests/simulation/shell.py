@@ -19,6 +19,7 @@ from poolmgr.core.invariants import check_invariants
 from poolmgr.core.measurements import RunTimes
 from poolmgr.core.scheduler import Scheduler
 from poolmgr.core.task import ABANDONED
+from poolmgr.post_mortem import PostMortem
 from poolmgr.store.memory import MemoryStore
 from tests.simulation.disk import Disk
 from tests.simulation.faults import Faults
@@ -27,6 +28,7 @@ from tests.simulation.old_news import OldNews
 from tests.simulation.oracle import Oracle
 from tests.simulation.order import LATE_S, OrderCheck
 from tests.simulation.punctuality import check_punctual
+from tests.simulation.rolling import RollCheck
 from tests.simulation.workers import Done, Garbage, Message, Process, Raised, Ready, Recalled, Report
 from tests.simulation.world import World
 
@@ -62,6 +64,7 @@ class Shell:
             settings, random=world.random.random, balancer=balancer, wall_offset=world.wall_offset
         )
         self.order = OrderCheck(self.scheduler)
+        self.rolling = RollCheck(self.scheduler)
         self._journal = journal
         self._faults = faults
         self._over = over
@@ -81,7 +84,8 @@ class Shell:
             do.Interrupt: self._interrupt, do.Inspect: self._inspect, do.Continue: self._continue,
             do.Kill: self._kill, do.Spawn: self._spawn, do.Retire: self._retire, do.Forget: self._forget,
             do.Accepted: oracle.accepted, do.Finished: oracle.finished, do.Same: self._nothing,
-            do.Progressed: self._nothing, do.Answer: oracle.answered, do.Emit: self._nothing, do.Drained: self._drained,
+            do.Progressed: self._nothing, do.Answer: oracle.answered, do.Emit: self._nothing,
+            do.Reloaded: self.rolling.ended, do.Drained: self._drained,
         }  # fmt: skip
 
     # ------------------------------------------------------------------------------------------ turns
@@ -143,6 +147,7 @@ class Shell:
             for method, arguments in soon:
                 self.tell(method, *arguments)
         if self.alive:
+            self.rolling.check(now)
             self._arm()
 
     def _arm(self) -> None:
@@ -290,7 +295,9 @@ class Shell:
         if slot is not None and slot.incarnation == process.incarnation and (slot.doomed or ("broken",))[0] == "broken":
             chargeable = {task.fence for task in slot.in_flight if not task.kill_wanted and task.owner != ABANDONED}
         before = len(state.effects)
-        self._told(self.scheduler.worker_exited, process.worker, process.incarnation, process.how, *process.page)
+        end = (process.worker, process.incarnation, process.how, *process.page)
+        self._past.remember(self.scheduler.worker_exited, end)
+        self.tell(self.scheduler.worker_exited, *end, self.world.now, PostMortem(output="{}.{}".format(*end)))
         self.oracle.charged(process, process.pid in self._broken, chargeable, state.effects[before:])
 
     # ------------------------------------------------------------------------------------------ performing
@@ -330,6 +337,7 @@ class Shell:
     def _look(self, effect: do.Look) -> None:
         process = self._current(*effect)
         if process is not None:
+            self._read(process)
             self._soon.append((self.scheduler.page_seen, (*effect, *process.page, self.world.now)))
 
     def _recall(self, effect: do.Recall) -> None:
@@ -362,6 +370,9 @@ class Shell:
         if process is not None:
             healthy = not process.frozen and self.world.now > process.thawed_at + 1.0
             assert effect.reason != "hung" or not healthy, f"{effect.worker} is well, and is killed as hung"
+            fence = (self.scheduler.state.slots[effect.worker].doomed or ("", 0))[1]
+            unread = any(isinstance(each, Done) and each.fence == fence for each in process.outbox)
+            assert not unread or effect.reason == "hung", f"{effect.worker} is killed for what it has done already"
             process.kill(effect.reason, effect.grace_s)
 
     def _spawn(self, effect: do.Spawn) -> None:

@@ -111,7 +111,7 @@ class Simulation:
             assert now - self._calm_since < _SETTLES_WITHIN_S, f"it does not settle: {self._unsettled()}"
             return False
         slots = shell.scheduler.state.slots.values()
-        if all(slot.state is WorkerState.READY for slot in slots):
+        if all(slot.state is WorkerState.READY for slot in slots) and not shell.scheduler.rollout.active:
             return True
         assert now - self._calm_since < _SETTLES_WITHIN_S, f"it does not settle: {self._unsettled()}"
         return False

@@ -12,10 +12,10 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 
 # Lines that end in "# error" must be refused, all others must pass.
 CALLS: Final = """
-from concurrent.futures import as_completed
+from concurrent.futures import Executor as StandardExecutor, as_completed
 from typing import Any, assert_type
 
-from poolmgr import AsyncClient, Client, TaskFuture, task
+from poolmgr import AsyncClient, Client, Executor, Pool, TaskFuture, task
 
 
 @task
@@ -64,6 +64,26 @@ async def async_calls(pool: AsyncClient) -> None:
 
     pool.submit(thumbnail, 5)  # error
     await pool.run(fetch)  # error
+
+
+def executors(client: Client) -> None:
+    executor: StandardExecutor = Executor(client=client.using(priority=50))
+    with Executor(4, initializer=print, initargs=(1,)) as own:
+        assert_type(own.submit(plain, 3).result(), float)
+        assert_type(own.submit(lambda: 3).result(), int)
+        assert_type(list(own.map(plain, [1, 2], timeout=3, chunksize=2)), list[float])
+        own.submit(plain)  # error
+        own.submit(plain, "three")  # error
+    Executor("4")  # error
+
+
+async def pools() -> None:
+    async with Pool(4, app=["myapp.tasks"], task_timeout_s=5) as pool:
+        assert_type(await pool.submit(thumbnail, "a.png", size=64), bytes)
+        assert_type(await pool.scale_up(3), int)
+        pool.on("task-completed", print)
+        pool.submit(thumbnail, 5)  # error
+        await pool.scale_up("3")  # error
 """
 
 

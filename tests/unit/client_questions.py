@@ -33,7 +33,7 @@ _NEITHER: Final[dict[str, Any]] = {"a": 1}
 QUESTIONS: Final = [
     *(
         _plain(method, arguments={}, answer=_NEITHER, returned=_NEITHER)
-        for method in ("status", "health", "metrics", "config", "collect_garbage")
+        for method in ("status", "health", "metrics", "config", "collect_garbage", "reload")
     ),
     _plain("task", ID, arguments={"id": KEY}, answer=as_map(TASK), returned=TASK),
     _plain("tasks", arguments={"limit": 100}, answer=[as_map(TASK)], returned=[TASK]),

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from poolmgr.manager.budget import Budget
 from poolmgr.manager.capture import LINE_LIMIT, Capture
+from poolmgr.manager.tail import Tail
 
 Lines = list[tuple[int, str]]
 
 
 def captured(*chunks: bytes, page: int = 0, end: bool = False) -> Lines:
     lines: Lines = []
-    capture = Capture(lambda fence, text: lines.append((fence, text)))
+    capture = Capture(lambda fence, text: lines.append((fence, text)), Budget(lambda: 0.0), Tail())
     for chunk in chunks:
         capture.feed(chunk, page)
     if end:
@@ -41,7 +43,7 @@ def test_without_a_mark_the_page_says_whose_it_is() -> None:
 
 def test_a_marked_tasks_output_stays_its_own_when_the_page_has_moved_on() -> None:
     lines: Lines = []
-    capture = Capture(lambda fence, text: lines.append((fence, text)))
+    capture = Capture(lambda fence, text: lines.append((fence, text)), Budget(lambda: 0.0), Tail())
     capture.feed(b"\x007\0first\n", 7)
     capture.feed(b"second\n\x000\0", 8)
     capture.feed(b"native\n", 8)

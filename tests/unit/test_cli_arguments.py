@@ -235,8 +235,8 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert run([]) == 0
     listed = capsys.readouterr().out.partition("Commands:\n")[2]
     assert [line.split()[0] for line in listed.splitlines() if line[2:3].strip()] == [
-        "start", "stop", "restart", "status", "health", "metrics", "workers", "events", "worker", "scale", "gc",
-        "pause", "resume", "submit", "task", "result", "cancel", "tasks", "clear", "dlq", "config",
+        "start", "stop", "restart", "reload", "status", "health", "metrics", "workers", "events", "worker", "scale",
+        "gc", "pause", "resume", "submit", "task", "result", "cancel", "tasks", "clear", "dlq", "config",
     ]  # fmt: skip
 
 

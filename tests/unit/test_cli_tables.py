@@ -10,6 +10,7 @@ import pytest
 from poolmgr.cli import pages
 from poolmgr.cli.tables import cut, duration, entry, printable, short, span, table
 from poolmgr.model import AttemptInfo, Event, TaskInfo, TaskState, WorkerInfo, WorkerState, as_map
+from poolmgr.post_mortem import PostMortem
 
 
 @pytest.mark.parametrize(
@@ -101,6 +102,7 @@ def status(**changes: dict[str, Any]) -> dict[str, Any]:
             "max": 50,
             "uptime_s": 7530.2,
             "shutting_down": False,
+            "generation": 2,
             "app": ["myapp.tasks"],
             "tasks_known": ["thumbnail", "crawl"],
         },
@@ -148,7 +150,7 @@ def status(**changes: dict[str, Any]) -> dict[str, Any]:
 def test_the_status_page_tells_all_in_few_lines() -> None:
     top, _, bottom = pages.status_page(status()).partition("\n\n")
     assert top.splitlines() == [
-        "poolmgr 0.1.0, managed, pid 4242, epoch 3, up 2h 5m",
+        "poolmgr 0.1.0, managed, pid 4242, epoch 3, generation 2, up 2h 5m",
         "workers  20 of 20 (5 to 50), 17 ready, 2 busy, 1 unhealthy",
         "app      myapp.tasks, 2 handlers",
         "tasks    1,234,567 submitted, 1,234,000 completed, 2 running, 500 queued,",
@@ -223,6 +225,24 @@ def test_the_task_page_has_each_bad_attempt_with_its_traceback() -> None:
         "\n\nattempt 1 on worker-2, 250 ms: task_failed: OSError: no route\n    Traceback:\n      line 1"
     )
     assert "requeued" not in page
+
+
+def test_the_task_page_has_the_post_mortem_of_an_attempt() -> None:
+    found = PostMortem(
+        signal=11,
+        signal_name="SIGSEGV",
+        core_dumped=True,
+        peak_memory_mb=61.6,
+        stacks='Current thread:\n  File "a.py", line 1 in f\n',
+        output="".join(f"line {number}\n" for number in range(30)) + "\x1b[31mred",
+        ran_before=(("ab", "resize"), ("cd", "crop")),
+    )
+    page = pages.task_page(DEAD._replace(attempts=(DEAD.attempts[0]._replace(post_mortem=found),)))
+    assert "\n  process: signal 11 (SIGSEGV), core dumped, peak memory 62 MB\n" in page
+    assert "\n  ran before: resize ab, crop cd\n" in page
+    assert '\n  stacks:\n    Current thread:\n      File "a.py", line 1 in f\n' in page
+    assert "\n  output, the last 20 of 31 lines (--json has them all):\n    line 11\n" in page
+    assert page.endswith("\n    line 29\n     [31mred")
 
 
 def test_tables_of_tasks() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from poolmgr.config import Settings, find_socket, listen_socket, state_dir, task_options
+from poolmgr.config.locations import is_system_socket
 from poolmgr.config.settings import KINDS
 from poolmgr.errors import ConfigError, NotRunning
 
@@ -232,3 +233,19 @@ def test_a_place_that_cannot_be_is_refused(settings: dict[str, Any], message: st
 def test_a_socket_group_must_exist(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no group 'no-such-group'"):
         listen_socket(Settings(socket=str(tmp_path / "d" / "p.sock"), socket_group="no-such-group"), {})
+
+
+@pytest.mark.parametrize(
+    ("path", "is_one"),
+    [
+        ("/run/poolmgr/poolmgr.sock", True),
+        ("/run/poolmgr-blue/poolmgr.sock", True),
+        ("/run/poolmgr/../poolmgr/poolmgr.sock", True),
+        ("/run/poolmgr-blue/other.sock", False),
+        ("/run/poolmgrs/poolmgr.sock", False),
+        ("/run/user/poolmgr/poolmgr.sock", False),
+        ("/tmp/poolmgr/poolmgr.sock", False),
+    ],
+)
+def test_only_root_makes_the_directories_of_services(path: str, is_one: bool) -> None:
+    assert is_system_socket(path) is is_one

@@ -91,7 +91,7 @@ def test_a_dead_worker_is_replaced_by_one_of_its_group() -> None:
     pool = Pool(workers=2, groups=(gpu(),), restart_cooldown_s=1.0)
     pool.die("worker-1")
     pool.advance(1.0)
-    assert pool.all(Spawn)[-1] == Spawn("worker-1", 2, "gpu")
+    assert pool.all(Spawn)[-1] == Spawn("worker-1", 2, 1, "gpu")
 
 
 def test_a_group_is_scaled_by_its_name_and_the_whole_pool_by_its_rest() -> None:

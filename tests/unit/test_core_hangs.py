@@ -77,11 +77,26 @@ def test_a_stopped_one_is_continued_once() -> None:
     assert pool.killed() == [("worker-0", "hung")]
 
 
+def test_a_heart_that_beats_in_between_is_no_second_chance() -> None:
+    pool = _silent()
+    pool.submit(timeout_s=None)
+    pool.advance(32.0)
+    _inspected(pool, "stopped")
+    pool.silent.clear()
+    pool.advance(5.0)
+    pool.silent.add("worker-0")
+    pool.advance(32.0)
+    _inspected(pool, "stopped")
+    assert len(pool.all(Continue)) == 1
+    assert pool.killed() == [("worker-0", "hung")]
+
+
 def test_one_that_goes_on_may_be_continued_again_another_day() -> None:
     pool = _silent()
     pool.advance(32.0)
     _inspected(pool, "stopped")
     pool.silent.clear()
+    pool.done(pool.submit())
     pool.advance(5.0)
     pool.silent.add("worker-0")
     pool.advance(32.0)
@@ -130,7 +145,7 @@ def test_one_that_does_not_end_is_left_behind() -> None:
     pool.advance(10.9)
     assert len(pool.all(Spawn)) == 1
     pool.advance(0.2)
-    assert pool.all(Spawn)[-1] == Spawn("worker-0", 2)
+    assert pool.all(Spawn)[-1] == Spawn("worker-0", 2, 1)
     assert pool.scheduler.state.stuck_pids == {1000: "worker-0"}
     assert "1000" in pool.events("worker-error")[-1]["error"]
     assert pool.task(task).failures == 1

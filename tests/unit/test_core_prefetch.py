@@ -76,6 +76,12 @@ def test_a_task_that_killed_a_worker_is_not_prefetched() -> None:
     assert pool.worker_of(killer) is None
 
 
+def test_what_may_not_run_twice_is_prefetched_where_it_ends_with_the_daemon() -> None:
+    pool = _fast()
+    pool.submit_many(4, "fast", restartable=False, durable=False)
+    assert len(_line(pool)) == 4
+
+
 @pytest.mark.parametrize("options", [{"ephemeral": True}, {"restartable": False}])
 def test_nothing_stands_behind_these(options: dict[str, Any]) -> None:
     pool = _fast()

@@ -30,7 +30,7 @@ def _fresh_deaths(pool: Pool, count: int, cooldown_s: float = 5.0) -> None:
 
 def test_a_pool_begins_with_its_size() -> None:
     pool = Pool(workers=3, ready=False)
-    assert pool.new(Spawn) == [Spawn("worker-0", 1), Spawn("worker-1", 1), Spawn("worker-2", 1)]
+    assert pool.new(Spawn) == [Spawn("worker-0", 1, 1), Spawn("worker-1", 1, 1), Spawn("worker-2", 1, 1)]
     assert _states(pool) == ["starting"] * 3
     assert pool.events("pool-initialized") == [{"pool_size": 3}]
 
@@ -44,7 +44,7 @@ def test_a_starting_worker_gets_nothing_a_ready_one_does() -> None:
     pool.flush()
     assert pool.state(task) == "running"
     assert pool.slot().pid == 4711
-    assert pool.events("worker-started") == [{"worker_id": "worker-0", "pid": 4711, "incarnation": 1}]
+    assert pool.events("worker-started") == [{"worker_id": "worker-0", "pid": 4711, "incarnation": 1, "generation": 1}]
 
 
 def test_what_an_earlier_incarnation_says_is_old_news() -> None:
@@ -72,7 +72,7 @@ def test_a_worker_that_died_during_a_task_is_replaced_at_once() -> None:
     pool = Pool()
     pool.submit()
     pool.die("worker-0")
-    assert pool.new(Spawn) == [Spawn("worker-0", 2)]
+    assert pool.new(Spawn) == [Spawn("worker-0", 2, 1)]
     assert pool.slot().restarts == 1
     assert pool.events("worker-exited")[0]["how"] == "killed by SIGKILL"
 
@@ -81,7 +81,7 @@ def test_so_is_one_that_died_idle_after_having_been_of_use() -> None:
     pool = Pool()
     pool.done(pool.submit())
     pool.die("worker-0")
-    assert pool.new(Spawn) == [Spawn("worker-0", 2)]
+    assert pool.new(Spawn) == [Spawn("worker-0", 2, 1)]
 
 
 @pytest.mark.parametrize("ready", [False, True])
@@ -92,7 +92,7 @@ def test_one_that_was_of_no_use_waits_for_its_cool_down(ready: bool) -> None:
     pool.advance(4.9)
     assert len(pool.all(Spawn)) == 1
     pool.advance(0.1)
-    assert pool.all(Spawn)[-1] == Spawn("worker-0", 2)
+    assert pool.all(Spawn)[-1] == Spawn("worker-0", 2, 1)
     assert "exited 1" in pool.events("worker-error")[0]["error"]
 
 
@@ -262,7 +262,7 @@ def test_a_slot_that_comes_again_goes_on_counting_its_incarnations() -> None:
     pool.die("worker-1", "exited 0")
     pool.scheduler.start_worker(pool.now)
     pool.flush()
-    assert pool.all(Spawn)[-1] == Spawn("worker-1", 2)
+    assert pool.all(Spawn)[-1] == Spawn("worker-1", 2, 1)
     assert pool.slot("worker-1").restarts == 0
 
 

@@ -50,6 +50,7 @@ PUBLISHED = {
     "protocol",
     "queue_full",
     "shutting_down",
+    "reload_failed",
     "start_failed",
     "store_unavailable",
     "task_failed",

@@ -1,0 +1,201 @@
+"""Reloading the code: the new template first, then the workers.
+
+    the settings are read anew            broken: refused
+    a second template imports the app     broken: refused, with its traceback
+    one worker of the new code on trial   \\  core/rollout.py
+    the others, a batch at a time         /   broken: refused, and rolled back
+    the new tasks and their options are in force
+
+One reload runs at a time. Whoever asks meanwhile shares the next one, which begins after that: its code is at least as
+new as the request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Protocol
+
+from poolmgr.config import KINDS, RELOADED, Settings
+from poolmgr.core.effects import Reloaded
+from poolmgr.errors import PoolError, ReloadFailed, ShuttingDown
+from poolmgr.manager.clock import now
+from poolmgr.manager.handlers import all_handlers
+from poolmgr.manager.shell import Shell
+from poolmgr.manager.template import Template
+from poolmgr.model import TaskOptions
+
+_log = logging.getLogger(__name__)
+
+IMPORT_PATIENCE_S = 300.0  # for an import that never returns
+
+Answer = dict[str, Any]
+
+
+class Host(Protocol):
+    """The daemon around the manager: where its settings come from, and who is told of a reload."""
+
+    def read_settings(self) -> Settings:
+        """As at the start, from the file and the environment of now. Raises ``ConfigError``."""
+        ...
+
+    def reload_began(self) -> None:
+        """A reload begins."""
+        ...
+
+    def reload_ended(self, refusal: str) -> None:
+        """It has ended; empty, or why the old code goes on."""
+        ...
+
+
+class Reloads:
+    """One reload after the other."""
+
+    def __init__(self, shell: Shell, host: Host) -> None:
+        self._shell = shell
+        self._host = host
+        self._running: asyncio.Task[Answer] | None = None
+        self._next: asyncio.Task[Answer] | None = None
+        self._stopping: asyncio.Future[None] = shell.loop.create_future()
+        self._rolled: asyncio.Future[Reloaded] | None = None
+        self._generation = 0  # that is being rolled out
+        self._handlers: dict[str, TaskOptions] = {}  # of the new code
+        self._settings = shell.settings
+        self.listeners: list[Callable[[], None]] = []  # told that handlers and options are others now
+
+    async def reload(self) -> Answer:
+        """Load the code anew; what came of it.
+
+        Returns:
+            ``generation``, ``workers`` (how many the pool has), ``draining`` (ids of those that finish something with
+            the old code first), ``tasks_added`` and ``tasks_removed`` (names), ``tasks_dropped`` (how many waited whose
+            name was removed), ``restart_needed`` (settings that have changed, and that a reload does not take over),
+            ``took_s``.
+
+        Raises:
+            ConfigError, ReloadFailed: the new version is refused, and the old one goes on.
+            ShuttingDown: the daemon is.
+        """
+        if self._next is None:
+            self._next = self._shell.loop.create_task(self._after(self._running))
+            self._next.add_done_callback(_heard)
+        return await asyncio.shield(self._next)  # whoever asked may go; others may wait for it
+
+    async def _after(self, before: asyncio.Task[Answer] | None) -> Answer:
+        if before is not None:
+            await asyncio.wait([before])
+        self._running, self._next = self._next, None
+        if self._shell.scheduler.state.shutting_down:
+            raise ShuttingDown("the daemon is shutting down; the next one that is started has the new code")
+        self._host.reload_began()
+        refusal = ""
+        try:
+            return await self._reload()
+        except PoolError as error:
+            _log.error("reload refused: %s", error)
+            refusal = str(error)
+            raise
+        finally:
+            self._running = None
+            self._host.reload_ended(refusal)
+
+    async def _reload(self) -> Answer:
+        began_at = now()
+        shell = self._shell
+        settings = self._host.read_settings()
+        kept = [name for name in KINDS if name not in RELOADED and _differs(name, settings, shell.settings)]
+        if kept:
+            _log.warning("changed, but taken over only by a restart: %s", ", ".join(kept))
+        self._settings = replace(shell.settings, **{name: getattr(settings, name) for name in RELOADED})
+        before = shell.handlers.keys() | set()
+        template = await self._imported()
+        rolled = await self._roll(template)
+        after = shell.handlers.keys()
+        answer = {
+            "generation": rolled.generation,
+            "workers": shell.scheduler.supervisor.size(),
+            "draining": list(rolled.draining),
+            "tasks_added": sorted(after - before),
+            "tasks_removed": sorted(before - after),
+            "tasks_dropped": rolled.dropped,
+            "restart_needed": kept,
+            "took_s": round(now() - began_at, 3),
+        }
+        _log.info("reloaded: %s", ", ".join(f"{name} {value}" for name, value in answer.items()))
+        return answer
+
+    async def _imported(self) -> Template:
+        """A template that has imported the app, and ``_handlers`` as it tells them."""
+        templates = self._shell.templates
+        template = templates.launch(list(self._settings.app))
+        found = template.handlers
+        try:
+            awaited: tuple[asyncio.Future[Any], ...] = (found, self._stopping)
+            await asyncio.wait(awaited, timeout=IMPORT_PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+            if self._stopping.done():
+                raise ShuttingDown("the daemon is shutting down")
+            if not found.done():
+                raise ReloadFailed(f"the app was not imported within {IMPORT_PATIENCE_S:g} s; the old code goes on")
+            self._handlers = all_handlers(self._settings, found.result())
+        except PoolError as error:
+            found.cancel()
+            templates.discard(template)
+            if isinstance(error, (ShuttingDown, ReloadFailed)):
+                raise
+            self._shell.scheduler.state.emit("reload-refused", {"error": str(error)})
+            self._shell.wake()
+            raise ReloadFailed(f"the old code goes on, since {error}") from None
+        return template
+
+    async def _roll(self, template: Template) -> Reloaded:
+        shell = self._shell
+        try:
+            self._generation = shell.scheduler.rollout.begin(self._handlers.__contains__, now())
+        except PoolError:
+            shell.templates.discard(template)
+            raise
+        shell.templates.join(template, self._generation)
+        self._rolled = shell.loop.create_future()
+        shell.wake()
+        rolled = await self._rolled
+        if rolled.failure:
+            if shell.scheduler.state.shutting_down:
+                raise ShuttingDown("the daemon is shutting down")
+            raise ReloadFailed(f"the old code goes on, since {rolled.failure}")
+        return rolled
+
+    def rolled(self, effect: Reloaded) -> None:
+        """The scheduler says that the roll has ended."""
+        shell = self._shell
+        if not effect.failure:
+            shell.handlers.clear()
+            shell.handlers.update(self._handlers)
+            shell.settings = shell.scheduler.state.settings = self._settings
+            for listener in self.listeners:
+                listener()
+        self._generation = 0
+        shell.templates.settle(effect.generation, shell.generations)
+        if self._rolled is not None:
+            self._rolled.set_result(effect)
+
+    def template_died(self, generation: int, how: str) -> None:
+        """Where it was the one of the new code, no more workers of that can be made."""
+        if generation and generation == self._generation:
+            self._shell.scheduler.rollout.fail(f"the template of the new code ended: {how}")
+
+    def stop(self) -> None:
+        """The daemon shuts down: wait for no import. Safe to call twice."""
+        if not self._stopping.done():
+            self._stopping.set_result(None)
+
+
+def _differs(name: str, one: Settings, other: Settings) -> bool:
+    return bool(getattr(one, name) != getattr(other, name))
+
+
+def _heard(task: asyncio.Task[Answer]) -> None:
+    """Nobody may be left to hear of a failure; it is in the log."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,99 @@
+"""What tasks have started and left behind: killed when their worker has gone, and reaped.
+
+Whatever a worker has started, however far it has gone away (a session of its own, daemonised), becomes a child of this
+process when its parent dies: this is the subreaper. Its environment tells which worker it came from (worker/warden.py).
+While that worker lives it may stay; it goes with its worker, whyever that ends. What has thrown its environment away
+can not be told, and goes as soon as it is an orphan.
+
+The list of one's own children is one short file; a look costs 50 us. Nobody else reaps them, so their numbers are safe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from poolmgr.manager import procfs
+from poolmgr.manager.process import WorkerProcess
+from poolmgr.worker.warden import TAG, WORKER, started_with
+
+INTERVAL_S: Final = 1.0
+SOON_S: Final = 0.01  # after a worker's end: its replacement is asked for first
+
+
+class Sweeper:
+    """Looks once a second, and soon after each end of a worker, until nothing is left to be killed.
+
+    Args:
+        processes: by slot, the workers that are not to be swept, nor what they have started.
+        dying: by pid, those that were given up and have not ended.
+        templates: tells the pids of the templates.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        processes: Mapping[str, WorkerProcess],
+        dying: Mapping[int, WorkerProcess],
+        templates: Callable[[], list[int]],
+    ) -> None:
+        self._loop = loop
+        self._processes = processes
+        self._dying = dying
+        self._templates = templates
+        # From before an exec, as a shell may have it: no worker has made these.
+        self._strangers = frozenset(procfs.children(os.getpid())).difference(templates())
+        self._knows_all = os.getpid() != 1  # where it is init, anybody's orphans become its own
+        self._soon = False
+        self._timer = loop.call_later(INTERVAL_S, self._each_second)
+
+    def stop(self) -> None:
+        """Safe to call twice."""
+        self._timer.cancel()
+
+    def worker_gone(self) -> None:
+        """A worker has ended: look soon."""
+        if not self._soon:
+            self._soon = True
+            self._loop.call_later(SOON_S, self._look_soon)
+
+    def _each_second(self) -> None:
+        self._timer = self._loop.call_later(INTERVAL_S, self._each_second)
+        self.sweep()
+
+    def _look_soon(self) -> None:
+        self._soon = False
+        if self.sweep():
+            self.worker_gone()  # their children are orphans now
+
+    def sweep(self) -> int:
+        """Kill and reap; how many were killed."""
+        workers = self._processes.values()
+        known = {process.pid for process in workers}.union(self._dying, self._templates())
+        orphans = [pid for pid in procfs.children(os.getpid()) if pid not in known]
+        if not orphans:
+            return 0
+        living = {f"{process.worker}.{process.incarnation}" for process in workers}
+        all_told = all(process.pid is not None for process in workers)
+        return sum(self._kill(pid, living, all_told) for pid in orphans)
+
+    def _kill(self, pid: int, living: set[str], all_told: bool) -> bool:
+        """Where not ``all_told``, it may be a worker whose fork the template has not told yet."""
+        try:
+            if all_told and os.waitpid(pid, os.WNOHANG)[0]:
+                return False
+            if not self._must_go(pid, living, all_told):
+                return False
+            os.kill(pid, signal.SIGKILL)
+        except OSError:  # of another user's (it was set-uid), or not ours yet
+            return False
+        return True
+
+    def _must_go(self, pid: int, living: set[str], all_told: bool) -> bool:
+        if not started_with(pid, TAG):
+            return all_told and self._knows_all and pid not in self._strangers
+        worker = started_with(pid, WORKER)
+        return bool(worker.strip(".")) and worker not in living  # dots: the app's modules have started it
