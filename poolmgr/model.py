@@ -347,6 +347,7 @@ class WorkerInfo(NamedTuple):
     memory_mb: float = 0.0
     restarts: int = 0
     generation: int = 0
+    group: str = ""
 
 
 def as_map(info: AttemptInfo | TaskInfo | WorkerInfo) -> dict[str, Any]:

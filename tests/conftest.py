@@ -1,1 +1,28 @@
-"""What all tests share."""
+"""What tests of several kinds share."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "nodejs"
+
+
+@pytest.fixture(scope="session")
+def node_worker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example's worker.js, in a copy of its directory with all that it needs installed."""
+    if not (shutil.which("node") and shutil.which("npm")):
+        pytest.skip("node or npm is missing")
+    copy = tmp_path_factory.mktemp("nodejs") / "worker"
+    shutil.copytree(EXAMPLE, copy, ignore=shutil.ignore_patterns("node_modules"))
+    install = ["npm", "install", "--no-audit", "--no-fund", "--fetch-retries=0", "--fetch-timeout=20000"]
+    try:
+        done = subprocess.run(install, cwd=copy, capture_output=True, text=True, check=False, timeout=45)
+    except subprocess.TimeoutExpired:
+        pytest.skip("npm install takes too long here")
+    if done.returncode != 0:
+        pytest.skip(f"npm install is not possible here: {done.stderr[-300:]}")
+    return copy / "worker.js"

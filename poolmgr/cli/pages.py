@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from poolmgr.cli.tables import duration, entry, printable, short, span, table, visible
+from poolmgr.cli.tables import cut, duration, entry, printable, short, span, table, visible
 from poolmgr.model import AttemptInfo, Event, TaskInfo
 from poolmgr.post_mortem import PostMortem
 
@@ -27,6 +27,8 @@ def _metrics_lines(status: Mapping[str, Any]) -> Iterator[str]:
     yield _headline(status)
     counts = [f"{workers[state]} {state}" for state in _WORKER_STATES if workers[state]]
     yield entry("workers", [f"{workers['total']} of {pool['size']} ({pool['min']} to {pool['max']})", *counts])
+    if len(status.get("groups", ())) > 1:
+        yield entry("groups", [_group_part(name, group) for name, group in status["groups"].items()])
     yield entry("app", [*(pool["app"] or ["none"]), f"{len(pool['tasks_known'])} handlers"])
     always = ("submitted", "completed", "running", "queued", "dead")
     seldom = ("failed_attempts", "retried", "scheduled", "cancelled", "expired", "interrupted")
@@ -42,6 +44,13 @@ def _metrics_lines(status: Mapping[str, Any]) -> Iterator[str]:
     if status["store"]["error"]:
         yield entry("store", [f"refuses: {status['store']['error']}", f"{status['store']['pending']} waiting"])
     yield from _alert_lines(health)
+
+
+def _group_part(name: str, group: Mapping[str, Any]) -> str:
+    offered = [each for each in group["capabilities"] if each != name]
+    notes = [*offered, *(["reserved"] if group["reserved"] else [])]
+    counted = f"{name} {group['of_use']} of {group['size']}"
+    return f"{counted} ({' '.join(notes)})" if notes else counted
 
 
 _WORKER_STATES: Final = ("ready", "busy", "starting", "draining", "unhealthy", "failed", "stuck")
@@ -95,11 +104,13 @@ def health_page(health: Mapping[str, Any]) -> str:
 
 
 def worker_table(workers: Sequence[Mapping[str, Any]]) -> str:
-    """A line for each worker (``WorkerInfo`` as maps)."""
-    head = ("worker", "pid", "state", "tasks", "running", "up", "cpu", "memory", "restarts")
-    return table(
-        head, [_worker_row(each) for each in workers], right="pid tasks up cpu memory restarts", flexible="running"
-    )
+    """A line for each worker (``WorkerInfo`` as maps), with its group where there are several."""
+    head: tuple[str, ...] = ("worker", "pid", "state", "tasks", "running", "up", "cpu", "memory", "restarts")
+    rows: list[tuple[str, ...]] = [_worker_row(each) for each in workers]
+    if len({each["group"] for each in workers}) > 1:  # in place of restarts: 80 columns have no room for both
+        head = (head[0], "group", *head[1:-1])
+        rows = [(row[0], cut(each["group"], 8), *row[1:-1]) for row, each in zip(rows, workers, strict=True)]
+    return table(head, rows, right="pid tasks up cpu memory restarts", flexible="running")
 
 
 def _worker_row(worker: Mapping[str, Any]) -> tuple[str, ...]:

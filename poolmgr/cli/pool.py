@@ -5,19 +5,25 @@ from __future__ import annotations
 import click
 
 from poolmgr.cli.session import Session, answering
+from poolmgr.cli.worker_check import check
 
 
 @click.group(no_args_is_help=False)
 def worker() -> None:
-    """Start or stop one worker."""
+    """Start or stop one worker, or check an executable that is to be one."""
+
+
+worker.add_command(check)
+_GROUP = click.option("--group", metavar="NAME", help="That group of the pool.")
 
 
 @worker.command("start")
+@_GROUP
 @answering
-def start_worker(session: Session) -> None:
+def start_worker(session: Session, group: str | None) -> None:
     """Add a worker to the pool, and print its id."""
     with session.client() as pool:
-        started = pool.start_worker()
+        started = pool.start_worker(group)
     session.answer({"id": started}, str(started))
 
 
@@ -40,12 +46,17 @@ def _size(_: click.Context, __: click.Parameter, text: str) -> int | str:
 # "-3" is an argument here, not an option.
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.argument("size", metavar="N|+N|-N", callback=_size)
+@_GROUP
 @answering
-def scale(session: Session, size: int | str) -> None:
-    """Make the pool N workers big, or N bigger or smaller. Workers that go finish what they do."""
+def scale(session: Session, size: int | str, group: str | None) -> None:
+    """Make the pool N workers big, or N bigger or smaller. Workers that go finish what they do.
+
+    A pool with groups grows and shrinks by what belongs to none of them; with --group, by that one.
+    """
     with session.client() as pool:
-        reached = pool.scale(size)
-    session.answer({"size": reached}, f"the pool has {reached} workers")
+        reached = pool.scale(size, group)
+    what = "the pool" if group is None else f"group {group}"
+    session.answer({"size": reached}, f"{what} has {reached} workers")
 
 
 @click.command()

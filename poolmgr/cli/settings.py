@@ -41,9 +41,17 @@ def check(session: Session, file: str | None) -> None:
 
 
 def as_toml(settings: dict[str, Any]) -> str:
-    """``settings`` as lines of TOML; those that are None have no line."""
-    lines = [f"{name} = {_literal(value)}" for name, value in settings.items() if value is not None]
+    """``settings`` as lines of TOML; those that are None have no line, and lists of tables follow the rest."""
+    tables = {name: value for name, value in settings.items() if value and _is_tables(value)}
+    flat = {name: value for name, value in settings.items() if value is not None and name not in tables}
+    lines = [f"{name} = {_literal(value)}" for name, value in flat.items()]
+    for name, each in ((name, each) for name, value in tables.items() for each in value):
+        lines += ["", f"[[{name}]]", as_toml(each)]
     return "\n".join(lines)
+
+
+def _is_tables(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(each, dict) for each in value)
 
 
 def _load(session: Session, file: str | None) -> dict[str, Any]:

@@ -253,17 +253,17 @@ class AsyncClient(AsyncCaller):
         """One slot, such as ``worker-0``. NotFound: there is none."""
         return await self._ask(commands.worker(worker_id))
 
-    async def start_worker(self) -> str:
-        """Add a worker; its id."""
-        return await self._ask(commands.START_WORKER)
+    async def start_worker(self, group: str | None = None) -> str:
+        """Add a worker, to a group or to the rest of the pool; its id."""
+        return await self._ask(commands.start_worker(group))
 
     async def stop_worker(self, worker_id: str) -> None:
         """Drain a worker and remove its slot."""
         await self._ask(commands.stop_worker(worker_id))
 
-    async def scale(self, size: int | str) -> int:
-        """Make the pool so large, or change it by ``"+3"`` or ``"-3"``; the new size."""
-        return await self._ask(commands.scale(size))
+    async def scale(self, size: int | str, group: str | None = None) -> int:
+        """Make the pool, or one group of it, so large, or change it by ``"+3"`` or ``"-3"``; the new size."""
+        return await self._ask(commands.scale(size, group))
 
     # --------------------------------------------------------------------------------------------- the daemon
 

@@ -114,15 +114,20 @@ def worker(worker_id: str) -> Question[WorkerInfo]:
     return Question("worker", {"worker": worker_id}, worker_info)
 
 
-START_WORKER: Final[Question[str]] = Question("start_worker", {}, str)
+def start_worker(group: str | None) -> Question[str]:
+    return Question("start_worker", _of(group), str)
+
+
+def _of(group: str | None) -> dict[str, Any]:
+    return {} if group is None else {"group": group}
 
 
 def stop_worker(worker_id: str) -> Question[None]:
     return Question("stop_worker", {"worker": worker_id}, _nothing)
 
 
-def scale(size: int | str) -> Question[int]:
-    """``size`` workers, or so many more or fewer: ``"+3"``, ``"-2"``. The answer is the new size.
+def scale(size: int | str, group: str | None = None) -> Question[int]:
+    """``size`` workers, or so many more or fewer: ``"+3"``, ``"-2"``; of the whole pool, or of one group. The new size.
 
     Raises:
         BadValue: it is neither.
@@ -133,7 +138,7 @@ def scale(size: int | str) -> Question[int]:
     except ValueError:
         raise BadValue(f"scale takes a number of workers, or a change such as '+3', got {size!r}") from None
     relative = isinstance(size, str) and text[:1] in ("+", "-")
-    return Question("scale", {"by" if relative else "size": number}, _size)
+    return Question("scale", {"by" if relative else "size": number, **_of(group)}, _size)
 
 
 def _size(value: Mapping[str, int]) -> int:

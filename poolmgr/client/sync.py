@@ -262,17 +262,17 @@ class Client(Caller):
         """One slot, such as ``worker-0``. NotFound: there is none."""
         return self._ask(commands.worker(worker_id))
 
-    def start_worker(self) -> str:
-        """Add a worker; its id."""
-        return self._ask(commands.START_WORKER)
+    def start_worker(self, group: str | None = None) -> str:
+        """Add a worker, to a group or to the rest of the pool; its id."""
+        return self._ask(commands.start_worker(group))
 
     def stop_worker(self, worker_id: str) -> None:
         """Drain a worker and remove its slot."""
         self._ask(commands.stop_worker(worker_id))
 
-    def scale(self, size: int | str) -> int:
-        """Make the pool so large, or change it by ``"+3"`` or ``"-3"``; the new size."""
-        return self._ask(commands.scale(size))
+    def scale(self, size: int | str, group: str | None = None) -> int:
+        """Make the pool, or one group of it, so large, or change it by ``"+3"`` or ``"-3"``; the new size."""
+        return self._ask(commands.scale(size, group))
 
     # --------------------------------------------------------------------------------------------- the daemon
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from poolmgr.config.groups import Group
     from poolmgr.config.locations import find_socket, listen_socket, state_dir
     from poolmgr.config.settings import KINDS, RELOADED, Settings, task_options
 
 _HOMES = {
+    "Group": "poolmgr.config.groups",
     "KINDS": "poolmgr.config.settings",
     "RELOADED": "poolmgr.config.settings",
     "Settings": "poolmgr.config.settings",
@@ -21,7 +23,16 @@ _HOMES = {
     "state_dir": "poolmgr.config.locations",
 }
 
-__all__ = ["KINDS", "RELOADED", "Settings", "find_socket", "listen_socket", "state_dir", "task_options"]
+__all__ = [
+    "KINDS",
+    "RELOADED",
+    "Group",
+    "Settings",
+    "find_socket",
+    "listen_socket",
+    "state_dir",
+    "task_options",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import re
+import shlex
+from collections.abc import Callable, Iterable
+from dataclasses import field
 from itertools import pairwise
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
+
+from poolmgr.errors import ConfigError
+
+_T = TypeVar("_T")
+_NAME: Final = re.compile(r"[^\W\d][\w.-]*")
 
 
 class Kind(NamedTuple):
@@ -20,6 +28,22 @@ class Kind(NamedTuple):
     takes: str
     check: Callable[[Any], Any]
     read: Callable[[str], Any]
+
+
+def setting(default: _T, kind: Kind) -> _T:
+    """A field of a dataclass that holds settings."""
+    made: _T = field(default=default, metadata={"kind": kind})
+    return made
+
+
+def unknown_setting(name: str, known: Iterable[str], source: str) -> ConfigError:
+    """The error for a name that ``source`` has, and nobody knows: it suggests the nearest."""
+    from difflib import get_close_matches
+
+    by_lower = {each.lower(): each for each in known}
+    near = get_close_matches(name.lower(), by_lower, n=1)
+    hint = f"; did you mean {by_lower[near[0]]!r}?" if near else "; docs/reference/settings.md lists all settings"
+    return ConfigError(f"{source}: unknown setting {name!r}{hint}")
 
 
 def whole(least: int) -> Kind:
@@ -95,6 +119,33 @@ def text() -> Kind:
         return value
 
     return Kind("text that is not empty", check, str)
+
+
+def names(count: int | None = None) -> Kind:
+    """Names (letters, digits, ``_``, ``.``, ``-``) as a tuple; with ``count`` 1 a single one, as text."""
+
+    def check(value: Any) -> Any:
+        found = [value] if count == 1 else value
+        if not isinstance(found, (list, tuple)) or not all(isinstance(each, str) for each in found):
+            raise ValueError
+        if not all(_NAME.fullmatch(each) for each in found):
+            raise ValueError
+        return value if count == 1 else tuple(dict.fromkeys(found))
+
+    return Kind("a name, such as 'gpu'" if count == 1 else "a list of names, such as ['gpu']", check, _listed)
+
+
+def words() -> Kind:
+    """A command as a tuple: the executable and its arguments. In text it is quoted as a shell wants it."""
+
+    def check(value: Any) -> tuple[str, ...]:
+        if not isinstance(value, (list, tuple)) or not all(isinstance(each, str) for each in value):
+            raise ValueError
+        if any("\0" in each for each in value) or (value and not value[0]):
+            raise ValueError
+        return tuple(value)
+
+    return Kind("a list of an executable and its arguments, such as ['node', 'worker.js']", check, shlex.split)
 
 
 def modules() -> Kind:

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Final, Literal, TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Final, Literal
 
-from poolmgr.config.kinds import Kind, choice, flag, modules, percentages, seconds, text, whole
+from poolmgr.config.groups import INHERITED, Group, check_groups, group_tables, make_groups
+from poolmgr.config.kinds import (
+    Kind,
+    choice,
+    flag,
+    modules,
+    names,
+    percentages,
+    seconds,
+    setting,
+    text,
+    unknown_setting,
+    whole,
+    words,
+)
 from poolmgr.errors import ConfigError
 from poolmgr.model import TaskOptions
 
 PREFIX: Final = "POOLMGR_"
 # Variables that look like settings: the place of the file, and what the daemon sets in its workers.
-NOT_SETTINGS: Final = frozenset({"POOLMGR_CONFIG", "POOLMGR_WORKER", "POOLMGR_POOL"})
-
-_T = TypeVar("_T")
-
-
-def _setting(default: _T, kind: Kind) -> _T:
-    made: _T = field(default=default, metadata={"kind": kind})
-    return made
+NOT_SETTINGS: Final = frozenset(
+    f"POOLMGR_{name}" for name in ("CONFIG", "POOL", "WORKER", "GROUP", "PROTOCOL", "HEARTBEAT_S")
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,51 +40,54 @@ class Settings:
     checked. Times are in seconds; 0 switches a limit off where that makes sense.
     """
 
-    mode: str = _setting("managed", choice("managed"))
-    app: tuple[str, ...] = _setting((), modules())
-    start_method: str = _setting("fork", choice("fork", "spawn"))
-    worker_command: str | None = _setting(None, text())
-    socket: str | None = _setting(None, text())
-    socket_group: str | None = _setting(None, text())
-    state_dir: str | None = _setting(None, text())
+    mode: str = setting("managed", choice("managed"))
+    app: tuple[str, ...] = setting((), modules())
+    start_method: str = setting("fork", choice("fork", "spawn"))
+    worker_command: tuple[str, ...] = setting((), words())
+    worker_tasks: tuple[str, ...] = setting((), names())
+    socket: str | None = setting(None, text())
+    socket_group: str | None = setting(None, text())
+    state_dir: str | None = setting(None, text())
 
-    pool_size: int = _setting(20, whole(1))
-    min_workers: int = _setting(0, whole(1))  # not given (0): 5, or pool_size where that is less
-    max_workers: int = _setting(0, whole(1))  # not given (0): 50, or pool_size where that is more
-    autoscale: bool = _setting(False, flag())
-    load_balancing: str = _setting("round-robin", choice("round-robin", "least-loaded", or_import=True))
+    pool_size: int = setting(20, whole(1))
+    min_workers: int = setting(0, whole(1))  # not given (0): 5, or pool_size where that is less
+    max_workers: int = setting(0, whole(1))  # not given (0): 50, or pool_size where that is more
+    autoscale: bool = setting(False, flag())
+    load_balancing: str = setting("round-robin", choice("round-robin", "least-loaded", or_import=True))
 
-    worker_memory_limit_mb: int = _setting(512, whole(0))
-    max_tasks_per_worker: int = _setting(0, whole(0))
-    max_worker_age_s: float = _setting(0.0, seconds())
-    idle_timeout_s: float = _setting(0.0, seconds())
-    gc_interval_s: float = _setting(30.0, seconds())
-    heartbeat_interval_s: float = _setting(5.0, seconds(above_zero=True))
-    zombie_after_s: float = _setting(30.0, seconds(above_zero=True))
-    auto_restart: bool = _setting(True, flag())
-    max_restart_attempts: int = _setting(3, whole(0))
-    restart_cooldown_s: float = _setting(5.0, seconds())
-    graceful_shutdown_timeout_s: float = _setting(30.0, seconds())
+    worker_memory_limit_mb: int = setting(512, whole(0))
+    max_tasks_per_worker: int = setting(0, whole(0))
+    max_worker_age_s: float = setting(0.0, seconds())
+    idle_timeout_s: float = setting(0.0, seconds())
+    gc_interval_s: float = setting(30.0, seconds())
+    heartbeat_interval_s: float = setting(5.0, seconds(above_zero=True))
+    zombie_after_s: float = setting(30.0, seconds(above_zero=True))
+    auto_restart: bool = setting(True, flag())
+    max_restart_attempts: int = setting(3, whole(0))
+    restart_cooldown_s: float = setting(5.0, seconds())
+    graceful_shutdown_timeout_s: float = setting(30.0, seconds())
 
-    task_timeout_s: float = _setting(300.0, seconds())
-    max_task_retries: int = _setting(3, whole(0))
-    retry_backoff_s: float = _setting(1.0, seconds())
-    max_backoff_s: float = _setting(30.0, seconds())
-    retry_jitter: str = _setting("ten-percent", choice("ten-percent", "full", "none"))
-    poison_after: int = _setting(3, whole(1))
-    result_ttl_s: float = _setting(3600.0, seconds())
-    max_queue_depth: int = _setting(0, whole(0))
-    synchronous: Literal["FULL", "NORMAL"] = _setting("FULL", choice("FULL", "NORMAL"))
+    task_timeout_s: float = setting(300.0, seconds())
+    max_task_retries: int = setting(3, whole(0))
+    retry_backoff_s: float = setting(1.0, seconds())
+    max_backoff_s: float = setting(30.0, seconds())
+    retry_jitter: str = setting("ten-percent", choice("ten-percent", "full", "none"))
+    poison_after: int = setting(3, whole(1))
+    result_ttl_s: float = setting(3600.0, seconds())
+    max_queue_depth: int = setting(0, whole(0))
+    synchronous: Literal["FULL", "NORMAL"] = setting("FULL", choice("FULL", "NORMAL"))
 
-    memory_thresholds: tuple[int, ...] = _setting((70, 85, 95), percentages(3))
-    breaker_failures: int = _setting(3, whole(1))
-    breaker_window_s: float = _setting(60.0, seconds(above_zero=True))
-    breaker_open_s: float = _setting(30.0, seconds(above_zero=True))
+    memory_thresholds: tuple[int, ...] = setting((70, 85, 95), percentages(3))
+    breaker_failures: int = setting(3, whole(1))
+    breaker_window_s: float = setting(60.0, seconds(above_zero=True))
+    breaker_open_s: float = setting(30.0, seconds(above_zero=True))
 
-    log_worker_errors: bool = _setting(True, flag())
-    log_worker_warnings: bool = _setting(True, flag())
-    log_worker_info: bool = _setting(False, flag())
-    log_worker_debug: bool = _setting(False, flag())
+    log_worker_errors: bool = setting(True, flag())
+    log_worker_warnings: bool = setting(True, flag())
+    log_worker_info: bool = setting(False, flag())
+    log_worker_debug: bool = setting(False, flag())
+
+    groups: tuple[Group, ...] = setting((), group_tables())
 
     def __post_init__(self) -> None:
         _stretch_bounds(self)
@@ -89,6 +101,14 @@ class Settings:
                 f"zombie_after_s {self.zombie_after_s:g} must be longer than "
                 f"heartbeat_interval_s {self.heartbeat_interval_s:g}"
             )
+        check_groups(self.worker_groups(), self.pool_size)
+
+    def worker_groups(self) -> tuple[Group, ...]:
+        """Every group of the pool: first the rest, all that belongs to none of ``groups``; its size may be 0."""
+        inherited = {name: getattr(self, name) for name in INHERITED}
+        size = self.pool_size - sum(group.size for group in self.groups)
+        rest = Group(size=size, worker_tasks=self.worker_tasks, **inherited)
+        return rest, *self.groups
 
     @classmethod
     def load(
@@ -99,7 +119,9 @@ class Settings:
         flags: Mapping[str, Any] | None = None,
         flags_from: str = "the command line",
     ) -> Settings:
-        """Defaults, then the TOML file (flat), then POOLMGR_* variables, then ``flags``: the last one wins.
+        """Defaults, then the TOML file (flat but for [[groups]]), then POOLMGR_* variables, then ``flags``.
+
+        The last one wins.
 
         The file is ``file``, else $POOLMGR_CONFIG, else none. ``environ`` is ``os.environ`` unless given; an
         empty variable counts as unset. ``flags`` holds values by the settings' names, and came from
@@ -117,13 +139,14 @@ class Settings:
         for name, only in _NOT_YET.items():
             if given.get(name, only) != only:
                 raise ConfigError(f"{name} = {given[name]!r} is not available in this version of poolmgr")
+        given["groups"] = make_groups(given.get("groups", ()), given, file or "the groups")
         return cls(**given)
 
 
 KINDS: Final[dict[str, Kind]] = {each.name: each.metadata["kind"] for each in fields(Settings)}
 
 # Settings of which this version knows only one value: any other is refused, not taken and ignored.
-_NOT_YET: Final[dict[str, Any]] = {"start_method": "fork", "autoscale": False, "worker_command": None}
+_NOT_YET: Final[dict[str, Any]] = {"autoscale": False}
 
 
 # What a reload takes over: the app, and the defaults of its tasks. All else needs a restart.
@@ -171,7 +194,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         name = variable.removeprefix(PREFIX).lower()
         kind = KINDS.get(name)
         if kind is None or variable != variable.upper():
-            raise _unknown(variable, (PREFIX + each.upper() for each in KINDS), "the environment")
+            raise unknown_setting(variable, (PREFIX + each.upper() for each in KINDS), "the environment")
         try:
             found[name] = kind.check(kind.read(written))
         except ValueError:
@@ -182,17 +205,8 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
 def _checked(name: str, value: Any, source: str) -> Any:
     kind = KINDS.get(name)
     if kind is None:
-        raise _unknown(name, KINDS, source)
+        raise unknown_setting(name, KINDS, source)
     try:
         return kind.check(value)
     except ValueError:
         raise ConfigError(f"{source}: {name} takes {kind.takes}, got {value!r}") from None
-
-
-def _unknown(name: str, known: Iterable[str], source: str) -> ConfigError:
-    from difflib import get_close_matches
-
-    by_lower = {each.lower(): each for each in known}
-    near = get_close_matches(name.lower(), by_lower, n=1)
-    hint = f"; did you mean {by_lower[near[0]]!r}?" if near else "; docs/reference/settings.md lists all settings"
-    return ConfigError(f"{source}: unknown setting {name!r}{hint}")

@@ -32,7 +32,6 @@ class Dispatcher:
         self._by_load: list[dict[str, Slot]] = [{} for _ in range(PREFETCH_MAX)]
         self._loads = 0  # bit n is set where ``_by_load[n]`` is not empty
         self._touched: dict[str, Slot] = {}
-        self._tasks_limit = state.settings.max_tasks_per_worker
         self._heads: list[Entry] = []  # of the demands that may still start something, while ``dispatch`` runs
         self.worn_out: list[Slot] = []  # to be retired, so that fresh processes come for ephemeral tasks
         self.look_at = NEVER  # the earliest ``next_look`` of any worker
@@ -78,8 +77,8 @@ class Dispatcher:
         queue = self._state.queue
         lane = row.lane
         share = -(-len(queue) // len(self._state.slots)) if slot.in_flight else 1
-        if self._tasks_limit:
-            share = min(share, self._tasks_limit - slot.executed - len(slot.in_flight))
+        if slot.tasks_limit:
+            share = min(share, slot.tasks_limit - slot.executed - len(slot.in_flight))
         alone = len(self._heads) == 1 == len(lane.demand.heads)  # there is no other row whose turn it could be
         options, depth = None, 0
         following: Row | None = row
@@ -133,8 +132,8 @@ class Dispatcher:
         while loads:
             lowest = loads & -loads
             candidates = list(self._by_load[lowest.bit_length() - 1].values())
-            if demand.requires:
-                candidates = [slot for slot in candidates if demand.requires <= slot.capabilities]
+            if demand.requires or self._state.reserving:
+                candidates = [slot for slot in candidates if slot.fits(demand.requires)]
             if demand.fresh:
                 candidates = [slot for slot in candidates if not slot.executed]
             if task.last_worker is not None and len(candidates) > 1:
@@ -146,10 +145,11 @@ class Dispatcher:
 
     def _wear_out(self, row: Row) -> None:
         """Ephemeral tasks wait, and no idle process is fresh: give idle used ones up for as many as wait."""
-        slots = self._state.slots.values()
-        coming = sum(not slot.in_flight and not slot.leaving and slot.state in _COMING for slot in slots)
+        requires = row.lane.demand.requires
+        fit = [slot for slot in self._state.slots.values() if slot.fits(requires)]
+        coming = sum(not slot.in_flight and not slot.leaving and slot.state in _COMING for slot in fit)
         wanted = row.waiting - coming
-        idle = [slot for slot in self._by_load[0].values() if row.lane.demand.requires <= slot.capabilities]
+        idle = [slot for slot in self._by_load[0].values() if slot.fits(requires)]
         for slot in idle[: max(0, wanted)]:
             self.forget(slot)
             self.worn_out.append(slot)
@@ -298,7 +298,7 @@ class Dispatcher:
 
     def _sort(self, slot: Slot) -> None:
         load = len(slot.in_flight)
-        worn_out = self._tasks_limit and slot.executed + load >= self._tasks_limit
+        worn_out = slot.tasks_limit and slot.executed + load >= slot.tasks_limit
         bucket = load if slot.open and not worn_out and not (load and self._is_full(slot, load)) else -1
         self._leave_bucket(slot)
         if bucket >= 0:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from poolmgr.config.groups import REST
 from poolmgr.core.changes import Change
 from poolmgr.model import TaskState
 
@@ -89,11 +90,12 @@ class Kill(NamedTuple):
 
 
 class Spawn(NamedTuple):
-    """Make a process for the slot, of this ``generation`` of the code."""
+    """Make a process for the slot, of this ``generation`` of the code, and of the kind that its group has."""
 
     worker: str
     incarnation: int
     generation: int
+    group: str = REST
 
 
 class Retire(NamedTuple):

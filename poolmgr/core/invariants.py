@@ -22,6 +22,7 @@ def check_invariants(scheduler: Scheduler) -> None:
     7. No limit is exceeded, and the running counts are right.
     8. Deduplication keys that are held by a live task name it.
     9. Who may be given work has the code of the current generation, unless the workers are being rolled over.
+    10. A worker belongs to a group of the pool, and holds only tasks that it is fit for.
     """
     state = scheduler.state
     in_flight: dict[bytes, Slot] = {}
@@ -30,12 +31,14 @@ def check_invariants(scheduler: Scheduler) -> None:
         _check_slot(slot)
         rolled = scheduler.rollout.active or state.shutting_down
         assert rolled or not slot.open or slot.generation == state.generation, f"{slot.id} takes work with old code"
+        assert state.groups[slot.group.name] is slot.group, f"{slot.id} is of an unknown group"
         last = 0
         for position, task in enumerate(slot.in_flight):
             assert task.id not in in_flight, f"{_name(task)} is in flight twice"
             assert task.fence not in fences, f"fence {task.fence} is current twice"
             assert last < task.fence <= state.last_fence, f"{slot.id}: fences out of order"
             assert task.slot == slot.id, f"{_name(task)} does not know its worker"
+            assert slot.fits(task.options.requires), f"{slot.id} is not fit for {_name(task)}"
             expected = TaskState.QUEUED if position else TaskState.RUNNING
             assert task.state is expected, f"{_name(task)} at {position} in flight is {task.state}"
             in_flight[task.id] = slot

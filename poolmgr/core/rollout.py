@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum, auto
 
+from poolmgr.config import Group
 from poolmgr.core.effects import Reloaded
 from poolmgr.core.lifecycle import Lifecycle
 from poolmgr.core.slot import Slot
@@ -87,8 +88,13 @@ class Rollout:
             raise WrongState("a reload is under way: wait for its end")
         self._last += 1
         self.active = True
-        self._reset(self._supervisor.add(now, trial_of=self._last), self._last, known)
+        self._reset(self._supervisor.add(now, self._trial_group(), trial_of=self._last), self._last, known)
         return self._last
+
+    def _trial_group(self) -> Group:
+        """One whose workers import the app, as far as there is one: that is what is tried."""
+        groups = [group for group in self._state.groups.values() if group.size] or [*self._state.groups.values()]
+        return next((group for group in groups if not group.worker_command), groups[0])
 
     def fail(self, why: str) -> None:
         """No (more) workers of the new generation can be made."""

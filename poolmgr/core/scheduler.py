@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from poolmgr.config import Settings
+from poolmgr.config.groups import REST
 from poolmgr.core.balancer import Affine, Balancer, RoundRobin
 from poolmgr.core.changes import TaskRecord
 from poolmgr.core.deadlines import NEVER
@@ -71,8 +72,9 @@ class Scheduler:
         self.state.started_at = now
         self._second_at = now + _SECOND_S
         self.state.statistics.mark(now)
-        for _ in range(self.state.settings.pool_size):
-            self.supervisor.add(now)
+        for group in self.state.groups.values():
+            for _ in range(group.size):
+                self.supervisor.add(now, group)
         self.state.emit("pool-initialized", {"pool_size": self.state.settings.pool_size})
 
     def recover(self, records: Iterable[TaskRecord], known: Callable[[str], bool], now: float) -> None:
@@ -302,10 +304,10 @@ class Scheduler:
         slot = self.supervisor.find(worker)
         self.supervisor.remove(slot, now)
 
-    def start_worker(self, now: float) -> str:
-        """One more slot; its id. Raises ``BadOption`` beyond ``max_workers``."""
+    def start_worker(self, now: float, group: str = REST) -> str:
+        """One more slot; its id. Raises ``BadOption`` beyond ``max_workers``, ``NotFound`` for an unknown group."""
         before = set(self.state.slots)
-        self.supervisor.scale(self.supervisor.size() + 1, now)
+        self.supervisor.scale(self.supervisor.size(group) + 1, now, group)
         return next(worker for worker in self.state.slots if worker not in before)
 
     # ------------------------------------------------------------------------------------------ time, and the way out

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 
+from poolmgr.config import Group
 from poolmgr.core.task import Task
 from poolmgr.model import WorkerState
+
+_NEVER = float("inf")
+_PLAIN = Group()
 
 
 class Slot:
@@ -16,14 +20,18 @@ class Slot:
     """
 
     __slots__ = (
-        "affinities", "begun_at", "bucket", "capabilities", "charges", "continued_after", "cpu_percent", "doomed",
-        "executed", "executed_before", "generation", "heard_at", "id", "in_flight", "incarnation", "interrupted",
-        "last_activity", "leaving", "memory_mb", "next_look", "open", "pid", "ready_at", "recalling", "restarts",
-        "retiring", "slow", "spawned_at", "state", "suspected", "trouble",
+        "affinities", "begun_at", "bucket", "capabilities", "charges", "continued_after", "cpu_percent",
+        "doomed", "executed", "executed_before", "generation", "group", "heard_at", "id", "in_flight",
+        "incarnation", "interrupted", "last_activity", "leaving", "memory_mb", "next_look", "open", "pid",
+        "ready_at", "recalling", "restarts", "retiring", "slow", "spawned_at", "state", "suspected",
+        "tasks_limit", "trouble",
     )  # fmt: skip
 
-    def __init__(self, id: str) -> None:
+    def __init__(self, id: str, group: Group = _PLAIN) -> None:
         self.id = id
+        self.group = group
+        self.tasks_limit = group.max_tasks_per_worker
+        self.capabilities = group.offers  # and, from when it is ready, what the process says
         self.incarnation = 0
         self.generation = 0  # of the code that its process runs
         self.state = WorkerState.STOPPED
@@ -36,7 +44,6 @@ class Slot:
     def begin(self, now: float) -> None:
         """A fresh process: forget what was known of the last one."""
         self.pid: int | None = None
-        self.capabilities: frozenset[str] = frozenset()
         self.in_flight: deque[Task] = deque()
         self.executed = 0
         self.spawned_at = now
@@ -59,5 +66,6 @@ class Slot:
         self.cpu_percent = 0.0
         self.memory_mb = 0.0
 
-
-_NEVER = float("inf")
+    def fits(self, requires: frozenset[str]) -> bool:
+        """Whether the worker may be given a task that requires these capabilities."""
+        return requires <= self.capabilities and (bool(requires) or not self.group.is_reserved)

@@ -41,6 +41,8 @@ class State:
         wall_offset: float,
     ) -> None:
         self.settings = settings
+        self.groups = {group.name: group for group in settings.worker_groups()}
+        self.reserving = any(group.is_reserved for group in self.groups.values())
         self.balancer = balancer
         self.retry: RetryPolicy = ExponentialBackoff(random, settings.retry_jitter)
         self.wall_offset = wall_offset

@@ -7,6 +7,8 @@ drain, a recycle costs nobody. A worker that was of use is replaced at once.
 
 from __future__ import annotations
 
+from poolmgr.config import Group
+from poolmgr.config.groups import REST
 from poolmgr.core.dispatch import Dispatcher
 from poolmgr.core.effects import Continue, Forget, Inspect, Kill, Retire, Spawn
 from poolmgr.core.failure import Failure
@@ -37,42 +39,58 @@ class Supervisor:
 
     # ------------------------------------------------------------------------------------------ how many
 
-    def size(self) -> int:
-        """The slots that are to stay."""
-        return sum(1 for slot in self._state.slots.values() if not slot.leaving)
+    def size(self, group: str | None = None) -> int:
+        """The slots that are to stay, in the whole pool or in one group. Raises ``NotFound``."""
+        if group is not None and group not in self._state.groups:
+            raise NotFound(f"no group {group!r}; there are: {', '.join(self._state.groups)}")
+        return len(self._staying(group))
 
-    def scale(self, size: int, now: float) -> None:
+    def _staying(self, group: str | None) -> list[Slot]:
+        slots = [slot for slot in self._state.slots.values() if not slot.leaving]
+        return slots if group is None else [slot for slot in slots if slot.group.name == group]
+
+    def scale(self, size: int, now: float, group: str | None = None) -> None:
         """Add slots, or drain some: the idle first, then those with the highest numbers.
 
+        ``size`` is that of one group; without one of the whole pool, whose rest grows or shrinks for it.
+
         Raises:
-            BadOption: ``size`` is not within ``min_workers`` and ``max_workers``.
+            BadOption: the pool would not be within ``min_workers`` and ``max_workers``, or its groups are larger.
+            NotFound: there is no such group.
         """
+        more = size - self.size(group)
+        total = self.size() + more
+        name = REST if group is None else group
+        self._check_size(total, self.size(name) + more)
+        for _ in range(more):
+            self.add(now, self._state.groups[name])
+        if more < 0:
+            staying = self._staying(name)
+            staying.sort(key=lambda slot: (bool(slot.in_flight), -_number(slot)))
+            for slot in staying[:-more]:
+                self.remove(slot, now)
+        if more:
+            event = "pool-scaled-up" if more > 0 else "pool-scaled-down"
+            self._state.emit(event, {"count": abs(more), "new_size": total, "group": name})
+
+    def _check_size(self, total: int, of_group: int) -> None:
         settings = self._state.settings
         low, high = settings.min_workers, settings.max_workers
-        if not low <= size <= high:
+        if not low <= total <= high:
             raise BadOption(
-                f"a pool of {size} workers is outside min_workers {low} and max_workers {high}: "
+                f"a pool of {total} workers is outside min_workers {low} and max_workers {high}: "
                 "choose a size between them, or change those settings"
             )
-        before = self.size()
-        for _ in range(size - before):
-            self.add(now)
-        if size < before:
-            staying = [slot for slot in self._state.slots.values() if not slot.leaving]
-            staying.sort(key=lambda slot: (bool(slot.in_flight), -_number(slot)))
-            for slot in staying[: before - size]:
-                self.remove(slot, now)
-        if size != before:
-            name = "pool-scaled-up" if size > before else "pool-scaled-down"
-            self._state.emit(name, {"count": abs(size - before), "new_size": size})
+        if of_group < 0:
+            raise BadOption("the pool's other groups are larger than that: scale one of them (--group)")
 
-    def add(self, now: float, trial_of: int | None = None) -> Slot:
+    def add(self, now: float, group: Group, trial_of: int | None = None) -> Slot:
         """A new slot with the lowest free number, and a process for it. One that is to try a generation of the code
         goes with its process."""
         number = 0
         while f"worker-{number}" in self._state.slots:
             number += 1
-        slot = self._state.slots[f"worker-{number}"] = Slot(f"worker-{number}")
+        slot = self._state.slots[f"worker-{number}"] = Slot(f"worker-{number}", group)
         slot.incarnation = self._incarnations.get(slot.id, 0)
         slot.leaving = trial_of is not None
         self._spawn(slot, now, trial_of)
@@ -103,7 +121,7 @@ class Supervisor:
         slot.generation = generation or self._state.generation
         move_worker(slot, _W.STARTING)
         self._state.statistics.spawned += 1
-        self._state.effects.append(Spawn(slot.id, slot.incarnation, slot.generation))
+        self._state.effects.append(Spawn(slot.id, slot.incarnation, slot.generation, slot.group.name))
 
     def renew(self, slot: Slot, now: float) -> None:
         """Start a process in a slot that rests: there is new code, and with it a new chance."""
@@ -117,7 +135,7 @@ class Supervisor:
     def ready(self, slot: Slot, capabilities: frozenset[str], now: float) -> None:
         """The process can take work."""
         slot.heard_at = slot.last_activity = slot.ready_at = now
-        slot.capabilities = capabilities
+        slot.capabilities = slot.group.offers | capabilities
         self._state.emit(
             "worker-started",
             {
@@ -131,10 +149,9 @@ class Supervisor:
 
     def rest(self, slot: Slot, now: float) -> None:
         """The worker has nothing in flight any more: ready again, or time to go."""
-        settings = self._state.settings
         if slot.retiring:
             self._state.effects.append(Retire(slot.id, slot.incarnation))
-        elif settings.max_tasks_per_worker and slot.executed >= settings.max_tasks_per_worker:
+        elif slot.tasks_limit and slot.executed >= slot.tasks_limit:
             self.retire(slot, "max_tasks_per_worker", now)
         elif slot.state is _W.BUSY:
             move_worker(slot, _W.READY)
@@ -259,25 +276,26 @@ class Supervisor:
 
     def check(self, now: float, late: bool) -> None:
         """Once a second: silence, age, idleness. A scheduler that was late itself judges nobody."""
-        settings = self._state.settings
+        zombie_after_s = self._state.settings.zombie_after_s
         for slot in list(self._state.slots.values()):
+            group = slot.group
             if slot.state not in _HAS_PROCESS or slot.doomed is not None:
                 continue
             if late:
                 slot.heard_at = now
-            elif now - slot.heard_at > settings.zombie_after_s:
+            elif now - slot.heard_at > zombie_after_s:
                 slot.heard_at = now  # one look for each such silence
                 slot.suspected = True
                 self._state.effects.append(Inspect(slot.id, slot.incarnation))
             if slot.retiring or not slot.ready_at:
                 continue
-            if settings.max_worker_age_s and now - slot.spawned_at > settings.max_worker_age_s:
+            if group.max_worker_age_s and now - slot.spawned_at > group.max_worker_age_s:
                 self.retire(slot, "max_worker_age_s", now)
             elif (
-                settings.idle_timeout_s
+                group.idle_timeout_s
                 and not slot.in_flight
                 and slot.executed
-                and now - slot.last_activity > settings.idle_timeout_s
+                and now - slot.last_activity > group.idle_timeout_s
             ):
                 self.retire(slot, "idle_timeout_s", now)
 

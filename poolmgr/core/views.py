@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from poolmgr.core.measurements import percentiles
@@ -21,6 +22,7 @@ _COUNTED = (
 )
 _HEALTHY = frozenset({WorkerState.READY, WorkerState.BUSY, WorkerState.STARTING, WorkerState.DRAINING})
 _OF_USE = frozenset({WorkerState.READY, WorkerState.BUSY})
+_NAMES_SHOWN = 5  # in an alert
 DEGRADED_BELOW = 0.9  # of the slots ready or busy
 CRITICAL_BELOW = 0.5
 
@@ -71,6 +73,7 @@ def worker_info(slot: Slot, now: float) -> WorkerInfo:
         memory_mb=round(slot.memory_mb, 1),
         restarts=slot.restarts,
         generation=slot.generation,
+        group=slot.group.name,
     )
 
 
@@ -86,6 +89,7 @@ def health(state: State, now: float, trouble: tuple[str, ...] = ()) -> dict[str,
     failed = [slot.id for slot in slots if slot.state is WorkerState.FAILED]
     if failed:
         alerts.append(f"failed, tried again every minute: {', '.join(failed)}")
+    alerts.extend(_unservable(state))
     alerts.extend(f"pid {pid} of {worker} was killed and does not end" for pid, worker in state.stuck_pids.items())
     if capacity < CRITICAL_BELOW:
         status = "critical"
@@ -103,6 +107,20 @@ def health(state: State, now: float, trouble: tuple[str, ...] = ()) -> dict[str,
     }  # fmt: skip
 
 
+def _unservable(state: State) -> Iterator[str]:
+    """What waits in vain: no worker is fit for it, nor would be if all were ready."""
+    waiting: dict[frozenset[str], dict[str, int]] = {}
+    for lane in state.queue.lanes:
+        if count := sum(row.waiting for row in lane.rows.values()):
+            names = waiting.setdefault(lane.demand.requires, {})
+            names[lane.name] = names.get(lane.name, 0) + count
+    for requires, names in waiting.items():
+        if not any(slot.fits(requires) and not slot.leaving for slot in state.slots.values()):
+            wanted = f"has {', '.join(sorted(requires))}" if requires else "takes tasks that require nothing"
+            shown = ", ".join(sorted(names)[:_NAMES_SHOWN])
+            yield f"{sum(names.values())} tasks wait in vain: no worker {wanted} ({shown})"
+
+
 def metrics(state: State, now: float, trouble: tuple[str, ...] = ()) -> dict[str, Any]:
     """Everything that is counted: pool, workers, tasks, performance, health, queue. Times in seconds."""
     statistics = state.statistics
@@ -118,6 +136,7 @@ def metrics(state: State, now: float, trouble: tuple[str, ...] = ()) -> dict[str
             "generation": state.generation,
             "app": list(state.settings.app),
         },
+        "groups": _groups(state),
         "workers": worker_counts(state),
         "tasks": task_counts(state),
         "performance": {
@@ -129,6 +148,20 @@ def metrics(state: State, now: float, trouble: tuple[str, ...] = ()) -> dict[str
         "health": found,
         "queue": _queue(state),
     }
+
+
+def _groups(state: State) -> dict[str, dict[str, Any]]:
+    """By name: of each group how many workers it is to have, how many are ready or busy, and what they offer."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, group in state.groups.items():
+        slots = [slot for slot in state.slots.values() if slot.group is group and not slot.leaving]
+        found[name] = {
+            "size": len(slots),
+            "of_use": sum(slot.state in _OF_USE for slot in slots),
+            "capabilities": sorted({each for slot in slots for each in slot.capabilities} | group.offers),
+            "reserved": group.is_reserved,
+        }
+    return found
 
 
 def worker_counts(state: State) -> dict[str, Any]:

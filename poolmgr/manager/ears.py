@@ -102,6 +102,9 @@ class Ears:
 
     def worker_babbled(self, process: WorkerProcess, error: str) -> None:
         """It sent what the protocol does not know. That costs it its life, and nobody else anything."""
+        slot = self._shell.scheduler.state.slots.get(process.worker)
+        if slot is not None and not slot.ready_at:
+            self.first_trouble = self.first_trouble or f"{process.worker} is of no use: {error}"
         self._shell.scheduler.worker_broken(process.worker, process.incarnation, error, now())
         self._shell.wake()
 
@@ -144,7 +147,9 @@ class Ears:
         shell = self._shell
         if shell.processes.get(process.worker) is process:
             try:
-                again = WorkerProcess(process.worker, process.incarnation, process.generation, shell.loop, self)
+                again = WorkerProcess(
+                    process.worker, process.incarnation, process.generation, process.group, shell.loop, self
+                )
             except OSError as error:
                 self.not_spawned(process, f"its pipes cannot be made: {error}")
                 return

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from poolmgr.config import Settings
+from poolmgr.config import Group, Settings
 from poolmgr.worker.warden import LABEL_BYTES, TAG, WORKER
 
 PACKET_BYTES = 1 << 20
@@ -53,12 +53,26 @@ def template_order(settings: Settings, path: list[str] | None = None) -> dict[st
     """
     return {
         "app": list(settings.app),
+        "forks": any(group.forks for group in settings.worker_groups()),
         "directory": os.getcwd(),
         "path": path,
         "manager": os.getpid(),
         "tag": f"{os.getpid()}.{os.urandom(8).hex()}",
         "heartbeat_interval_s": settings.heartbeat_interval_s,
     }
+
+
+def exec_command(group: Group, order: dict[str, Any]) -> list[str] | None:
+    """What a worker of this group is exec'd as; None where it is forked from the template that got ``order``."""
+    if group.worker_command:
+        return list(group.worker_command)
+    return None if group.forks else spawned_command(order)
+
+
+def spawned_command(order: dict[str, Any]) -> list[str]:
+    """What a worker of the app is exec'd as."""
+    path = os.pathsep.join(order["path"] or [order["directory"]])
+    return [sys.executable, "-P", "-m", "poolmgr.worker.spawned", path, *order["app"]]
 
 
 def launch_template(order: dict[str, Any]) -> Launched:

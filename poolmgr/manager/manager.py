@@ -19,12 +19,13 @@ import random
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from poolmgr.config import Settings, task_options
+from poolmgr.config import Settings
 from poolmgr.core.scheduler import Scheduler
 from poolmgr.errors import StartFailed
 from poolmgr.manager.balancers import load_balancer
 from poolmgr.manager.clock import now, wall_offset
 from poolmgr.manager.ears import Ears
+from poolmgr.manager.handlers import all_handlers
 from poolmgr.manager.launch import Launched
 from poolmgr.manager.maintenance import Maintenance
 from poolmgr.manager.outbox import Port
@@ -104,9 +105,7 @@ class Manager:
         become_subreaper()
         self.shell.writer.start()
         unfinished = asyncio.wrap_future(self.shell.writer.read(lambda store: list(store.unfinished())))
-        defaults = task_options(self.settings)
-        handlers = await self._first_template.handlers
-        self.shell.handlers = {name: defaults.override(options) for name, options in handlers.items()}
+        self.shell.handlers = all_handlers(self.settings, await self._first_template.handlers)
         at = now()
         self.scheduler.recover(await unfinished, self.shell.handlers.__contains__, at)
         self.scheduler.begin(at)
@@ -304,7 +303,8 @@ class Manager:
     def trouble(self) -> tuple[str, ...]:
         """What the shell has to complain of, in words for people."""
         error = self.shell.store_error
-        return (f"the store refuses to write: {error}",) if error is not None else ()
+        told = [f"the store refuses to write: {error}"] if error is not None else []
+        return (*told, *self.shell.templates.unforkable)
 
     def describe(self) -> dict[str, Any]:
         """What only the shell knows of the pool."""

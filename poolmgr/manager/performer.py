@@ -155,7 +155,8 @@ class Performer:
             if stuck.pid is not None:
                 shell.dying[stuck.pid] = stuck
         try:
-            process = WorkerProcess(effect.worker, effect.incarnation, effect.generation, shell.loop, self._ears)
+            group = shell.scheduler.state.groups[effect.group]
+            process = WorkerProcess(effect.worker, effect.incarnation, effect.generation, group, shell.loop, self._ears)
         except OSError as error:
             how = f"its pipes cannot be made: {error}"
             shell.loop.call_soon(self._not_made, effect, how)

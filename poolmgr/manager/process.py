@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any, Protocol
 
+from poolmgr.config import Group
 from poolmgr.errors import ProtocolError
 from poolmgr.manager.console import PAUSE_S, Console
 from poolmgr.post_mortem import RAN_BEFORE, PostMortem
@@ -46,11 +47,18 @@ class WorkerProcess:
     """The manager's end of one incarnation of one slot."""
 
     def __init__(
-        self, worker: str, incarnation: int, generation: int, loop: asyncio.AbstractEventLoop, listener: Listener
+        self,
+        worker: str,
+        incarnation: int,
+        generation: int,
+        group: Group,
+        loop: asyncio.AbstractEventLoop,
+        listener: Listener,
     ) -> None:
         self.worker = worker
         self.incarnation = incarnation
         self.generation = generation  # of the code that it is to run
+        self.group = group
         self.pid: int | None = None
         self.unwanted = False  # to be killed as soon as it exists
         self.started: deque[tuple[int, bytes, str]] = deque(maxlen=_STARTED_KEPT)

@@ -18,10 +18,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
 
-from poolmgr.config import KINDS, RELOADED, Settings, task_options
+from poolmgr.config import KINDS, RELOADED, Settings
 from poolmgr.core.effects import Reloaded
 from poolmgr.errors import PoolError, ReloadFailed, ShuttingDown
 from poolmgr.manager.clock import now
+from poolmgr.manager.handlers import all_handlers
 from poolmgr.manager.shell import Shell
 from poolmgr.manager.template import Template
 from poolmgr.model import TaskOptions
@@ -137,7 +138,7 @@ class Reloads:
                 raise ShuttingDown("the daemon is shutting down")
             if not found.done():
                 raise ReloadFailed(f"the app was not imported within {IMPORT_PATIENCE_S:g} s; the old code goes on")
-            handlers = found.result()
+            self._handlers = all_handlers(self._settings, found.result())
         except PoolError as error:
             found.cancel()
             templates.discard(template)
@@ -146,8 +147,6 @@ class Reloads:
             self._shell.scheduler.state.emit("reload-refused", {"error": str(error)})
             self._shell.wake()
             raise ReloadFailed(f"the old code goes on, since {error}") from None
-        defaults = task_options(self._settings)
-        self._handlers = {name: defaults.override(options) for name, options in handlers.items()}
         return template
 
     async def _roll(self, template: Template) -> Reloaded:

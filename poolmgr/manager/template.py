@@ -14,7 +14,7 @@ from typing import Any
 import msgpack
 
 from poolmgr.errors import AppError, StartFailed
-from poolmgr.manager.launch import PACKET_BYTES, Launched, launch_template
+from poolmgr.manager.launch import PACKET_BYTES, Launched, exec_command, launch_template, spawned_command
 from poolmgr.manager.process import WorkerProcess
 from poolmgr.wire.messages import APP_FAILED, HANDLERS, PROTOCOL_VERSION, SPAWN, SPAWN_FAILED, SPAWNED, TEMPLATES
 
@@ -51,6 +51,7 @@ class Template:
         self._ready = False  # the app is imported
         self._waiting: list[WorkerProcess] = []  # to be asked for once it is
         self._closed = False
+        self.unforkable: str | None = None  # why workers are exec'd that were to be forked
         self.lasting = True
         self.handlers: asyncio.Future[dict[str, dict[str, Any]]] = self._loop.create_future()
 
@@ -74,7 +75,10 @@ class Template:
             return
         self._last_request += 1
         number = self._last_request
-        packet = msgpack.packb([SPAWN, number, process.worker, process.incarnation])
+        command = exec_command(process.group, self._order)
+        if command is None and self.unforkable is not None:
+            command = spawned_command(self._order)
+        packet = msgpack.packb([SPAWN, number, process.worker, process.incarnation, process.group.name, command])
         deadline = self._loop.call_later(SPAWN_DEADLINE_S, self._too_late, number)
         self._requests[number] = (process, deadline)
         try:
@@ -111,6 +115,8 @@ class Template:
             process = self._settle(rest[0])
             if process is not None:
                 self._spawned(process, rest[1])
+        elif kind == SPAWN_FAILED and rest[1] == "threads":
+            self._exec_instead(rest[0], rest[2])
         elif kind == SPAWN_FAILED:
             self._refused(rest[0], rest[2])
         elif kind == HANDLERS:
@@ -119,6 +125,16 @@ class Template:
             self._closed = True  # the next one would fail just so
             self.handlers.set_exception(AppError(rest[0]))
 
+    def _exec_instead(self, number: int, threads: str) -> None:
+        """The app's import has started threads, so it cannot be forked: each worker imports it anew."""
+        self.unforkable = (
+            f"the app's import has started threads ({threads}), so it cannot be forked, and each worker imports it "
+            "anew: start them in a @worker_startup hook"
+        )
+        process = self._settle(number)
+        if process is not None:
+            self.spawn(process)
+
     def _imported(self, version: int, handlers: dict[str, dict[str, Any]]) -> None:
         if version != PROTOCOL_VERSION:
             error = StartFailed("the template is of another version of poolmgr: restart the daemon")
@@ -126,6 +142,7 @@ class Template:
                 self.handlers.set_exception(error)
             return
         self._ready = True
+        self.unforkable = None
         if not self.handlers.done():
             self.handlers.set_result(handlers)
         waiting, self._waiting = self._waiting, []

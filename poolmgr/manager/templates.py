@@ -49,6 +49,11 @@ class Templates:
         found = [template.pid for template in (*self._by_generation.values(), *self._others)]
         return [pid for pid in found if pid is not None]
 
+    @property
+    def unforkable(self) -> list[str]:
+        """Why workers are exec'd that were to be forked."""
+        return [template.unforkable for template in self._by_generation.values() if template.unforkable is not None]
+
     def start(self, launched: Launched, generation: int) -> Template:
         """Take over the first one."""
         template = self._make(self._order)

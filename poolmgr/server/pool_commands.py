@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from poolmgr.config.groups import REST
 from poolmgr.core import views
 from poolmgr.errors import BadOption
 from poolmgr.manager.clock import now
@@ -47,19 +48,24 @@ def worker(call: Call) -> dict[str, Any]:
 
 
 def scale(call: Call) -> dict[str, int]:
-    """To ``size`` workers, or ``by`` so many more or fewer."""
+    """To ``size`` workers, or ``by`` so many more or fewer: the whole pool, or one ``group``."""
     supervisor = call.manager.scheduler.supervisor
     size, by = call.arguments.get("size"), call.arguments.get("by")
-    wanted = size if by is None else (supervisor.size() + by if isinstance(by, int) else by)
+    group = _group(call)
+    wanted = size if by is None else (supervisor.size(group) + by if isinstance(by, int) else by)
     if isinstance(wanted, bool) or not isinstance(wanted, int):
         raise BadOption(f"scale takes a whole number as size or by, got {wanted!r}")
-    supervisor.scale(wanted, now())
-    return {"size": supervisor.size()}
+    supervisor.scale(wanted, now(), group)
+    return {"size": supervisor.size(group)}
+
+
+def _group(call: Call) -> str | None:
+    return None if call.arguments.get("group") is None else call.text("group")
 
 
 def start_worker(call: Call) -> str:
-    """One more; its id."""
-    return call.manager.scheduler.start_worker(now())
+    """One more, in a ``group`` or in the rest; its id."""
+    return call.manager.scheduler.start_worker(now(), _group(call) or REST)
 
 
 def stop_worker(call: Call) -> None:

@@ -54,7 +54,7 @@ HEARTBEAT: Final = 70  # [HEARTBEAT]
 LOG: Final = 71  # [LOG, fence, level, text]              a record of current_task().log
 
 # ------------------------------------------------------------------------------- manager and template
-SPAWN: Final = 80  # [SPAWN, spawn, worker, incarnation]   with the worker's file descriptors (SCM_RIGHTS)
+SPAWN: Final = 80  # [SPAWN, spawn, worker, incarnation, group, command: array | nil]   with its fds (SCM_RIGHTS)
 SPAWNED: Final = 81  # [SPAWNED, spawn, pid]
 SPAWN_FAILED: Final = 82  # [SPAWN_FAILED, spawn, code, message]
 HANDLERS: Final = 83  # [HANDLERS, version, pid, {name: options map}]     the app is imported

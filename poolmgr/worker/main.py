@@ -19,11 +19,12 @@ import gc
 import os
 import signal
 import socket
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import msgpack
 
@@ -66,6 +67,24 @@ class Channels(NamedTuple):
     stderr: int
 
 
+def run_and_exit(work: Callable[[], int]) -> NoReturn:
+    """Do ``work``, all that this process is for, and exit with what it returns. Threads that still run are not waited
+    for: the manager wants the slot back."""
+    code = 1
+    try:
+        code = work()
+    except BrokenPipeError:
+        code = 0  # the daemon is gone
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(code)
+
+
 class Worker:
     """The process in a slot."""
 
@@ -97,21 +116,34 @@ class Worker:
 
     # ------------------------------------------------------------------------------------------ the loop
 
-    def begin(self, hooks: list[Callable[[], Any]], heartbeat_interval_s: float) -> None:
-        """Start the heart, run the startup hooks, and say that this worker is ready, or why it is not."""
+    def live(self, heartbeat_interval_s: float) -> None:
+        """Start the heart, and take signals."""
         answer_current_task(self._current_task)
         signal.signal(signal.SIGUSR1, self._on_signal)
         _thread.start_new_thread(self._beat, (heartbeat_interval_s,))
+
+    def begin(self, hooks: list[Callable[[], Any]]) -> None:
+        """Run the startup hooks, and say that this worker is ready and what it is capable of, or why it is not ready.
+
+        What a hook returns, if it is a set of texts, are capabilities.
+        """
+        capabilities: set[str] = set()
         for hook in hooks:
             try:
-                hook()
+                found = hook()
             except BaseException as error:
                 import traceback
 
                 text = "".join(traceback.format_exception(error))
-                self._write((BROKEN, f"the @worker_startup hook {hook.__qualname__} failed:\n{text}"))
+                self.broken(f"the @worker_startup hook {hook.__qualname__} failed:\n{text}")
                 raise
-        self._write((READY, PROTOCOL_VERSION, os.getpid(), []))
+            if isinstance(found, (set, frozenset)):
+                capabilities.update(each for each in found if isinstance(each, str))
+        self._write((READY, PROTOCOL_VERSION, os.getpid(), sorted(capabilities)))
+
+    def broken(self, why: str) -> None:
+        """Tell that this worker will not be ready; it exits."""
+        self._write((BROKEN, why))
 
     def serve(self) -> None:
         """Run tasks until the task pipe is closed, and what was begun is done."""

@@ -7,6 +7,9 @@ subreaper, becomes the worker's parent.
 When the daemon is gone, whatever killed it, the template's socket reads end of file. Then it kills all that this pool
 has started: its workers' process groups, and every process that carries the pool's environment tag.
 
+Workers that are not to be forked are exec'd: ``start_method = "spawn"`` and ``worker_command``. Where all are, the
+template imports nothing: a child of it does, tells what the app has, and exits.
+
 Run as ``python -m poolmgr.worker.template FD``; the first packet on FD tells what to do (manager/template.py).
 """
 
@@ -20,7 +23,7 @@ import signal
 import socket
 import sys
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 
@@ -36,15 +39,17 @@ from poolmgr.wire.messages import (
 )
 from poolmgr.worker.app import load_app
 from poolmgr.worker.built_in import BUILT_IN
-from poolmgr.worker.main import Channels, Worker
+from poolmgr.worker.execute import become, environ_of
+from poolmgr.worker.main import Channels, Worker, run_and_exit
 from poolmgr.worker.output import Output, Writer
 from poolmgr.worker.page import DUMP_SIGNAL
-from poolmgr.worker.registry import Registry
+from poolmgr.worker.registry import Registry, registry
 from poolmgr.worker.warden import LABEL_BYTES, WORKER, kill_pool, stat
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _PACKET = 1 << 20
+_TOLD = 70  # how a child exits that has told why the app cannot be imported
 _libc = ctypes.CDLL(None, use_errno=True)
 # The C library's own fork, between what C code that forks has to call by Python's API: os.fork would run every hook of
 # os.register_at_fork in the middle process, too, which is gone a moment later. PyDLL: the GIL is kept, and inherited.
@@ -61,29 +66,71 @@ def main(fd: int) -> int:
     sock = socket.socket(fileno=fd)
     order: dict[str, Any] = msgpack.unpackb(sock.recv(_PACKET))
     _die_with(order["manager"])  # until it listens to its socket: the import may take long, or never return
-    _name_process("pool-template")
+    name_process("pool-template")
+    if order["forks"] or not order["app"]:
+        imported = _import_app(sock, order)
+        import traceback  # noqa: F401 - so that a failing task need not import anything
+
+        gc.collect()
+        _libc.malloc_trim(0)
+        gc.freeze()
+    else:
+        imported = _import_in_child(sock, order)
+    if not imported:
+        return 1
+    _libc.prctl(_PR_SET_PDEATHSIG, 0, 0, 0, 0)
+    return Template(sock, registry, order).serve()
+
+
+def _import_app(sock: socket.socket, order: dict[str, Any]) -> bool:
+    """Import the app, and tell the daemon what it has, or why it cannot be imported. Whether it could."""
     try:
         app = load_app(order["app"], order["directory"], order["path"])
         app.handlers.update(BUILT_IN)
         if any(handler.is_async for handler in app.handlers.values()):
             import asyncio  # noqa: F401 - paid once here, and shared by every worker
     except AppError as error:
-        sock.send(msgpack.packb([APP_FAILED, str(error)[: _PACKET // 2]], unicode_errors="replace"))
-        return 1
-    import traceback  # noqa: F401 - so that a failing task need not import anything
-
-    gc.collect()
-    _libc.malloc_trim(0)
-    gc.freeze()
+        _tell(sock, [APP_FAILED, str(error)[: _PACKET // 2]])
+        return False
     handlers = {name: to_wire(handler.options) for name, handler in app.handlers.items()}
-    _libc.prctl(_PR_SET_PDEATHSIG, 0, 0, 0, 0)
-    template = Template(sock, app, order)
-    template.tell([HANDLERS, PROTOCOL_VERSION, os.getpid(), handlers])
-    return template.serve()
+    _tell(sock, [HANDLERS, PROTOCOL_VERSION, os.getpid(), handlers])
+    return True
+
+
+def _import_in_child(sock: socket.socket, order: dict[str, Any]) -> bool:
+    """The same, in a process that is gone afterwards: this one stays as empty as it is."""
+    template = os.getpid()
+    child = os.fork()
+    if child == 0:
+        _die_with(template)
+        run_and_exit(lambda: 0 if _import_app(sock, order) else _TOLD)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code not in (0, _TOLD):
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        _tell(sock, [APP_FAILED, f"the process ended while it imported the app: {how}"])
+    return code == 0
+
+
+def _tell(sock: socket.socket, message: list[Any]) -> None:
+    """Send one packet to the daemon. That it is gone is for the next read to find, which has the pool killed."""
+    try:
+        sock.send(msgpack.packb(message, unicode_errors="replace"))
+    except ConnectionError:
+        pass
+
+
+class Wanted(NamedTuple):
+    """What a SPAWN asks for. ``command`` is what to exec; None: a fork of this process."""
+
+    spawn: int
+    worker: str
+    incarnation: int
+    group: str
+    command: list[str] | None
 
 
 class Template:
-    """Forks a worker for each SPAWN."""
+    """Makes a worker for each SPAWN."""
 
     def __init__(self, sock: socket.socket, app: Registry, order: dict[str, Any]) -> None:
         self._sock = sock
@@ -116,39 +163,30 @@ class Template:
                 self._templates = message[1]
                 continue
             try:
-                self._spawn(message[1], message[2], message[3], Channels(*fds))
+                self._spawn(Wanted(*message[1:6]), Channels(*fds))
             finally:
                 for each in fds:
                     os.close(each)
 
-    def tell(self, message: list[Any]) -> None:
-        """Send one packet to the daemon. That it is gone is for the next read to find, which has the pool killed."""
-        try:
-            self._sock.send(msgpack.packb(message))
-        except ConnectionError:
-            pass
-
-    def _spawn(self, spawn: int, worker: str, incarnation: int, channels: Channels) -> None:
+    def _spawn(self, wanted: Wanted, channels: Channels) -> None:
         threads = os.listdir("/proc/self/task")
-        if len(threads) > 1:
+        if len(threads) > 1 and wanted.command is None:
             named = ", ".join(sorted({_thread_name(each) for each in threads if int(each) != os.getpid()}))
-            message = f"the app's import has started threads ({named}), so it cannot be forked"
-            advice = "start them in a @worker_startup hook"
-            self.tell([SPAWN_FAILED, spawn, "app", f"{message}: {advice}"])
+            _tell(self._sock, [SPAWN_FAILED, wanted.spawn, "threads", named])
             return
         sys.stdout.flush()
         sys.stderr.flush()
         try:
-            pid = self._fork_twice(worker, incarnation, channels)
+            pid = self._fork_twice(wanted, channels)
         except OSError as error:
-            self.tell([SPAWN_FAILED, spawn, "unavailable", f"cannot fork: {error}"])
+            _tell(self._sock, [SPAWN_FAILED, wanted.spawn, "unavailable", f"cannot fork: {error}"])
             return
         self._groups.add(pid)
         if len(self._groups) > 1024:
             self._groups = {group for group in self._groups if os.path.exists(f"/proc/{group}")}
-        self.tell([SPAWNED, spawn, pid])
+        _tell(self._sock, [SPAWNED, wanted.spawn, pid])
 
-    def _fork_twice(self, worker: str, incarnation: int, channels: Channels) -> int:
+    def _fork_twice(self, wanted: Wanted, channels: Channels) -> int:
         """The worker's pid. Its parent is the middle process, and, once that has exited, the daemon."""
         reader, writer = os.pipe()
         _before_fork()
@@ -159,7 +197,7 @@ class Template:
                 _after_fork_in_child()
                 os.close(reader)
                 os.close(writer)
-                self._become_worker(worker, incarnation, channels)
+                run_and_exit(lambda: self._become_worker(wanted, channels))
             os.write(writer, b"%d" % pid)
             os._exit(0)
         _after_fork_in_parent()
@@ -173,29 +211,21 @@ class Template:
             raise OSError("the second fork failed")
         return pid
 
-    def _become_worker(self, worker: str, incarnation: int, channels: Channels) -> None:
-        """In the new process; never returns."""
-        code = 1
-        try:
-            os.setpgid(0, 0)
-            self._sock.close()
-            self._wait_for_adoption()
-            self._label_process(f"{worker}.{incarnation}")
-            _name_process(worker)
-            self._redirect(channels)
-            gc.enable()
-            self._serve_tasks(worker, channels)
-            code = 0
-        except BrokenPipeError:
-            code = 0  # the daemon is gone
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-        finally:
-            try:
-                sys.stdout.flush()
-                sys.stderr.flush()
-            finally:
-                os._exit(code)
+    def _become_worker(self, wanted: Wanted, channels: Channels) -> int:
+        """In the new process."""
+        os.setpgid(0, 0)
+        self._sock.close()
+        self._wait_for_adoption()
+        _, worker, incarnation, group, command = wanted
+        self._label_process(f"{worker}.{incarnation}")
+        os.environ.update(environ_of(worker, incarnation, group, self._heartbeat_interval_s))
+        name_process(worker)
+        if command is not None:
+            become(command, channels)
+        self._redirect(channels)
+        gc.enable()
+        self._serve_tasks(worker, channels)
+        return 0
 
     def _redirect(self, channels: Channels) -> None:
         """Output goes to the manager. Standard input is the template's: nothing."""
@@ -215,7 +245,8 @@ class Template:
     def _serve_tasks(self, worker: str, channels: Channels) -> None:
         _reseed()
         runner = Worker(worker, channels, self._app.handlers, self._writer)
-        runner.begin(self._app.startup_hooks, self._heartbeat_interval_s)
+        runner.live(self._heartbeat_interval_s)
+        runner.begin(self._app.startup_hooks)
         runner.serve()
 
     def _wait_for_adoption(self) -> None:
@@ -241,7 +272,8 @@ def _reseed() -> None:
         numpy_random.seed()
 
 
-def _name_process(name: str) -> None:
+def name_process(name: str) -> None:
+    """Have this process shown under that name (its first 15 bytes)."""
     _libc.prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
 
 

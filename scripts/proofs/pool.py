@@ -56,7 +56,7 @@ class Pool:
 
     Args:
         directory: for its socket, its state and its log; short, as a socket's path has at most 107 bytes.
-        app: the module with the handlers.
+        app: the module with the handlers; '' for none.
         app_directory: where that is.
         workers: how many.
         settings: any other settings, by their names.
@@ -77,7 +77,8 @@ class Pool:
         self.workers = workers
         self._notify = directory / "notify"
         self.app_directory = app_directory
-        self.command = [sys.executable, "-P", "-m", "poolmgr", "start", "--foreground", "--app", app]
+        self.command = [sys.executable, "-P", "-m", "poolmgr", "start", "--foreground"]
+        self.command += ["--app", app] if app else []
         self._mark = f"{os.getpid()}-{os.urandom(6).hex()}"
         self._process: subprocess.Popen[bytes] | None = None
         self.environ = {name: value for name, value in os.environ.items() if not name.startswith("POOLMGR_")}

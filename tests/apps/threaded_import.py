@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
+from poolmgr import task
+
 threading.Thread(target=threading.Event().wait, name="metrics", daemon=True).start()
+
+
+@task
+def threads() -> tuple[int, list[str]]:
+    return os.getpid(), [thread.name for thread in threading.enumerate()]

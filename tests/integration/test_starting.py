@@ -24,7 +24,6 @@ Make = Callable[..., Pool]
         ("same_names", ["two handlers have the name 'resize'", "same_names.resize", "same_names._another"]),
         ("failing_hook", ["the @worker_startup hook connect failed", "Traceback", "the database is not there"]),
         ("dying_hook", ["ended before it was ready: exit code 7"]),
-        ("threaded_import", ["has started threads", "@worker_startup"]),
         ("exiting_import", ["the template ended while it imported the app: exit code 3"]),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from poolmgr.config.groups import REST
 from poolmgr.errors import PoolError
 from poolmgr.model import TaskState, WorkerState
 from tests.simulation.drafts import Draft, Drafter
@@ -193,19 +194,22 @@ class Clients:
         shell.tell(shell.scheduler.intake.resume, self._world.random.choice(("quick", "work", "limited")))
 
     def _scale(self, shell: Shell) -> None:
-        self._try(shell, shell.scheduler.supervisor.scale, self._world.random.randrange(0, 10))
+        random = self._world.random
+        size, group = random.randrange(0, 10), random.choice([None, *shell.scheduler.state.groups])
+        self._try(shell, shell.scheduler.supervisor.scale, size, self._world.now, group)
 
     def _start_worker(self, shell: Shell) -> None:
-        self._try(shell, shell.scheduler.start_worker)
+        group = self._world.random.choice(list(shell.scheduler.state.groups))
+        self._try(shell, shell.scheduler.start_worker, self._world.now, group)
 
     def _stop_worker(self, shell: Shell) -> None:
         if shell.scheduler.supervisor.size() > 1:
-            self._try(shell, shell.scheduler.stop_worker, f"worker-{self._world.random.randrange(8)}")
+            self._try(shell, shell.scheduler.stop_worker, f"worker-{self._world.random.randrange(8)}", self._world.now)
 
     def _try(self, shell: Shell, method: Callable[..., object], *arguments: object) -> None:
         if not shell.scheduler.state.shutting_down:
             try:
-                shell.tell(method, *arguments, self._world.now)
+                shell.tell(method, *arguments)
             except PoolError:
                 pass
 
@@ -271,7 +275,11 @@ class Clients:
         if not shell.settings.auto_restart:
             for slot in list(scheduler.state.slots.values()):
                 if slot.state is WorkerState.STOPPED:
-                    self._try(shell, scheduler.stop_worker, slot.id)
+                    self._try(shell, scheduler.stop_worker, slot.id, self._world.now)
+        if not scheduler.supervisor.size(REST):  # others may be reserved
+            if "g" in scheduler.state.groups:
+                self._try(shell, scheduler.supervisor.scale, 1, self._world.now, "g")
+            self._try(shell, scheduler.start_worker, self._world.now)
         for worker in ("worker-0", "worker-1"):  # between them they can do everything
             if worker not in scheduler.state.slots:
-                self._try(shell, scheduler.start_worker)
+                self._try(shell, scheduler.start_worker, self._world.now)

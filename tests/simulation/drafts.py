@@ -33,7 +33,7 @@ _VALUES: Final[dict[str, Callable[[World], Any]]] = {
     "expires_s": _one(0.005, 0.1, 1.0, 5.0),
     "key": _one("k", "l", "m"),
     "key_window_s": _one(0.0, 0.5, 3.0),
-    "requires": _one(frozenset({"even"}), frozenset({"odd"})),
+    "requires": _one(frozenset({"even"}), frozenset({"odd"}), frozenset({"default"})),
     "ephemeral": _one(True),
     "restartable": _one(False),
     "affinity": _one("model-1", "model-2"),

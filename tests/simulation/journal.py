@@ -71,6 +71,7 @@ _OPTIONS: Final = TaskOptions._fields
 _RECORD: Final = TaskRecord._fields
 _WRITERS: Final[dict[type, Callable[[Any], str]]] = {
     frozenset: _names,
+    tuple: lambda values: f"({', '.join(map(_text, values))})",
     list: lambda values: f"[{', '.join(map(_text, values))}]",
     tuple: lambda values: f"({', '.join(map(_text, values))})",
     TaskOptions: _options,

@@ -84,7 +84,7 @@ class OrderCheck:
                 )
             if not blocked[name]:
                 for slot in idle:
-                    fits = waiting.options.requires <= slot.capabilities
+                    fits = slot.fits(waiting.options.requires)
                     assert not fits or (waiting.options.ephemeral and slot.executed), (
                         f"{_of(waiting)} waits, and {slot.id} is idle"
                     )

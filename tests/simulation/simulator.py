@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from poolmgr.config import Settings
+from poolmgr.config import Group, Settings
 from poolmgr.model import WorkerState
 from tests.simulation.clients import Clients
 from tests.simulation.disk import Disk
@@ -142,8 +142,17 @@ class Simulation:
 
 def _settings(world: World) -> Settings:
     one = world.random.choice
+    pool_size = one((1, 2, 3, 5))
+    groups = []
+    if pool_size > 1 and world.chance(0.5):
+        limit, reserved = one((0, 1, 3)), world.chance(0.5)
+        capabilities = one(((), ("even",), ("even", "odd")))
+        groups = [
+            Group(name="g", size=1, capabilities=capabilities, reserved=reserved, max_tasks_per_worker=limit),
+        ]
     return Settings(
-        pool_size=one((1, 2, 3, 5)),
+        pool_size=pool_size,
+        groups=tuple(groups),
         min_workers=1,
         max_workers=8,
         load_balancing=one(("round-robin", "least-loaded")),

@@ -57,9 +57,11 @@ QUESTIONS: Final = [
     _plain("workers", arguments={}, answer=[as_map(WORKER)], returned=[WORKER]),
     _plain("worker", "worker-0", arguments={"worker": "worker-0"}, answer=as_map(WORKER), returned=WORKER),
     _plain("start_worker", arguments={}, answer="worker-20", returned="worker-20"),
+    _plain("start_worker", "gpu", arguments={"group": "gpu"}, answer="worker-20", returned="worker-20"),
     _plain("stop_worker", "worker-3", arguments={"worker": "worker-3"}, answer=None, returned=None),
     _plain("scale", 30, arguments={"size": 30}, answer={"size": 30}, returned=30),
     _plain("scale", "+3", arguments={"by": 3}, answer={"size": 23}, returned=23),
     _plain("scale", "-3", arguments={"by": -3}, answer={"size": 17}, returned=17),
+    _plain("scale", 2, "gpu", arguments={"size": 2, "group": "gpu"}, answer={"size": 2}, returned=2),
     _plain("stop", True, arguments={"now": True}, answer=None, returned=None),
 ]

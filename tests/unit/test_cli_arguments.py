@@ -72,10 +72,11 @@ def pool(monkeypatch: pytest.MonkeyPatch) -> FakePool:
 @pytest.mark.parametrize(
     ("line", "answer", "call"),
     [
-        ("scale 30", 30, ("scale", 30)),
-        ("scale +3", 23, ("scale", "+3")),
-        ("scale -3", 17, ("scale", "-3")),
-        ("worker start", "worker-20", ("start_worker",)),
+        ("scale 30", 30, ("scale", 30, None)),
+        ("scale +3", 23, ("scale", "+3", None)),
+        ("scale -3 --group gpu", 1, ("scale", "-3", "gpu")),
+        ("worker start", "worker-20", ("start_worker", None)),
+        ("worker start --group gpu", "worker-20", ("start_worker", "gpu")),
         ("worker stop worker-3", None, ("stop_worker", "worker-3")),
         ("gc", {"workers": 20}, ("collect_garbage",)),
         ("pause crawl", None, ("pause", "crawl")),

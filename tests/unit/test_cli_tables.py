@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -252,6 +253,19 @@ def test_tables_of_tasks() -> None:
     assert pages.task_table([DEAD._replace(submitted_at=None)]).splitlines()[1].split() == [
         DEAD.id, "crawl", "dead", "10", "1", "-"
     ]  # fmt: skip
+
+
+def test_groups_are_shown_where_there_are_several() -> None:
+    workers = [as_map(worker(number)._replace(group="default" if number else "a-long-name")) for number in range(4)]
+    groups = {
+        "default": {"size": 18, "of_use": 17, "capabilities": ["default"], "reserved": False},
+        "gpu": {"size": 2, "of_use": 2, "capabilities": ["cuda", "gpu"], "reserved": True},
+    }
+    page = pages.status_page(status() | {"groups": groups, "worker_list": workers})
+    assert "groups   default 17 of 18, gpu 2 of 2 (cuda reserved)" in page.splitlines()
+    assert max(map(len, page.splitlines())) <= 80
+    assert re.search(r"^worker-0 +a-long-… ", page, re.MULTILINE)
+    assert re.search(r"^worker-1 +default  ", page, re.MULTILINE)
 
 
 def test_an_event_is_one_line() -> None:
