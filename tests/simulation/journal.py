@@ -73,7 +73,6 @@ _WRITERS: Final[dict[type, Callable[[Any], str]]] = {
     frozenset: _names,
     tuple: lambda values: f"({', '.join(map(_text, values))})",
     list: lambda values: f"[{', '.join(map(_text, values))}]",
-    tuple: lambda values: f"({', '.join(map(_text, values))})",
     TaskOptions: _options,
     TaskRecord: _record,
     TaskAdded: lambda change: f"TaskAdded({_record(change.task)})",
