@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
+
+# A shell's background job ignores SIGINT, and so would all that is started here: but programs are interrupted in tests.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "nodejs"
 
