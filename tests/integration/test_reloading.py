@@ -115,10 +115,9 @@ def test_a_reload_brings_new_code_names_and_options_and_drops_old_names(deploy: 
         ("\n@worker_startup\ndef connect():\n    raise OSError('no database')\n", "OSError: no database"),
         ("\nimport os\nos._exit(3)\n", "the template ended while it imported the app: exit code 3"),
         ("\n@worker_startup\ndef die():\n    import os\n    os._exit(7)\n", "exit code 7"),
-        ("\nimport threading as t\nt.Thread(target=t.Event().wait, daemon=True).start()\n", "has started threads"),
         ("\n@task(name='hold')\ndef other():\n    pass\n", "two handlers have the name 'hold'"),
     ],
-    ids=["import", "hook", "exit", "dying-hook", "threads", "same-names"],
+    ids=["import", "hook", "exit", "dying-hook", "same-names"],
 )  # fmt: skip
 def test_code_that_does_not_come_up_is_refused(deploy: Deploy, more: str, reason: str) -> None:
     deployed = deploy()
@@ -149,6 +148,27 @@ def test_sighup_reloads(deploy: Deploy) -> None:
         deployed.write("bad", "\n1 / 0\n")
         deployed.pool.signal(signal.SIGHUP)
         assert "ZeroDivisionError" in next(events).fields["error"]
+        assert deployed.versions(client) == {"two"}
+
+
+def test_code_that_cannot_be_forked_is_spawned_until_it_can(deploy: Deploy) -> None:
+    deployed = deploy()
+    deployed.write("two", "\nimport threading as t\nt.Thread(target=t.Event().wait, daemon=True).start()\n")
+    with deployed.pool.client() as client:
+        client.reload()
+        assert deployed.versions(client) == {"two"}
+        assert ["has started threads" in alert for alert in client.health()["alerts"]] == [True]
+        deployed.write("three")
+        client.reload()
+        assert deployed.versions(client) == {"three"}
+        assert client.health()["alerts"] == []
+
+
+def test_spawned_workers_are_rolled_over_like_forked_ones(deploy: Deploy) -> None:
+    deployed = deploy(start_method="spawn")
+    deployed.write("two")
+    with deployed.pool.client() as client:
+        client.reload()
         assert deployed.versions(client) == {"two"}
 
 
