@@ -364,13 +364,14 @@ def test_functions_and_globals_of_main() -> None:
             executor.submit(print, "printed by a worker").result()
     """)
     assert done.stderr == ""
-    assert done.stdout.splitlines() == [
+    lines = done.stdout.splitlines()
+    lines.remove("printed by a worker")  # somewhere: the program's own lines go out when its buffer is written
+    assert lines == [
         "{'ready'} ready",
         "[1, 2, 3] 0",
         "[[1], [1, 2]] {}",
         "1 3",
         "True 3 True",
-        "printed by a worker",
     ]
 
 
