@@ -43,6 +43,7 @@ _RUNNING = TaskState.RUNNING  # looked up for every task
 Result = tuple[int, float, float, bytes]  # of a completed task: its fence, begun at, ended at, the result's payload
 _LOOK_SOON_S = 0.010  # a page that does not show what is expected is read again: soon, and then less and less often
 _LOOK_LATE_S = 0.100
+_UNSEEN_S = 5.0  # a worker that does not show to have begun what it was sent is killed so long after the time limit
 
 
 class Scheduler:
@@ -195,12 +196,19 @@ class Scheduler:
         if slot is None or slot.incarnation != incarnation or not slot.in_flight or slot.doomed is not None:
             return
         task = slot.in_flight[0]
-        if fence != task.fence:  # not begun yet, or its result is on its way
+        options = task.options
+        if fence != task.fence and slot.seen != task.fence:
+            # Not begun yet, or its result is on its way; or the task has written to the page, to have no time limit.
+            if options.timeout_s is not None and now >= slot.begun_at + options.timeout_s + _UNSEEN_S:
+                self.supervisor.doom(slot, "timeout", task.fence, now)
+                return
             wait_s = min(max(now - slot.begun_at, _LOOK_SOON_S), _LOOK_LATE_S)
             self._dispatcher.look_again(slot, now + wait_s)
             return
-        slot.begun_at = begun_at
-        options = task.options
+        if slot.seen != task.fence:  # what the page says later cannot move it
+            slot.seen = task.fence
+            slot.begun_at = max(slot.begun_at, begun_at)
+        begun_at, fence = slot.begun_at, task.fence
         if task.kill_wanted:
             self.supervisor.doom(slot, "cancelled", fence, now)
             return
@@ -298,6 +306,12 @@ class Scheduler:
             slot.trouble = error
             self.state.emit("worker-error", {"worker_id": worker, "error": error})
             self.supervisor.doom(slot, "broken", 0, now, grace_s=0.0)
+
+    def worker_worn(self, worker: str, incarnation: int, why: str, now: float) -> None:
+        """A task has left the process in a state in which it begins no other: replace it. That costs nobody."""
+        slot = self.state.slots.get(worker)
+        if slot is not None and slot.incarnation == incarnation:
+            self.supervisor.retire(slot, why, now)
 
     def stop_worker(self, worker: str, now: float) -> None:
         """Drain one worker and take its slot away. Raises ``NotFound``."""

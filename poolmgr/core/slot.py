@@ -23,7 +23,7 @@ class Slot:
         "affinities", "begun_at", "bucket", "capabilities", "charges", "continued_after", "cpu_percent",
         "doomed", "executed", "executed_before", "generation", "group", "heard_at", "id", "in_flight",
         "incarnation", "interrupted", "last_activity", "leaving", "memory_mb", "next_look", "open", "pid",
-        "ready_at", "recalling", "restarts", "retiring", "slow", "spawned_at", "state", "suspected",
+        "ready_at", "recalling", "restarts", "retiring", "seen", "slow", "spawned_at", "state", "suspected",
         "tasks_limit", "trouble",
     )  # fmt: skip
 
@@ -51,6 +51,7 @@ class Slot:
         self.heard_at = now  # the last heartbeat
         self.last_activity = now
         self.begun_at = 0.0  # when the first in flight was begun, as well as is known
+        self.seen = 0  # the fence that its page has shown to be begun, at ``begun_at``
         self.next_look = _NEVER
         self.slow = False  # runs one task for over 10 ms: takes no prefetch
         self.recalling = 0  # the fence of a recall that has no answer yet

@@ -207,6 +207,8 @@ class Supervisor:
         keeps the ``post_mortem``.
         """
         in_flight = list(slot.in_flight)
+        if in_flight and (page_fence > in_flight[-1].fence or slot.seen == in_flight[0].fence > page_fence):
+            page_fence = in_flight[0].fence  # no worker writes that: the task that it ran has
         slot.open = False
         slot.in_flight.clear()
         self._dispatcher.forget(slot)

@@ -116,3 +116,10 @@ class Console:
         for fd in self._open.values():
             self._loop.remove_reader(fd)
         self._open.clear()
+        # They hold the process that holds this, with its buffers. It goes now, not when garbage is collected next.
+        self._captures.clear()
+        self._log = _unheard
+
+
+def _unheard(stream: str, fence: int, line: str) -> None:
+    """Of a process that has ended, nothing is left to be told."""

@@ -20,6 +20,7 @@ from poolmgr.wire.messages import (
     READY,
     RECALLED,
     REPORT,
+    WORN,
 )
 
 
@@ -75,8 +76,15 @@ class Ears:
             _, fence, fraction, text = word
             scheduler.progressed(worker, fence, fraction, text)
         elif kind == RECALLED:
+            if process.page.read()[0] in word[1]:  # an honest worker takes it from the page before it says so
+                self.worker_babbled(process, "it says of the task that its page shows that it has not begun it")
+                return
             process.never_began(word[1])
             scheduler.recalled(worker, incarnation, word[1], at)
+        elif kind == WORN:
+            _, fence, why = word
+            log_line(worker, _task_of(process, fence), "warning", f"its worker is replaced, as after this task {why}")
+            scheduler.worker_worn(worker, incarnation, why, at)
         elif kind == READY:
             scheduler.worker_ready(worker, incarnation, word[1], at)
         else:
@@ -115,7 +123,8 @@ class Ears:
             shell.scheduler.state.stuck_pids.pop(process.pid, None)
         if shell.processes.get(process.worker) is process:
             del shell.processes[process.worker]
-            fence, begun_at = process.page.read()
+            at = now()
+            fence, begun_at = process.begun(at)
             slot = shell.scheduler.state.slots[process.worker]
             if not slot.ready_at:
                 self.first_trouble = self.first_trouble or f"{process.worker} ended before it was ready: {how}"
@@ -123,7 +132,7 @@ class Ears:
             if found is not None and not slot.in_flight:  # no attempt will keep them
                 for line in found.stacks.splitlines():
                     log_line(process.worker, "", "stacks", line)
-            shell.scheduler.worker_exited(process.worker, process.incarnation, how, fence, begun_at, now(), found)
+            shell.scheduler.worker_exited(process.worker, process.incarnation, how, fence, begun_at, at, found)
         process.close()
         shell.sweeper.worker_gone()
         shell.templates.release(shell.generations)

@@ -10,7 +10,7 @@ import msgpack
 
 from poolmgr.core.failure import Failure
 from poolmgr.core.scheduler import Result
-from poolmgr.wire.messages import BROKEN, PROTOCOL_VERSION, RAISED, READY, RECALLED, REPORT
+from poolmgr.wire.messages import BROKEN, PROTOCOL_VERSION, RAISED, READY, RECALLED, REPORT, WORN
 
 _CLOCK_SLACK_S = 1.0  # by so much a worker's time may be ahead of ours
 
@@ -44,11 +44,19 @@ def understood(message: list[Any], now: float) -> Sequence[Any]:
         _, fence, fraction, text = message
         return REPORT, fence, float(fraction), str(text)
     if kind == RECALLED:
-        return RECALLED, [fence for fence in message[1] if type(fence) is int]
+        fences = message[1]
+        if type(fences) is not list or any(type(fence) is not int for fence in fences):
+            raise ValueError("fences of the wrong type")
+        return RECALLED, fences
     if kind == READY:
         if message[1] != PROTOCOL_VERSION:
             raise ValueError(f"protocol version {message[1]}, expected {PROTOCOL_VERSION}")
         return READY, frozenset(map(str, message[3]))
+    if kind == WORN:
+        _, fence, why = message
+        if type(fence) is not int:
+            raise ValueError("a fence of the wrong type")
+        return WORN, fence, str(why)
     if kind == BROKEN:
         return BROKEN, str(message[1])
     raise ValueError(f"type {kind}")

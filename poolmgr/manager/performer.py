@@ -111,8 +111,9 @@ class Performer:
         process = self._current(*effect)
         if process is not None:
             process.take_in()
-            fence, begun_at = process.page.read()
-            self._shell.scheduler.page_seen(effect.worker, effect.incarnation, fence, begun_at, now())
+            at = now()
+            fence, begun_at = process.begun(at)
+            self._shell.scheduler.page_seen(effect.worker, effect.incarnation, fence, begun_at, at)
 
     def _recall(self, effect: do.Recall) -> None:
         process = self._current(effect.worker, effect.incarnation)

@@ -30,6 +30,7 @@ PIPE_BYTES = 256 * 1024
 _CONTROL_BYTES = 65536
 _CONTROL_BURST = 64  # packets of one that has said too many
 _OUTPUT_PATIENCE_S = 0.005  # for the output of a task that has failed
+_SILENT_S = 0.5  # a process that has closed its result pipe, and does not end, is killed after this
 _STARTED_KEPT = 64  # more than a worker can have in flight, and have ended in one turn of the loop
 
 
@@ -117,6 +118,12 @@ class WorkerProcess:
         if self.unwanted:
             self.signal_group(signal.SIGKILL)
 
+    def begun(self, at: float) -> tuple[int, float]:
+        """What its page shows at the time ``at``: (fence, begun at). A time that cannot be is 0.0: the worker can write
+        what it likes."""
+        fence, begun_at = self.page.read()
+        return fence, begun_at if 0.0 < begun_at <= at else 0.0
+
     # ------------------------------------------------------------------------------------------ to the worker
 
     def queue(self, message: bytes) -> None:
@@ -180,12 +187,22 @@ class WorkerProcess:
                 pass
 
     def signal_group(self, number: int) -> None:
-        """To the process and all in its group. Its number is not used again before it is reaped, so this is safe."""
+        """To all in its group, and to the process, which may have left it. Its number is not used again before it is
+        reaped, so this is safe."""
         if self._pidfd >= 0 and self.pid is not None:
             try:
                 os.killpg(self.pid, number)
             except ProcessLookupError:
+                pass
+            if self.left_its_group():
                 self.signal(number)
+
+    def left_its_group(self) -> bool:
+        """Whether it is in another process group than its own."""
+        try:
+            return os.getpgid(self.pid or 0) != self.pid
+        except ProcessLookupError:
+            return False
 
     # ------------------------------------------------------------------------------------------ from the worker
 
@@ -201,8 +218,14 @@ class WorkerProcess:
             return
         if not data:
             self._loop.remove_reader(self._results)
+            self._loop.call_later(_SILENT_S, self._fell_silent)  # as a rule it ends just now
             return
         self._take(data)
+
+    def _fell_silent(self) -> None:
+        """Nothing can come of a process that cannot tell: it was replaced by another program, or closed its files."""
+        if self._pidfd >= 0:
+            self._listener.worker_babbled(self, "it has closed its result pipe")
 
     def _take(self, data: bytes) -> None:
         try:

@@ -2,7 +2,8 @@
 
 Whatever a worker has started, however far it has gone away (a session of its own, daemonised), becomes a child of this
 process when its parent dies: this is the subreaper. Its environment tells which worker it came from (worker/warden.py).
-While that worker lives it may stay; it goes with its worker, whyever that ends. What has thrown its environment away
+While that worker lives it stays (a worker in which a task has left a process goes by itself, worker/surroundings.py);
+it goes with its worker, whyever that ends. What has thrown its environment away
 can not be told, and goes as soon as it is an orphan.
 
 The list of one's own children is one short file; a look costs 50 us. Nobody else reaps them, so their numbers are safe.

@@ -48,6 +48,7 @@ RAISED: Final = 62  # [RAISED, fence, begun_at, ended_at, code, types: array, fa
 REPORT: Final = 63  # [REPORT, fence, fraction, message]      progress
 RECALLED: Final = 64  # [RECALLED, fences: array]               these were not begun, and will not be
 BROKEN: Final = 65  # [BROKEN, message]                       a startup hook failed; the worker exits
+WORN: Final = 66  # [WORN, fence, why]       the tasks up to this one have changed its process; it begins no other
 
 # ---------------------------------------------------------------------------- worker to manager, on the control channel
 HEARTBEAT: Final = 70  # [HEARTBEAT]

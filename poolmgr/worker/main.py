@@ -23,10 +23,11 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from select import POLLIN, poll
 from types import FrameType
 from typing import Any, NamedTuple, NoReturn
 
-import msgpack
+from msgpack import packb, unpackb
 
 from poolmgr.wire import values
 from poolmgr.wire.framing import Decoder, encode
@@ -44,16 +45,27 @@ from poolmgr.wire.messages import (
     RECALLED,
     REPORT,
     START,
+    WORN,
 )
 from poolmgr.worker.context import CurrentTask, SoftTimeout, answer_current_task
+from poolmgr.worker.coroutines import Coroutines
 from poolmgr.worker.output import Writer
 from poolmgr.worker.page import Page
 from poolmgr.worker.registry import Handler
 from poolmgr.worker.run import Failed, describe, encode_result, undecodable, unknown
+from poolmgr.worker.surroundings import LOOK_EVERY_S, Surroundings
 
 READ_BYTES = 256 * 1024
 POLL_AFTER_S = 0.001
 TEXT_LIMIT = 12 * 1024  # characters of one log record: at most 48 KB, which one packet takes
+_ALL = 1 << 64  # more than any fence
+
+# A task may replace these in their modules; here they stay what they are.
+_os_read, _os_write, _exit, _getppid = os.read, os.write, os._exit, os.getppid
+_clock, _sleep, _collect = time.clock_gettime, time.sleep, gc.collect
+_BOOTTIME = time.CLOCK_BOOTTIME
+_get_limit, _set_limit = sys.getrecursionlimit, sys.setrecursionlimit
+_get_trace, _set_trace, _get_profile, _set_profile = sys.gettrace, sys.settrace, sys.getprofile, sys.setprofile
 
 
 class Channels(NamedTuple):
@@ -90,9 +102,11 @@ class Worker:
 
     def __init__(self, id: str, channels: Channels, handlers: dict[str, Handler], output: Writer) -> None:
         self.id = id
+        self._channels = channels
         self._tasks = channels.tasks
         self._results = channels.results
         self._control = socket.socket(fileno=channels.control)
+        self._send, self._receive = self._control.send, self._control.recv
         self._page = Page(channels.page)
         self._handlers = handlers
         self._output = output
@@ -107,12 +121,14 @@ class Worker:
         self._shielded = False  # a message is being written: an interrupt waits
         self._interrupt_waits = False
         self._interrupted_early = 0  # the last fence for which an interrupt came while it was not running
-        self._interrupted_async = False  # the coroutine was cancelled by us
         self._reading = False  # the control channel is being read
         self._read_again = False  # a signal has struck meanwhile
         self._main = _thread.get_ident()
-        self._loop: Any = None  # asyncio's, once an async handler was called
-        self._async_task: Any = None
+        self._surroundings: Surroundings  # as the startup hooks leave them
+        self._look_at = 0.0  # when all of them are looked at again
+        self._unseen = 0  # the fence of a task that has run since
+        self._is_copy = False  # a handler has forked, and this is the child
+        self._coroutines = Coroutines()
 
     # ------------------------------------------------------------------------------------------ the loop
 
@@ -139,6 +155,10 @@ class Worker:
                 raise
             if isinstance(found, (set, frozenset)):
                 capabilities.update(each for each in found if isinstance(each, str))
+        os.register_at_fork(after_in_child=self._become_a_copy)
+        channels = self._channels
+        self._trace, self._profile, self._limit = _get_trace(), _get_profile(), _get_limit()
+        self._surroundings = Surroundings((channels.tasks, channels.results, channels.control, 1, 2))
         self._write((READY, PROTOCOL_VERSION, os.getpid(), sorted(capabilities)))
 
     def broken(self, why: str) -> None:
@@ -150,7 +170,14 @@ class Worker:
         decoder = Decoder()
         waiting = self._waiting
         last_s = 0.0
-        while data := os.read(self._tasks, READ_BYTES):
+        arrival = poll()
+        arrival.register(self._tasks, POLLIN)
+        while True:
+            if self._unseen and not arrival.poll(LOOK_EVERY_S * 1000):  # nothing to do, and nobody waits
+                self._look(self._unseen, _clock(_BOOTTIME))
+            data = _os_read(self._tasks, READ_BYTES)
+            if not data:
+                return
             waiting.extend(decoder.feed(data))
             while waiting:
                 message = waiting.popleft()
@@ -160,7 +187,9 @@ class Worker:
     def _run(self, message: list[Any], last_s: float) -> float:
         """Run one task; how long it took, in seconds."""
         fence = message[1]
-        begun_at = time.clock_gettime(time.CLOCK_BOOTTIME)
+        begun_at = _clock(_BOOTTIME)
+        if self._unseen and begun_at >= self._look_at:
+            self._look(self._unseen, begun_at)
         self._page.publish(fence, begun_at)
         if last_s > POLL_AFTER_S:
             self._read_control()
@@ -176,12 +205,23 @@ class Worker:
             result = self._call(fence, message[4], message[5])
         except Failed as failed:
             ended_at = self._end()
-            packed = msgpack.packb(failed.failure, unicode_errors="replace")
+            packed = packb(failed.failure, unicode_errors="replace")
             self._write((RAISED, fence, begun_at, ended_at, failed.code, failed.types, packed, failed.retry_delay_s))
         else:
             ended_at = self._end()
             self._write((DONE, fence, begun_at, ended_at, result))
+        self._unseen = fence
+        if ended_at >= self._look_at or not self._surroundings.tidy():
+            self._look(fence, ended_at)
         return ended_at - begun_at
+
+    def _look(self, fence: int, now: float) -> None:
+        """Put back what the tasks up to ``fence`` have changed in this process. Where that cannot be, run no more."""
+        self._unseen = 0
+        self._look_at = now + LOOK_EVERY_S
+        if left := self._surroundings.look():
+            self._recalled = _ALL
+            self._write((WORN, fence, left))
 
     def _call(self, fence: int, name: str, payload: bytes) -> bytes:
         """The packed result of the handler, or ``Failed``. An interrupt can strike only while ``_running`` is set."""
@@ -190,24 +230,46 @@ class Worker:
             raise unknown(name)
         try:
             args, kwargs = values.unpack_call(payload)
-        except Exception as error:
+        except BaseException as error:  # it may call what the app's classes define
             raise undecodable(error) from error
         try:
             self._running = fence
             if self._interrupted_early == fence:
                 raise SoftTimeout
             if handler.is_async:
-                result = self._await(handler.function(*args, **kwargs))
+                result = self._coroutines.run(handler.function(*args, **kwargs))
             else:
                 result = handler.function(*args, **kwargs)
             self._running = 0
         except BaseException as error:
             self._running = 0
+            _set_trace(self._trace)
+            _set_profile(self._profile)
+            _set_limit(self._limit)
             raise describe(error, handler, args, kwargs) from error
+        # What would disturb our own code is undone before it runs on; without any call of Python code.
+        if _get_trace() is not self._trace:
+            _set_trace(self._trace)
+        if _get_profile() is not self._profile:
+            _set_profile(self._profile)
+        if _get_limit() != self._limit:
+            _set_limit(self._limit)
         return encode_result(result)
+
+    def _become_a_copy(self) -> None:
+        """In a process that a handler has forked: where it returns from the handler, it is not to be a worker, too."""
+        self._is_copy = True
+        self._start = []
+        for fd in (self._channels.tasks, self._channels.results, self._channels.control):
+            try:
+                os.close(fd)
+            except OSError:
+                pass
 
     def _end(self) -> float:
         """The handler has returned: when that was."""
+        if self._is_copy:
+            _exit(0)
         self._current = None
         self._start = []
         self._interrupt_waits = False
@@ -215,25 +277,7 @@ class Worker:
             self._output.end()
         if self._dropped is not None:
             self._tell_dropped()
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-    def _await(self, coroutine: Any) -> Any:
-        """Run a coroutine on this worker's own event loop, which lives as long as the worker."""
-        import asyncio
-
-        self._interrupted_async = False
-        if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            asyncio.set_event_loop(self._loop)
-        self._async_task = self._loop.create_task(coroutine)
-        try:
-            return self._loop.run_until_complete(self._async_task)
-        except asyncio.CancelledError:
-            if self._interrupted_async:
-                raise SoftTimeout from None
-            raise
-        finally:
-            self._async_task = None
+        return _clock(_BOOTTIME)
 
     def _current_task(self) -> CurrentTask | None:
         if self._current is None and self._start:
@@ -248,10 +292,10 @@ class Worker:
         """One message, whole. Not for signal handlers: they might strike while one is being written."""
         data = encode(message)
         with self._write_lock:
-            written = os.write(self._results, data)
+            written = _os_write(self._results, data)
             while written < len(data):
                 data = data[written:]
-                written = os.write(self._results, data)
+                written = _os_write(self._results, data)
 
     def _emit(self, kind: str, fence: int, first: Any, second: Any) -> None:
         """What a handler says through ``current_task()``; from another task's thread it is out of date, and dropped."""
@@ -263,7 +307,7 @@ class Worker:
             if kind == "progress":
                 self._write((REPORT, fence, first, second))
             else:
-                self._control.send(msgpack.packb((LOG, fence, first, second[:TEXT_LIMIT]), unicode_errors="replace"))
+                self._send(packb((LOG, fence, first, second[:TEXT_LIMIT]), unicode_errors="replace"))
         finally:
             self._shielded = False
         if shield and self._interrupt_waits:
@@ -272,18 +316,18 @@ class Worker:
 
     def _beat(self, interval_s: float) -> None:
         """The heart, on a thread of its own. Where nobody listens any more, the worker is an orphan, and goes."""
-        manager = os.getppid()
-        beat = msgpack.packb((HEARTBEAT,))
+        manager = _getppid()
+        beat = packb((HEARTBEAT,))
         while True:
             try:
-                self._control.send(beat, socket.MSG_DONTWAIT)
+                self._send(beat, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 pass  # the manager is late; it judges nobody when it is
             except OSError:
-                os._exit(0)
-            time.sleep(interval_s)
-            if os.getppid() != manager:
-                os._exit(0)
+                _exit(0)
+            _sleep(interval_s)
+            if _getppid() != manager:
+                _exit(0)
 
     # ------------------------------------------------------------------------------------------ being told
 
@@ -309,7 +353,7 @@ class Worker:
                 elif message[0] == INTERRUPT:
                     interrupt = self._interrupted(message[1], message[2]) or interrupt
                 elif message[0] == COLLECT and not self._running:
-                    gc.collect()
+                    _collect()
             self._reading = False
             wanted = self._read_again
         return interrupt
@@ -317,10 +361,10 @@ class Worker:
     def _packet(self) -> list[Any] | None:
         """The next message of the control channel, if there is one."""
         try:
-            data = self._control.recv(65536, socket.MSG_DONTWAIT)
+            data = self._receive(65536, socket.MSG_DONTWAIT)
         except (BlockingIOError, InterruptedError):
             return None
-        return msgpack.unpackb(data) if data else None
+        return unpackb(data) if data else None
 
     def _recall(self, fence: int) -> None:
         """Drop what waits. It is told later where a signal handler finds the recall: a message may be half written."""
@@ -347,8 +391,6 @@ class Worker:
             current = self._current_task()
             if current is not None:
                 current.cancelled = True
-        if self._async_task is not None:
-            self._interrupted_async = reason != "cancelled"
-            self._loop.call_soon_threadsafe(self._async_task.cancel)
+        if self._coroutines.interrupt(timed_out=reason != "cancelled"):
             return False
         return reason != "cancelled"

@@ -8,7 +8,7 @@ goes by the shared page.
 from __future__ import annotations
 
 import io
-import os
+from os import write
 
 
 class Writer:
@@ -25,7 +25,10 @@ class Writer:
         """The task has ended: let an unfinished line go."""
         self.used = False
         for stream in self.streams:
-            stream.end()
+            try:
+                stream.end()
+            except (OSError, ValueError):
+                pass  # the task has closed it: surroundings.py finds that, and it is not to cost the result
 
 
 class Output(io.TextIOWrapper):
@@ -42,6 +45,10 @@ class Output(io.TextIOWrapper):
         self._writer.used = True
         return super().write(text)
 
+    def close(self) -> None:
+        """A worker's output stays open: other tasks use it, too."""
+        self.flush()
+
     def end(self) -> None:
         """What comes next is not this task's."""
         self.flush()
@@ -57,10 +64,10 @@ class _Marked(io.FileIO):
     def write(self, data: io.ReadableBuffer) -> int:  # type: ignore[name-defined]
         if self._marked != self._owner.fence:
             self._marked = self._owner.fence
-            os.write(self.fileno(), b"\0%d\0" % self._marked)
+            write(self.fileno(), b"\0%d\0" % self._marked)
         return super().write(data) or 0
 
     def end(self) -> None:
         if self._marked:
             self._marked = 0
-            os.write(self.fileno(), b"\0%d\0" % 0)
+            write(self.fileno(), b"\0%d\0" % 0)

@@ -21,6 +21,7 @@ PAGE_BYTES: Final = mmap.PAGESIZE
 FILE_BYTES: Final = PAGE_BYTES + STACKS_LIMIT
 # Dump the stacks of all threads, and die. One that no application has a use for, and whose default action is death.
 DUMP_SIGNAL: Final = int(signal.SIGRTMAX) - 2
+_READS: Final = 8
 
 
 class Page:
@@ -39,12 +40,13 @@ class Page:
         self.fence[0] = fence
 
     def read(self) -> tuple[int, float]:
-        """(fence, begun at). Read twice where the worker wrote in between."""
-        while True:
-            fence = self.fence[0]
-            begun_at = self.begun_at[1]
+        """(fence, begun at). Read again where the worker wrote in between; a hostile one may do that without end."""
+        fence, begun_at = self.fence[0], self.begun_at[1]
+        for _ in range(_READS):
             if fence == self.fence[0]:
-                return fence, begun_at
+                break
+            fence, begun_at = self.fence[0], self.begun_at[1]
+        return fence, begun_at
 
     def stacks(self) -> str:
         """The stacks, in the order in which they were dumped; '' where there are none."""

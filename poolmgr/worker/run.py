@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from poolmgr.errors import BadValue, PayloadTooLarge
@@ -13,6 +12,8 @@ from poolmgr.worker.registry import Handler
 
 TRACEBACK_LIMIT = 64 * 1024  # characters kept of a traceback
 MESSAGE_LIMIT = 16 * 1024
+NAME_LIMIT = 256  # characters of a class's name
+TYPES_LIMIT = 256  # bases of an exception that are told
 
 
 class Failed(Exception):
@@ -34,6 +35,9 @@ def encode_result(value: Any) -> bytes:
         return values.pack(value)
     except (BadValue, PayloadTooLarge) as error:
         raise Failed("bad_result", [], {"type": "", "message": str(error), "traceback": ""}) from error
+    except BaseException as error:  # it may call what the app's classes define
+        message = f"the result cannot be carried: {type(error).__name__}: {text_of(error)}"
+        raise Failed("bad_result", [], {"type": "", "message": message[:MESSAGE_LIMIT], "traceback": ""}) from error
 
 
 def unknown(name: str) -> Failed:
@@ -42,30 +46,42 @@ def unknown(name: str) -> Failed:
     return Failed("unknown_task", [], {"type": "", "message": message, "traceback": ""})
 
 
-def undecodable(error: Exception) -> Failed:
+def undecodable(error: BaseException) -> Failed:
     """The arguments are no payload that this worker can read."""
-    return Failed("bad_arguments", [], {"type": "", "message": str(error), "traceback": ""})
+    return Failed("bad_arguments", [], {"type": "", "message": text_of(error), "traceback": ""})
 
 
 def describe(error: BaseException, handler: Handler, args: Any, kwargs: Any) -> Failed:
-    """What a handler raised, as it travels: codes, names of the types, message, traceback without our own frames."""
+    """What a handler raised, as it travels: codes, names of the types, message, traceback without our own frames.
+
+    Whatever the exception's class may define, this returns."""
+    try:
+        return _describe(error, handler, args, kwargs)
+    except BaseException as broken:
+        message = f"its exception cannot be described: {_name(type(broken))} was raised by the attempt"
+        return Failed("task_failed", [], {"type": _name(type(error)), "message": message, "traceback": ""})
+
+
+def _describe(error: BaseException, handler: Handler, args: Any, kwargs: Any) -> Failed:
     failure = {
-        "type": exception_name(type(error)),
+        "type": _name(type(error)),
         "message": text_of(error),
         "traceback": traceback_of(error),
     }
-    if isinstance(error, Retry):
-        return Failed("task_failed", [], failure, error.delay_s)
-    types = [exception_name(cls) for cls in type(error).__mro__ if cls is not object]
-    if isinstance(error, SoftTimeout):
+    bases = type.__dict__["__mro__"].__get__(type(error))  # not what its metaclass may say
+    if Retry in bases:
+        delay_s = getattr(error, "delay_s", None)
+        return Failed("task_failed", [], failure, delay_s if _is_delay(delay_s) else None)
+    types = [_name(cls) for cls in bases[:TYPES_LIMIT] if cls is not object]
+    if SoftTimeout in bases:
         failure["message"] = failure["message"] or "it ran longer than its soft_timeout_s"
         return Failed("timeout", types, failure)
-    if isinstance(error, TypeError) and _was_called_wrongly(error, handler, args, kwargs):
+    if TypeError in bases and _was_called_wrongly(error, handler, args, kwargs):
         return Failed("bad_arguments", types, failure)
     return Failed("task_failed", types, failure)
 
 
-def _was_called_wrongly(error: TypeError, handler: Handler, args: Any, kwargs: Any) -> bool:
+def _was_called_wrongly(error: BaseException, handler: Handler, args: Any, kwargs: Any) -> bool:
     """Whether the call itself failed: nothing of the handler ran, and its signature does not take these arguments."""
     frame = error.__traceback__
     if frame is None or frame.tb_next is not None:
@@ -83,8 +99,21 @@ def text_of(error: BaseException) -> str:
     """What it says, at most 16 K characters."""
     try:
         return str(error)[:MESSAGE_LIMIT]
-    except Exception as broken:
-        return f"(its text cannot be had: {type(broken).__name__})"
+    except BaseException as broken:
+        return f"(its text cannot be had: {_name(type(broken))})"
+
+
+def _name(kind: type[BaseException]) -> str:
+    """Its name as text that can be sent: a class may be given any."""
+    try:
+        name = str(exception_name(kind))
+    except BaseException:
+        name = type.__dict__["__name__"].__get__(kind)
+    return name[:NAME_LIMIT].encode("utf-8", "replace").decode()
+
+
+def _is_delay(value: Any) -> bool:
+    return type(value) is float and 0 <= value < float("inf")
 
 
 def traceback_of(error: BaseException) -> str:
@@ -94,8 +123,8 @@ def traceback_of(error: BaseException) -> str:
     shown = error.__traceback__.tb_next if error.__traceback__ is not None else None  # without the worker's own frame
     try:
         text = "".join(traceback.format_exception(type(error), error, shown))
-    except Exception:
-        text = f"{type(error).__name__} (its traceback cannot be formatted: {sys.exc_info()[1]!r})"
+    except BaseException as broken:
+        text = f"{_name(type(error))} (its traceback cannot be formatted: {_name(type(broken))})"
     if len(text) > TRACEBACK_LIMIT:
         half = TRACEBACK_LIMIT // 2
         text = f"{text[:half]}\n  [... {len(text) - TRACEBACK_LIMIT} characters ...]\n{text[-half:]}"

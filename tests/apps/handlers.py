@@ -397,6 +397,11 @@ def fork_away() -> int:
 
 
 @task
+def fork_away_and_hold(gate: str) -> None:
+    hold(gate, str(fork_away()))
+
+
+@task
 def start_nameless() -> int:
     """Leaves a process behind that has thrown its environment away, too; its pid."""
     command = ["sh", "-c", "sleep 1000 >/dev/null 2>&1 & echo $!"]
@@ -421,3 +426,30 @@ def wait_for_term(path: str) -> None:
 
     signal.signal(signal.SIGTERM, tidy_up)
     time.sleep(1000)
+
+
+@task
+def attempt() -> int:
+    return current_task().attempt
+
+
+@task
+def leave_a_thread() -> int:
+    """Leaves a thread that never ends, and that Python would wait for."""
+    threading.Thread(target=time.sleep, args=(1000,)).start()
+    return current_task().attempt
+
+
+@task
+def become_another_program() -> None:
+    os.execvp("sleep", ["sleep", "1000"])
+
+
+@task
+def recall_itself() -> None:
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            if int(name) > 2 and os.readlink(f"/proc/self/fd/{name}").startswith("pipe:"):
+                os.write(int(name), b"\x92\x40")
+        except OSError:
+            continue

@@ -9,7 +9,9 @@ from scripts.proofs import (
     daemon_kill,
     ephemeral,
     executor,
+    frames,
     hangs,
+    hostile,
     kills,
     poison,
     reload,
@@ -24,6 +26,7 @@ SPEEDS = (
     "of busy workers",
     "kill to ready, median",
     "tasks per second",
+    "slowest parting of a client",
     "too late, p99",
     "share of the throughput that is left",
 )
@@ -84,3 +87,11 @@ def test_executor() -> None:
 )
 def test_systemd() -> None:
     assert systemd.prove(0.1).ok
+
+
+def test_frames() -> None:
+    assert frames.prove(0.01).ok
+
+
+def test_hostile() -> None:
+    assert hostile.prove(0.06).ok

@@ -146,11 +146,10 @@ def test_a_template_that_does_not_answer_is_replaced(start_pool: Start) -> None:
 
 
 def test_what_a_task_has_started_goes_with_its_worker(lone: Client) -> None:
-    """In the worker's group: at once. In a session of its own: once the sweep has found that its worker is gone."""
+    """Its worker is replaced after the task. In the worker's group it is killed at once; in a session of its own, once
+    the sweep has found that its worker is gone."""
     in_group = lone.run("leave_a_child", False)
     away = lone.run("leave_a_child", True)
-    with pytest.raises(WorkerDied):
-        lone.using(max_retries=0).run("die")
     until(lambda: is_gone(in_group), "the process in its group is killed")
     until(lambda: is_gone(away), "the process in its own session is killed")
     assert lone.run("add", 1, 2) == 3
@@ -161,23 +160,26 @@ def test_what_a_task_has_started_goes_with_its_worker(lone: Client) -> None:
 def test_however_far_it_goes_it_goes_with_its_worker(lone: Client, handler: str) -> None:
     """Forked only, in a session of its own, nobody's child; or with no environment to tell whose it was."""
     away = lone.run(handler)
-    kill(lone, "worker-0")
-    until(lambda: is_gone(away), "it is killed")
+    until(lambda: is_gone(away), "it is killed, as its worker is replaced, or as an orphan of nobody's")
     until(lambda: lone.worker("worker-0").state == "ready")
 
 
-def test_what_a_task_has_started_may_stay_as_long_as_its_worker(start_pool: Start) -> None:
-    pool = start_pool(workers=1, min_workers=1, max_workers=2)
+def test_what_a_task_has_started_stays_while_it_runs_and_goes_after_it(start_pool: Start, gate: Gate) -> None:
+    pool = start_pool(workers=2)
     with pool.client() as client:
-        away = client.run("fork_away")
-        client.scale(2)
-        until(lambda: all_ready(client, 2))
-        kill(client, "worker-1")  # another's end: a sweep
-        until(lambda: client.worker("worker-1").incarnation == 2)
-        until(lambda: all_ready(client, 2))
+        running = client.submit("fork_away_and_hold", gate.path)
+        begun = gate.begun()
+        away = int(begun.label)
+        other = "worker-1" if begun.worker == "worker-0" else "worker-0"
+        incarnation = client.worker(other).incarnation
+        kill(client, other)  # another's end: a sweep
+        until(lambda: client.worker(other).incarnation == incarnation + 1)
+        until(lambda: client.worker(other).state == "ready")
         assert not is_gone(away)
-        client.stop_worker("worker-0")  # its own, though nothing is wrong with it
-        until(lambda: is_gone(away), "it is killed")
+        gate.open()
+        assert running.result(timeout=10) is None
+        until(lambda: is_gone(away), "it is killed, as its worker is replaced")
+        until(lambda: all_ready(client, 2))
 
 
 def test_a_hundred_deaths_leave_nothing_open_and_no_zombie(client: Client, shared_pool: Pool) -> None:

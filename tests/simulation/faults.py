@@ -26,6 +26,7 @@ KINDS: Final[dict[str, float]] = {
     "garbage": 0.04,
     "duplicate-reply": 0.1,
     "wrong-reply": 0.05,
+    "worn": 0.05,
     "slow-pipe": 0.1,
     # the daemon and its store
     "slow-commit": 0.1,

@@ -29,7 +29,7 @@ from tests.simulation.oracle import Oracle
 from tests.simulation.order import LATE_S, OrderCheck
 from tests.simulation.punctuality import check_punctual
 from tests.simulation.rolling import RollCheck
-from tests.simulation.workers import Done, Garbage, Message, Process, Raised, Ready, Recalled, Report
+from tests.simulation.workers import Done, Garbage, Message, Process, Raised, Ready, Recalled, Report, Worn
 from tests.simulation.world import World
 
 HEARTBEAT_S: Final = 2.0
@@ -279,6 +279,8 @@ class Shell:
                 self.tell(scheduler.progressed, worker, *message)
             case Ready():
                 self._told(scheduler.worker_ready, worker, incarnation, message.capabilities)
+            case Worn():
+                self._told(scheduler.worker_worn, worker, incarnation, "worn")
             case Garbage():
                 self._broken.add(process.pid)
                 self._told(scheduler.worker_broken, worker, incarnation, message.error)

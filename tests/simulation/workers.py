@@ -48,13 +48,19 @@ class Report(NamedTuple):
     message: str
 
 
+class Worn(NamedTuple):
+    """A task has left the process in a state in which it begins no other."""
+
+    fence: int
+
+
 class Garbage(NamedTuple):
     """What the protocol does not know, or BROKEN: the manager cannot go on with this worker."""
 
     error: str
 
 
-Message = Ready | Done | Raised | Recalled | Report | Garbage
+Message = Ready | Done | Raised | Recalled | Report | Worn | Garbage
 
 
 class Manager(Protocol):
@@ -343,6 +349,9 @@ class Process:
             self._write(Done(wrong, now, now, b"nobody's result"))
         self._last_fence = start.fence
         self._last_s = now - self.begun_at
+        if self._faults.strikes("worn"):
+            self._recalled = _FUTURE_FENCE
+            self._write(Worn(start.fence))
         if self._faults.strikes("crash-after-result"):
             self._die("killed by signal 11")
         else:

@@ -8,7 +8,7 @@ import msgpack
 import pytest
 
 from poolmgr.manager.hearing import result_of, understood
-from poolmgr.wire.messages import BROKEN, DONE, PROTOCOL_VERSION, RAISED, READY, RECALLED, REPORT
+from poolmgr.wire.messages import BROKEN, DONE, PROTOCOL_VERSION, RAISED, READY, RECALLED, REPORT, WORN
 from poolmgr.worker.context import Retry
 
 NOW = 100.0
@@ -22,6 +22,7 @@ def test_what_an_honest_worker_says() -> None:
     assert understood([REPORT, 7, 1, "half"], NOW) == (REPORT, 7, 1.0, "half")
     assert understood([RECALLED, [1, 2]], NOW) == (RECALLED, [1, 2])
     assert understood([READY, PROTOCOL_VERSION, 1, ["gpu"]], NOW) == (READY, frozenset({"gpu"}))
+    assert understood([WORN, 7, "a thread was left"], NOW) == (WORN, 7, "a thread was left")
     assert understood([BROKEN, "hook"], NOW) == (BROKEN, "hook")
 
 
@@ -41,8 +42,11 @@ def test_what_an_honest_worker_says() -> None:
         [RAISED, 7, 99.0, 99.5, "task_failed", 5, FAILURE, None],
         [REPORT, 7, [], ""],
         [RECALLED, 5],
+        [RECALLED, [61, 7, 99.0, 99.5, b"x"]],
         [READY, PROTOCOL_VERSION, 1, 5],
         [READY, PROTOCOL_VERSION + 1, 1, []],
+        [WORN, "7", "a thread was left"],
+        [WORN, 7],
         [BROKEN],
         [99],
     ],

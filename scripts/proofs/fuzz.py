@@ -1,0 +1,163 @@
+"""Frames as no honest peer sends them, from a seed. Also the app of the proof ``frames``: a worker that babbles them.
+
+Most are messages of the protocol with one thing wrong with them, since these get furthest.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import msgpack
+
+from poolmgr import task
+from poolmgr.wire.messages import (
+    BROKEN,
+    DONE,
+    HEARTBEAT,
+    LOG,
+    PROTOCOL_VERSION,
+    RAISED,
+    READY,
+    RECALLED,
+    REPORT,
+    REQUEST,
+    SUBMIT,
+)
+
+_ODD: Sequence[Any] = (
+    None, True, False, 0, 1, -1, 2**63, 2**64 - 1, -(2**63), 0.0, -1.0, float("nan"), float("inf"), 1e308, "", "x",
+    "\u0000", "x" * 300, b"", b"\xc1", b"x" * 300, [], [[]], [1, 2, 3], {}, {"a": 1}, {b"k": [None]},
+    [[[[[[[[]]]]]]]],
+)  # fmt: skip
+_HARMLESS = (
+    "status",
+    "health",
+    "metrics",
+    "workers",
+    "worker",
+    "task",
+    "tasks",
+    "result",
+    "watch",
+    "cancel",
+    "nothing",
+)
+
+
+def submit(source: random.Random) -> list[Any]:
+    """A submit, in its right form."""
+    name = source.choice(("noop", "nobody", "", "noop"))
+    options = source.choice((None, msgpack.packb({"durable": False, "max_retries": 0}), b"\xc1"))
+    payload = source.choice((msgpack.packb([[1], {}]), b"", b"\xc1", source.randbytes(8)))
+    return [SUBMIT, source.randbytes(16), name, payload, options, source.random() < 0.5]
+
+
+def request(source: random.Random) -> list[Any]:
+    """A request that would change nothing."""
+    return [
+        REQUEST,
+        source.randrange(1 << 32),
+        source.choice(_HARMLESS),
+        source.choice(({}, {"id": b"x"}, {"worker": 5})),
+    ]
+
+
+def from_worker(source: random.Random) -> list[Any]:
+    """What a worker might say of tasks that it does not have."""
+    fence, at = source.randrange(1 << 40, 1 << 60), source.random()
+    return source.choice(
+        (
+            [DONE, fence, at, at, b"result"],
+            [RAISED, fence, at, at, "task_failed", ["ValueError"], msgpack.packb({"message": "no"}), None],
+            [REPORT, fence, 0.5, "half"],
+            [RECALLED, [fence, fence + 1]],
+            [READY, PROTOCOL_VERSION, 1, []],
+            [BROKEN, "broken"],
+        )
+    )
+
+
+def old_news(source: random.Random) -> list[Any]:
+    """What a worker says that the manager hears, and has no use for: it lives on."""
+    while (message := from_worker(source))[0] in (READY, BROKEN):
+        pass
+    return message
+
+
+def on_control(source: random.Random) -> list[Any]:
+    """A packet of the control channel."""
+    return source.choice(([HEARTBEAT], [LOG, 0, "debug", "text"], [LOG, source.choice(_ODD), "debug", "text"]))
+
+
+def odd(source: random.Random, message: list[Any]) -> bytes:
+    """A message with something wrong with it."""
+    message = list(message)
+    for _ in range(source.choice((1, 1, 1, 2, 3))):
+        at = source.randrange(len(message) + 1)
+        how = source.random()
+        if how < 0.7 and at < len(message):
+            message[at] = source.choice(_ODD)
+        elif how < 0.8:
+            message.insert(at, source.choice(_ODD))
+        elif how < 0.9 and at < len(message):
+            del message[at]
+        else:
+            data = bytearray(msgpack.packb(message))
+            data[source.randrange(len(data))] ^= 1 << source.randrange(8)
+            return bytes(data)
+    packed: bytes = msgpack.packb(message)
+    return packed
+
+
+def truncated(source: random.Random, data: bytes) -> bytes:
+    """The beginning of it."""
+    return data[: source.randrange(len(data))]
+
+
+def stream(source: random.Random, make: Callable[[random.Random], list[Any]], frames: int) -> Iterator[bytes]:
+    """So many frames: whole ones, then odd ones of which any may be the last that is read, then a piece of one."""
+    for _ in range(frames - 2):
+        yield msgpack.packb(make(source))
+    yield odd(source, make(source))
+    yield truncated(source, odd(source, make(source)))
+
+
+@task
+def noop(number: int) -> int:
+    return number
+
+
+@task
+def babble(seed: int, frames: int) -> None:
+    """Says on every channel of this worker what no worker says. The last frames are such as it does not survive."""
+    source = random.Random(seed)
+    pipes = [int(each) for each in os.listdir("/proc/self/fd") if int(each) > 2 and _kind(each).startswith("pipe:")]
+    data = b"".join(stream(source, old_news, frames))
+    for pipe in pipes:
+        try:
+            os.write(pipe, data)
+        except OSError:
+            continue  # the one that it reads from
+
+
+@task
+def babble_on_control(seed: int, frames: int) -> None:
+    """The same on the control channel, a packet each."""
+    source = random.Random(seed)
+    for each in os.listdir("/proc/self/fd"):
+        if _kind(each).startswith("socket:"):
+            with socket.socket(fileno=os.dup(int(each))) as control:
+                for _ in range(frames - 1):
+                    control.send(msgpack.packb([HEARTBEAT]))
+                control.send(odd(source, on_control(source)))
+
+
+def _kind(fd: str) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return ""
