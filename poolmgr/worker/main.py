@@ -53,7 +53,7 @@ from poolmgr.worker.output import Writer
 from poolmgr.worker.page import Page
 from poolmgr.worker.registry import Handler
 from poolmgr.worker.run import Failed, describe, encode_result, undecodable, unknown
-from poolmgr.worker.surroundings import LOOK_EVERY_S, Surroundings
+from poolmgr.worker.surroundings import IDLE_MS, LOOK_EVERY_S, Surroundings
 
 READ_BYTES = 256 * 1024
 POLL_AFTER_S = 0.001
@@ -125,8 +125,9 @@ class Worker:
         self._read_again = False  # a signal has struck meanwhile
         self._main = _thread.get_ident()
         self._surroundings: Surroundings  # as the startup hooks leave them
-        self._look_at = 0.0  # when all of them are looked at again
-        self._unseen = 0  # the fence of a task that has run since
+        self._unseen = 0  # the fence of a task that has run since all of them were looked at
+        self._unseen_s = 0.0  # for how long tasks have run since then
+        self._seen: set[str] = set()  # handlers after whose first run they were
         self._is_copy = False  # a handler has forked, and this is the child
         self._coroutines = Coroutines()
 
@@ -173,8 +174,8 @@ class Worker:
         arrival = poll()
         arrival.register(self._tasks, POLLIN)
         while True:
-            if self._unseen and not arrival.poll(LOOK_EVERY_S * 1000):  # nothing to do, and nobody waits
-                self._look(self._unseen, _clock(_BOOTTIME))
+            if self._unseen and not arrival.poll(IDLE_MS):  # nothing to do, and nobody waits
+                self._look(self._unseen)
             data = _os_read(self._tasks, READ_BYTES)
             if not data:
                 return
@@ -188,8 +189,6 @@ class Worker:
         """Run one task; how long it took, in seconds."""
         fence = message[1]
         begun_at = _clock(_BOOTTIME)
-        if self._unseen and begun_at >= self._look_at:
-            self._look(self._unseen, begun_at)
         self._page.publish(fence, begun_at)
         if last_s > POLL_AFTER_S:
             self._read_control()
@@ -210,15 +209,17 @@ class Worker:
         else:
             ended_at = self._end()
             self._write((DONE, fence, begun_at, ended_at, result))
+        took_s = ended_at - begun_at
         self._unseen = fence
-        if ended_at >= self._look_at or not self._surroundings.tidy():
-            self._look(fence, ended_at)
-        return ended_at - begun_at
+        self._unseen_s += took_s
+        if self._unseen_s > LOOK_EVERY_S or message[4] not in self._seen or not self._surroundings.tidy():
+            self._seen.add(message[4])
+            self._look(fence)
+        return took_s
 
-    def _look(self, fence: int, now: float) -> None:
+    def _look(self, fence: int) -> None:
         """Put back what the tasks up to ``fence`` have changed in this process. Where that cannot be, run no more."""
-        self._unseen = 0
-        self._look_at = now + LOOK_EVERY_S
+        self._unseen, self._unseen_s = 0, 0.0
         if left := self._surroundings.look():
             self._recalled = _ALL
             self._write((WORN, fence, left))

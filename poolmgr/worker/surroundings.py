@@ -5,9 +5,9 @@ Three looks, the dearer the rarer (docs/explanation/what-a-task-can-do.md has th
 - at once, before any of our own code runs on: recursion limit, trace and profile functions (main.py has that inline);
 - after every task: directory, umask, number of threads, standard output, the handlers of SIGUSR1, SIGTERM and SIGALRM.
   That is under a microsecond, which is why it is no more than that;
-- everything, when the last such look is over ``LOOK_EVERY_S`` ago, when the worker has been idle for so long since a
-  task, or when the look after every task has found something. So a task that ran for so long is always followed by it
-  at once, and it takes less than a hundredth of a worker's time.
+- everything, after a handler's first run in this process, once tasks have run for ``LOOK_EVERY_S`` since the last such
+  look, when the worker has been idle for ``IDLE_MS``, or when the look after every task has found something. So a task
+  that ran for so long is always followed by it at once, and it takes less than a hundredth of a worker's time.
 
 What is put back is what can be, without harm to whoever relied on it. What an app's library makes when it is first used
 is no change: what is new in ``sys.path``, ``sys.modules`` or the environment stays, and so do daemon threads and the
@@ -32,7 +32,8 @@ from typing import Any
 
 from poolmgr.worker.warden import WORKER, started_with, stat
 
-LOOK_EVERY_S = 0.010
+LOOK_EVERY_S = 0.010  # of tasks' run time: 20 idle workers take turns, and each would look after every task of its own
+IDLE_MS = 100.0
 
 # Whoever replaces functions or classes of the standard library does it in these, for the most part.
 _PATCHABLE = ("builtins", "os", "time", "socket", "threading", "subprocess", "signal")
