@@ -17,6 +17,7 @@ from poolmgr.errors import AppError
 from poolmgr.worker.app import load_app
 from poolmgr.worker.built_in import BUILT_IN
 from poolmgr.worker.execute import CONTROL, HEARTBEAT, PAGE, RESULTS, TASKS
+from poolmgr.worker.library import Library
 from poolmgr.worker.main import Channels, Worker, run_and_exit
 from poolmgr.worker.output import Output, Writer
 from poolmgr.worker.page import DUMP_SIGNAL
@@ -45,7 +46,7 @@ def main(path: str, *modules: str) -> int:
         runner.broken(str(error))
         return 1
     app.handlers.update(BUILT_IN)
-    runner.begin(app.startup_hooks)
+    runner.begin(app.startup_hooks, Library())
     runner.serve()
     return 0
 

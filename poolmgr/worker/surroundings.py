@@ -23,20 +23,17 @@ import sys
 from _locale import LC_ALL, setlocale
 from _socket import getdefaulttimeout, setdefaulttimeout
 from _thread import _count as count_threads
-from collections.abc import Callable, Iterable, Sequence
-from operator import itemgetter
+from collections.abc import Callable, Sequence
 from resource import RUSAGE_CHILDREN, getrlimit, getrusage, setrlimit
 from signal import SIG_SETMASK, SIGKILL, SIGUSR1
-from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
+from poolmgr.worker.library import Library
 from poolmgr.worker.warden import WORKER, started_with, stat
 
 LOOK_EVERY_S = 0.010  # of tasks' run time: 20 idle workers take turns, and each would look after every task of its own
 IDLE_MS = 100.0
 
-# Whoever replaces functions or classes of the standard library does it in these, for the most part.
-_PATCHABLE = ("builtins", "os", "time", "socket", "threading", "subprocess", "signal")
 _LIMITS = tuple(range(16))
 _STATUS_BYTES = 8192
 _PR_SET_PDEATHSIG = 1  # SIGKILL when the daemon is gone; a task may have called it off
@@ -53,38 +50,15 @@ _gc_is_enabled, _gc_enable, _gc_disable = gc.isenabled, gc.enable, gc.disable
 _ANY_CHILD = os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT
 
 
-class Bindings:
-    """Names in a namespace, and what they stand for. Compared some 20 ns a name."""
-
-    def __init__(self, namespace: dict[str, Any], names: Iterable[str]) -> None:
-        self._namespace = namespace
-        self._names = tuple(names)
-        self._get = itemgetter(*self._names)
-        self._values = self._get(namespace)
-
-    def changed(self) -> str:
-        """A name that stands for something else now, or for nothing; '' for none."""
-        try:
-            if self._get(self._namespace) == self._values:
-                return ""
-        except KeyError:
-            pass
-        found = zip(self._names, self._values, strict=True)
-        return next((name for name, value in found if self._namespace.get(name) is not value), "")
-
-    def put_back(self) -> None:
-        """All of them; names that were not there before stay as they are."""
-        self._namespace.update(zip(self._names, self._values, strict=True))
-
-
 class Surroundings:
     """The process as the startup hooks have left it.
 
     Args:
         channels: the file descriptors that must stay what they are.
+        library: the modules and functions that must.
     """
 
-    def __init__(self, channels: Sequence[int]) -> None:
+    def __init__(self, channels: Sequence[int], library: Library) -> None:
         self._home = _open(".", os.O_PATH | os.O_CLOEXEC)
         self._root_file = _identity(_stat("/"))
         self._umask = _umask(0o077)
@@ -98,14 +72,9 @@ class Surroundings:
         self._timeout = getdefaulttimeout()
         self._path = list(sys.path)
         self._sys_modules = sys.modules
-        self._modules = Bindings(sys.modules, sys.modules)
+        self._library = library
         self._environ = dict(os.environ._data)  # type: ignore[attr-defined]
         self._os_environ = os.environ
-        self._patchable = [
-            (name, Bindings(vars(module), [key for key, value in vars(module).items() if _is_function(value)]))
-            for name in _PATCHABLE
-            if (module := sys.modules.get(name)) is not None
-        ]
         self._limits = [getrlimit(each) for each in _LIMITS]
         self._nice = _getpriority(os.PRIO_PROCESS, 0)
         self._group = _getpgrp()
@@ -181,8 +150,8 @@ class Surroundings:
             new = [each for each in sys.path if each not in self._path] if type(sys.path) is list else []
             sys.path = [*self._path, *new]
         sys.modules = self._sys_modules
-        if self._modules.changed():
-            self._modules.put_back()
+        if self._library.modules.changed():
+            self._library.modules.put_back()
         os.environ = self._os_environ  # noqa: B003 - the object, which a task may have replaced
         found = os.environ._data  # type: ignore[attr-defined]
         if not self._environ.items() <= found.items():
@@ -196,7 +165,7 @@ class Surroundings:
         return self._patched, self._left_threads, self._left_children, self._moved, self._closed
 
     def _patched(self) -> str:
-        for module, functions in self._patchable:
+        for module, functions in self._library.functions:
             if name := functions.changed():
                 return f"{module}.{name} was replaced"
         return ""
@@ -260,10 +229,6 @@ def _begins_like(before: list[Any], now: list[Any]) -> bool:
     """Whether all of ``before`` is in ``now``, in its order."""
     left = iter(now)
     return before == now or all(each in left for each in before)
-
-
-def _is_function(value: object) -> bool:
-    return isinstance(value, (BuiltinFunctionType, FunctionType, type))
 
 
 def _threads() -> list[Any]:

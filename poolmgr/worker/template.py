@@ -40,6 +40,7 @@ from poolmgr.wire.messages import (
 from poolmgr.worker.app import load_app
 from poolmgr.worker.built_in import BUILT_IN
 from poolmgr.worker.execute import become, environ_of
+from poolmgr.worker.library import Library
 from poolmgr.worker.main import Channels, Worker, run_and_exit
 from poolmgr.worker.output import Output, Writer
 from poolmgr.worker.page import DUMP_SIGNAL
@@ -140,6 +141,7 @@ class Template:
         self._heartbeat_interval_s: float = order["heartbeat_interval_s"]
         self._groups: set[int] = set()
         self._templates: list[int] = []  # of this pool: while code is reloaded there are two
+        self._library = Library()
         self._writer = Writer()  # made here, as all that a worker need not make after its fork
         self._outputs = Output(1, self._writer), Output(2, self._writer)
         # A worker inherits the handlers, and has its page put in the place of this descriptor.
@@ -246,7 +248,7 @@ class Template:
         _reseed()
         runner = Worker(worker, channels, self._app.handlers, self._writer)
         runner.live(self._heartbeat_interval_s)
-        runner.begin(self._app.startup_hooks)
+        runner.begin(self._app.startup_hooks, self._library)
         runner.serve()
 
     def _wait_for_adoption(self) -> None:
