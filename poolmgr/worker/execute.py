@@ -10,17 +10,13 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
-from typing import Final, NoReturn
+from typing import NoReturn
 
 import msgpack
 
 from poolmgr.wire.messages import BROKEN, PROTOCOL_VERSION
 from poolmgr.worker.main import Channels
-from poolmgr.worker.warden import WORKER
-
-GROUP: Final = "POOLMGR_GROUP"  # the worker's group
-PROTOCOL: Final = "POOLMGR_PROTOCOL"  # the version that the manager speaks
-HEARTBEAT: Final = "POOLMGR_HEARTBEAT_S"  # how often the worker says that it lives
+from poolmgr.worker.warden import GROUP, HEARTBEAT, PROTOCOL, WORKER
 
 TASKS, RESULTS, CONTROL, PAGE = 3, 4, 5, 6
 _LAST = PAGE

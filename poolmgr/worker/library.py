@@ -1,7 +1,7 @@
 """The modules of a process, and those functions of the standard library that are replaced the most.
 
-To remember them is to touch them all, and with them some 1.5 MB of memory that workers else share with their template.
-So the template does it, once, for all that it forks.
+To remember them is to touch them all, and with them some 1.5 MB of memory: the template does it, once, for all that it
+forks.
 """
 
 from __future__ import annotations

@@ -49,7 +49,6 @@ from poolmgr.wire.messages import (
 )
 from poolmgr.worker.context import CurrentTask, SoftTimeout, answer_current_task
 from poolmgr.worker.coroutines import Coroutines
-from poolmgr.worker.library import Library
 from poolmgr.worker.output import Writer
 from poolmgr.worker.page import Page
 from poolmgr.worker.registry import Handler
@@ -140,10 +139,10 @@ class Worker:
         signal.signal(signal.SIGUSR1, self._on_signal)
         _thread.start_new_thread(self._beat, (heartbeat_interval_s,))
 
-    def begin(self, hooks: list[Callable[[], Any]], library: Library) -> None:
+    def begin(self, hooks: list[Callable[[], Any]], surroundings: Surroundings) -> None:
         """Run the startup hooks, and say that this worker is ready and what it is capable of, or why it is not ready.
 
-        What a hook returns, if it is a set of texts, are capabilities. ``library`` is as it is before the hooks.
+        What a hook returns, if it is a set of texts, are capabilities. ``surroundings`` are those before the hooks.
         """
         capabilities: set[str] = set()
         for hook in hooks:
@@ -161,7 +160,8 @@ class Worker:
         channels = self._channels
         self._trace, self._profile, self._limit = _get_trace(), _get_profile(), _get_limit()
         kept = (channels.tasks, channels.results, channels.control, 1, 2)
-        self._surroundings = Surroundings(kept, Library() if hooks else library)
+        self._surroundings = Surroundings() if hooks else surroundings
+        self._surroundings.settle(kept)
         self._write((READY, PROTOCOL_VERSION, os.getpid(), sorted(capabilities)))
 
     def broken(self, why: str) -> None:

@@ -16,14 +16,14 @@ import sys
 from poolmgr.errors import AppError
 from poolmgr.worker.app import load_app
 from poolmgr.worker.built_in import BUILT_IN
-from poolmgr.worker.execute import CONTROL, HEARTBEAT, PAGE, RESULTS, TASKS
-from poolmgr.worker.library import Library
+from poolmgr.worker.execute import CONTROL, PAGE, RESULTS, TASKS
 from poolmgr.worker.main import Channels, Worker, run_and_exit
 from poolmgr.worker.output import Output, Writer
 from poolmgr.worker.page import DUMP_SIGNAL
 from poolmgr.worker.registry import registry
+from poolmgr.worker.surroundings import Surroundings
 from poolmgr.worker.template import name_process
-from poolmgr.worker.warden import WORKER
+from poolmgr.worker.warden import HEARTBEAT, WORKER
 
 
 def main(path: str, *modules: str) -> int:
@@ -46,7 +46,7 @@ def main(path: str, *modules: str) -> int:
         runner.broken(str(error))
         return 1
     app.handlers.update(BUILT_IN)
-    runner.begin(app.startup_hooks, Library())
+    runner.begin(app.startup_hooks, Surroundings())
     runner.serve()
     return 0
 

@@ -40,11 +40,11 @@ from poolmgr.wire.messages import (
 from poolmgr.worker.app import load_app
 from poolmgr.worker.built_in import BUILT_IN
 from poolmgr.worker.execute import become, environ_of
-from poolmgr.worker.library import Library
 from poolmgr.worker.main import Channels, Worker, run_and_exit
 from poolmgr.worker.output import Output, Writer
 from poolmgr.worker.page import DUMP_SIGNAL
 from poolmgr.worker.registry import Registry, registry
+from poolmgr.worker.surroundings import Surroundings
 from poolmgr.worker.warden import LABEL_BYTES, WORKER, kill_pool, stat
 
 _PR_SET_PDEATHSIG = 1
@@ -141,7 +141,7 @@ class Template:
         self._heartbeat_interval_s: float = order["heartbeat_interval_s"]
         self._groups: set[int] = set()
         self._templates: list[int] = []  # of this pool: while code is reloaded there are two
-        self._library = Library()
+        self._surroundings = Surroundings()
         self._writer = Writer()  # made here, as all that a worker need not make after its fork
         self._outputs = Output(1, self._writer), Output(2, self._writer)
         # A worker inherits the handlers, and has its page put in the place of this descriptor.
@@ -248,7 +248,7 @@ class Template:
         _reseed()
         runner = Worker(worker, channels, self._app.handlers, self._writer)
         runner.live(self._heartbeat_interval_s)
-        runner.begin(self._app.startup_hooks, self._library)
+        runner.begin(self._app.startup_hooks, self._surroundings)
         runner.serve()
 
     def _wait_for_adoption(self) -> None:

@@ -14,6 +14,10 @@ from collections.abc import Collection
 
 TAG = "POOLMGR_POOL"  # the environment variable that marks every process of a pool
 WORKER = "POOLMGR_WORKER"  # ... and all of a worker's: "worker-3.7" is the seventh process in that slot
+GROUP = "POOLMGR_GROUP"  # the worker's group
+PROTOCOL = "POOLMGR_PROTOCOL"  # the version that the manager speaks
+HEARTBEAT = "POOLMGR_HEARTBEAT_S"  # how often the worker says that it lives
+OWN_VARIABLES = (WORKER, GROUP, PROTOCOL, HEARTBEAT)  # that a worker has on top of the pool's
 LABEL_BYTES = 32  # room for that in the template's environment, where it is dots
 
 _ROUNDS_S = 2.0

@@ -14,7 +14,6 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import asyncio, builtins, concurrent.futures, ctypes, gc, locale, os, resource, signal, socket, subprocess, sys
 import threading, time
-from poolmgr.worker.library import Library
 from poolmgr.worker.surroundings import Surroundings
 
 signal.signal(signal.SIGUSR1, lambda *_: None)
@@ -25,7 +24,8 @@ def death_signal():
     libc.prctl(2, ctypes.byref(found), 0, 0, 0)
     return found.value
 libc.prctl(1, 9, 0, 0, 0)
-surroundings = Surroundings(kept, Library())
+surroundings = Surroundings()
+surroundings.settle(kept)
 assert surroundings.tidy()
 assert surroundings.look() == ""
 before = {before}
