@@ -154,7 +154,9 @@ class Template:
         """Until the daemon is gone."""
         while True:
             try:
-                data, fds, _, _ = socket.recv_fds(self._sock, 65536, 16, socket.MSG_CMSG_CLOEXEC)
+                data, fds, _, _ = socket.recv_fds(self._sock, 65536, 16)
+                for fd in fds:  # recv_fds takes flags, and ignores them; what a worker execs is not to hold its pipes
+                    os.set_inheritable(fd, False)
             except ConnectionError:
                 data, fds = b"", []
             if not data:

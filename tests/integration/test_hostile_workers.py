@@ -43,7 +43,7 @@ def test_what_waited_behind_such_a_task_runs_once_elsewhere(lone: Client) -> Non
 
 
 def test_a_process_that_has_become_another_program_is_killed(client: Client) -> None:
-    with pytest.raises(WorkerDied):
+    with pytest.raises(WorkerDied, match="what the protocol does not know"):
         client.using(max_retries=0).run("become_another_program")
     assert client.run("add", 1, 2) == 3
     client.purge()
