@@ -243,9 +243,12 @@ def _threads() -> list[Any]:
     threading = sys.modules.get("threading")
     if threading is None:
         return []
+    main = threading._main_thread  # there only since a task has imported threading
     executors = sys.modules.get("concurrent.futures.thread")
     spared = executors._threads_queues if executors is not None else ()
-    return [each for each in list(threading._active.values()) if not each.daemon and each not in spared]
+    return [
+        each for each in list(threading._active.values()) if each is not main and not each.daemon and each not in spared
+    ]
 
 
 def _children() -> set[int]:

@@ -33,7 +33,7 @@ exec({change!r})
 seen = not surroundings.tidy()
 left = surroundings.look()
 again = (surroundings.tidy(), surroundings.look())
-print(repr((seen, left, again, {before} == before)))
+print(repr((seen, left, again, {before} == before)), flush=True)
 os._exit(0)
 """
 
