@@ -23,6 +23,7 @@ import sys
 from _locale import LC_ALL, setlocale
 from _socket import getdefaulttimeout, setdefaulttimeout
 from _thread import _count as count_threads
+from _thread import get_ident
 from collections.abc import Callable, Sequence
 from resource import RUSAGE_CHILDREN, getrlimit, getrusage, setrlimit
 from signal import SIG_SETMASK, SIGKILL, SIGUSR1
@@ -243,12 +244,11 @@ def _threads() -> list[Any]:
     threading = sys.modules.get("threading")
     if threading is None:
         return []
-    main = threading._main_thread  # there only since a task has imported threading
     executors = sys.modules.get("concurrent.futures.thread")
     spared = executors._threads_queues if executors is not None else ()
-    return [
-        each for each in list(threading._active.values()) if each is not main and not each.daemon and each not in spared
-    ]
+    main = get_ident()  # threading may have come only now, and the main thread with it
+    found = [each for each in list(threading._active.values()) if not each.daemon and each not in spared]
+    return [each for each in found if each.ident != main]
 
 
 def _children() -> set[int]:

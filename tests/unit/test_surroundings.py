@@ -119,6 +119,17 @@ def test_what_a_library_makes_for_itself_is_no_change(change: str) -> None:
     assert (left, again) == ("", (True, ""))
 
 
+def test_a_late_import_of_threading_brings_no_thread_that_was_left() -> None:
+    program = PROGRAM.replace("asyncio, builtins, concurrent.futures, ", "builtins, ").replace(
+        "socket, subprocess, ", ""
+    )
+    program = program.replace("import threading, time", "import time\nassert 'threading' not in sys.modules")
+    program = program.format(change="import threading", before="None")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "(False, '', (True, ''), True)"
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 @pytest.mark.parametrize(("change", "why"), [("os.setgid(65534)", "its user"), ("os.chroot('/proc')", "look")])
 def test_another_user_or_root_cannot_be_put_back(change: str, why: str) -> None:
