@@ -66,17 +66,19 @@ def stop(session: Session, now: bool, timeout_s: float | None) -> None:
 def restart(session: Session, file: str | None, **flags: Any) -> None:
     """Stop the daemon and start it as it was started: with its flags, directory and environment.
 
-    Flags given now win. The settings file is read anew; if it is wrong, nothing is stopped.
+    Flags given now win. The settings file is read anew. If it is wrong, or the app cannot be imported, nothing is
+    stopped.
     """
     from poolmgr.config import Settings
-    from poolmgr.daemon.launch import Request, launch, request_of
+    from poolmgr.daemon.launch import Request, launch, request_of, try_app
 
     with session.client() as pool:
         request, directory, environ = request_of(pool.status()["pid"])
     here = os.path.abspath(file) if file else None
     os.chdir(directory)
     merged = Request(here or request.file, {**request.flags, **_given(session, flags)})
-    Settings.load(file=merged.file or environ.get("POOLMGR_CONFIG"), environ=environ, flags=merged.flags)
+    settings = Settings.load(file=merged.file or environ.get("POOLMGR_CONFIG"), environ=environ, flags=merged.flags)
+    try_app(settings.app, environ)
     _stop(session)
     _answer_started(session, launch(merged, environ))
 

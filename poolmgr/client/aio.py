@@ -107,7 +107,10 @@ class AsyncCaller:
     @overload
     async def run(self, handler: str, /, *args: Any, **kwargs: Any) -> Any: ...
     async def run(self, handler: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Call a handler and wait for its result; see ``Client.run``. Cancelling the wait cancels the call."""
+        """Call a handler and wait for its result; see ``Client.run``.
+
+        Cancelling the wait cancels the call, unless it has begun.
+        """
         link, options = await self._redial.live(), self._options
         call: Awaited[Any] = Awaited(options.calls_durable)
         link.submit(call, handler_name(handler), pack_call(args, kwargs), options.for_call)

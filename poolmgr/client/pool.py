@@ -130,6 +130,10 @@ class Pool(AsyncCaller):
             raise BadOption("a private pool keeps nothing on disk: hand durable work to a daemon, with AsyncClient")
         return super().using(**options)
 
+    async def cancel(self, task_id: str, kill: bool = False) -> bool:
+        """Cancel a task. True: it never began. ``kill`` also ends a running one, and True then means that too."""
+        return await self._ask(commands.cancel(commands.key_of(task_id), kill))
+
     # ------------------------------------------------------------------------------------------------ workers
 
     async def workers(self) -> list[WorkerInfo]:

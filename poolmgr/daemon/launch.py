@@ -15,10 +15,10 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 
-from poolmgr.errors import NotAllowed, PoolError, StartFailed, WrongState, from_code
+from poolmgr.errors import AppError, NotAllowed, PoolError, StartFailed, WrongState, from_code
 
 if TYPE_CHECKING:
     from poolmgr.daemon.started import Started
@@ -52,6 +52,20 @@ def launch(request: Request, environ: Mapping[str, str] | None = None) -> dict[s
         started = _listen(pipe)
     os.waitpid(child, 0)  # it ended when it detached
     return started
+
+
+def try_app(modules: Sequence[str], environ: Mapping[str, str]) -> None:
+    """Import an app as a daemon that is launched here would, in a process that is gone afterwards.
+
+    Raises:
+        AppError: it cannot be imported; the message holds the traceback.
+    """
+    import subprocess
+
+    argv = [sys.executable, "-P", "-m", "poolmgr.worker.app", os.getcwd(), *modules]
+    tried = subprocess.run(argv, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if tried.returncode:
+        raise AppError(tried.stderr.strip() or f"its import has ended the process (exit code {tried.returncode})")
 
 
 def request_of(pid: int) -> tuple[Request, str, dict[str, str]]:

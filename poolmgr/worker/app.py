@@ -1,4 +1,4 @@
-"""Importing the user's app."""
+"""Importing the user's app. ``python -m poolmgr.worker.app DIRECTORY MODULE...`` says why it cannot be, if so."""
 
 from __future__ import annotations
 
@@ -31,3 +31,16 @@ def load_app(modules: list[str], directory: str, path: list[str] | None = None) 
             "give one of them another with @task(name=...)"
         )
     return registry
+
+
+def main(directory: str, *modules: str) -> str | None:
+    """Import them. Why that cannot be, or None."""
+    try:
+        load_app([*modules], directory)
+    except AppError as error:
+        return str(error)
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

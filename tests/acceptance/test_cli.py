@@ -223,6 +223,16 @@ def test_restart_with_wrong_settings_stops_nothing(shell: Shell) -> None:
     assert shell.ask("status")["pid"] == pid
 
 
+def test_restart_with_an_app_that_cannot_be_imported_stops_nothing(shell: Shell) -> None:
+    pid = shell.start()
+    with (shell.directory / "app.py").open("a") as app:
+        app.write("import no_such_module_anywhere\n")
+    said = shell.run("restart", code=1)
+    assert "Traceback (most recent call last)" in said
+    assert "No module named 'no_such_module_anywhere'" in said
+    assert shell.ask("status")["pid"] == pid
+
+
 def test_restart_runs_what_was_queued(shell: Shell) -> None:
     shell.start()
     id = shell.run("submit", "add", "20", "22", "--delay", "1").strip()

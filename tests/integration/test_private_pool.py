@@ -143,6 +143,19 @@ def test_a_graceful_shutdown_ends_what_was_submitted(gate: Gate) -> None:
     asyncio.run(main())
 
 
+def test_a_running_task_is_cancelled_by_force_alone(gate: Gate) -> None:
+    async def main() -> None:
+        async with Pool(1, app="handlers") as pool:
+            future = pool.submit("hold", gate.path, "now")
+            await asyncio.to_thread(gate.begun)
+            assert not await pool.cancel(future.id)
+            assert await pool.cancel(future.id, kill=True)
+            with pytest.raises(TaskCancelled):
+                await future
+
+    asyncio.run(main())
+
+
 def test_a_shutdown_need_not_be_graceful(gate: Gate) -> None:
     async def main() -> None:
         pool = await Pool(1, app="handlers").start()
