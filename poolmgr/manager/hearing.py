@@ -11,6 +11,7 @@ import msgpack
 from poolmgr.core.failure import Failure
 from poolmgr.core.scheduler import Result
 from poolmgr.wire.messages import BROKEN, PROTOCOL_VERSION, RAISED, READY, RECALLED, REPORT, WORN
+from poolmgr.worker.run import MESSAGE_LIMIT, NAME_LIMIT, TRACEBACK_LIMIT, TYPES_LIMIT
 
 _CLOCK_SLACK_S = 1.0  # by so much a worker's time may be ahead of ours
 
@@ -42,7 +43,7 @@ def understood(message: list[Any], now: float) -> Sequence[Any]:
         return RAISED, fence, begun_at, ended_at, _failure(code, types, packed, retry_delay_s)
     if kind == REPORT:
         _, fence, fraction, text = message
-        return REPORT, fence, float(fraction), str(text)
+        return REPORT, fence, float(fraction), _text(text, MESSAGE_LIMIT)
     if kind == RECALLED:
         fences = message[1]
         if type(fences) is not list or any(type(fence) is not int for fence in fences):
@@ -51,14 +52,14 @@ def understood(message: list[Any], now: float) -> Sequence[Any]:
     if kind == READY:
         if message[1] != PROTOCOL_VERSION:
             raise ValueError(f"protocol version {message[1]}, expected {PROTOCOL_VERSION}")
-        return READY, frozenset(map(str, message[3]))
+        return READY, frozenset(_text(each, NAME_LIMIT) for each in message[3])
     if kind == WORN:
         _, fence, why = message
         if type(fence) is not int:
             raise ValueError("a fence of the wrong type")
-        return WORN, fence, str(why)
+        return WORN, fence, _text(why, MESSAGE_LIMIT)
     if kind == BROKEN:
-        return BROKEN, str(message[1])
+        return BROKEN, _text(message[1], 2 * TRACEBACK_LIMIT)
     raise ValueError(f"type {kind}")
 
 
@@ -69,10 +70,17 @@ def _failure(code: Any, types: Any, packed: Any, retry_delay_s: Any) -> Failure:
         retry_delay_s = float(retry_delay_s)
     found = msgpack.unpackb(packed)
     return Failure(
-        str(code),
-        str(found.get("message", "")),
-        str(found.get("type", "")),
-        str(found.get("traceback", "")),
-        tuple(map(str, types)),
+        _text(code, NAME_LIMIT),
+        _text(found.get("message", ""), MESSAGE_LIMIT),
+        _text(found.get("type", ""), NAME_LIMIT),
+        _text(found.get("traceback", ""), 2 * TRACEBACK_LIMIT),
+        tuple(_text(each, NAME_LIMIT) for each in types[:TYPES_LIMIT]),
         retry_delay_s,
     )
+
+
+def _text(value: Any, limit: int) -> str:
+    """At most ``limit`` characters of it: what a worker says is passed on to clients, in a message that must fit."""
+    if type(value) is not str:
+        raise ValueError(f"{type(value).__name__} where a text is expected")
+    return value[:limit]

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import msgpack
@@ -80,15 +81,20 @@ def launch_template(order: dict[str, Any]) -> Launched:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for sock in (ours, theirs):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PACKET_BYTES)
-    with theirs:
-        process = subprocess.Popen(
-            # -P: the app's directory comes to lead the path later; a daemon.py in it is not to stand in our way.
-            [sys.executable, "-P", "-m", "poolmgr.worker.template", str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            env={**_ENVIRONMENT, **os.environ, TAG: order["tag"], WORKER: "." * LABEL_BYTES},
-            stdin=subprocess.DEVNULL,
-            process_group=0,  # Ctrl-C in a terminal is the daemon's affair alone
-        )
+    try:
+        with theirs:
+            process = subprocess.Popen(
+                # -P: the app's directory comes to lead the path later; a daemon.py in it is not to stand in our way.
+                [sys.executable, "-P", "-m", "poolmgr.worker.template", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                env={**_ENVIRONMENT, **os.environ, TAG: order["tag"], WORKER: "." * LABEL_BYTES},
+                stdin=subprocess.DEVNULL,
+                process_group=0,  # Ctrl-C in a terminal is the daemon's affair alone
+            )
+    except BaseException:
+        ours.close()
+        raise
     ours.setblocking(False)
-    ours.send(msgpack.packb(order))
+    with suppress(ConnectionError):  # it has died: its end will be read
+        ours.send(msgpack.packb(order))
     return Launched(process, ours)

@@ -179,11 +179,12 @@ class WorkerProcess:
         self._close(self._tasks)
 
     def signal(self, number: int) -> None:
-        """To the process alone; nothing if it has ended."""
+        """To the process alone; nothing if it has ended, or has become another user's (by exec of a set-uid program):
+        one that does not go for being killed is ``stuck``."""
         if self._pidfd >= 0:
             try:
                 signal.pidfd_send_signal(self._pidfd, number)
-            except ProcessLookupError:
+            except (ProcessLookupError, PermissionError):
                 pass
 
     def signal_group(self, number: int) -> None:
@@ -192,7 +193,7 @@ class WorkerProcess:
         if self._pidfd >= 0 and self.pid is not None:
             try:
                 os.killpg(self.pid, number)
-            except ProcessLookupError:
+            except (ProcessLookupError, PermissionError):
                 pass
             if self.left_its_group():
                 self.signal(number)

@@ -191,13 +191,18 @@ class Template:
                 self._unanswered(process)
         if self._ready:
             self._ready = False
-            self.start(launch_template(self._order))
+            self._start_again()
         else:  # it did not even come up: not at once again
             self._loop.call_later(RESTART_S, self._start_again)
 
     def _start_again(self) -> None:
-        if not self._closed and self._launched is None:
+        if self._closed or self._launched is not None:
+            return
+        try:
             self.start(launch_template(self._order))
+        except OSError as error:  # no process or file is to be had now: tasks may have taken them all
+            self._died(f"another cannot be started: {error}")
+            self._loop.call_later(RESTART_S, self._start_again)
 
     def _give_up(self, why: str) -> None:
         """Nobody will answer any more."""

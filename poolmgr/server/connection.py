@@ -131,7 +131,10 @@ class Connection(asyncio.Protocol):
     # ------------------------------------------------------------------------------------------ Port
 
     def send(self, message: tuple[Any, ...]) -> None:
-        self._out.append(encode(message))
+        try:
+            self._out.append(encode(message))
+        except PayloadTooLarge as error:  # whatever it is, it is no reason to fail anybody else
+            _log.error("client %d is not told a message of type %d: %s", self._client, message[0], error)
 
     def flush(self) -> None:
         if not self._out or self._closing:
@@ -144,7 +147,10 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def answer(self, request: int, value: Any) -> None:
-        self.send((RESPONSE, request, value))
+        try:
+            self._out.append(encode((RESPONSE, request, value)))
+        except PayloadTooLarge as error:
+            self.send((REFUSAL, request, error.code, str(error)))
 
     def tell_outcome(self, task_id: bytes, known_as: bytes) -> None:
         self._background(self._tell_outcome(task_id, known_as))
@@ -252,10 +258,7 @@ class Connection(asyncio.Protocol):
 
     def _respond(self, number: int, value: Any) -> None:
         if value is not LATER:
-            try:
-                self.send((RESPONSE, number, value))
-            except PoolError as error:
-                self._refusal(number, error)
+            self.answer(number, value)
         self.flush()
         self._manager.told()
 

@@ -308,7 +308,7 @@ class Worker:
         self._shielded = shield
         try:
             if kind == "progress":
-                self._write((REPORT, fence, first, second))
+                self._write((REPORT, fence, first, second[:TEXT_LIMIT]))
             else:
                 self._send(packb((LOG, fence, first, second[:TEXT_LIMIT]), unicode_errors="replace"))
         finally:

@@ -33,6 +33,13 @@ def test_an_unknown_task_name_is_refused_with_the_nearest(client: Client) -> Non
         client.task(future.id)
 
 
+def test_a_report_as_large_as_a_message_may_be_is_cut_and_costs_nobody(client: Client) -> None:
+    size = 64 * 2**20 - 26
+    future = client.submit("report_at_length", size)
+    assert future.result(timeout=30) == size
+    assert client.run("add", 1, 2) == 3
+
+
 @pytest.mark.parametrize("call", [((), {}), ((1, 2, 3), {}), ((1,), {"c": 3}), ((1, 2), {"a": 1})])
 def test_wrong_arguments_fail_the_task_once_and_say_what_is_wrong(
     client: Client, call: tuple[tuple[object, ...], dict[str, object]]

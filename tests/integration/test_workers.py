@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -131,6 +132,21 @@ def test_a_killed_template_is_replaced_and_the_pool_goes_on(client: Client, shar
     assert shared_pool.template() != template
     gate.open()
     assert running.result(timeout=10) == "undisturbed"
+
+
+def test_a_template_that_cannot_be_started_now_is_started_later(start_pool: Start) -> None:
+    """A task may have taken all processes or files that there are: that is to cost nobody else the pool."""
+    pool = start_pool(restart_cooldown_s=0.01, max_restart_attempts=100)
+    with pool.client() as client:
+        soft, hard = resource.prlimit(pool.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pool.pid, resource.RLIMIT_NOFILE, (pool.open_files() - 10, hard))
+        template = pool.template()
+        os.kill(template, signal.SIGKILL)
+        until(lambda: is_gone(template), "it is reaped")
+        assert client.run("add", 1, 2) == 3
+        resource.prlimit(pool.pid, resource.RLIMIT_NOFILE, (soft, hard))
+        kill(client, "worker-0")
+        until(lambda: all_ready(client, 2), "another is started, and forks", 20)
 
 
 def test_a_template_that_does_not_answer_is_replaced(start_pool: Start) -> None:

@@ -10,6 +10,7 @@ import pytest
 from poolmgr.manager.hearing import result_of, understood
 from poolmgr.wire.messages import BROKEN, DONE, PROTOCOL_VERSION, RAISED, READY, RECALLED, REPORT, WORN
 from poolmgr.worker.context import Retry
+from poolmgr.worker.run import MESSAGE_LIMIT
 
 NOW = 100.0
 FAILURE = msgpack.packb({"type": "ValueError", "message": "no", "traceback": ""})
@@ -41,6 +42,8 @@ def test_what_an_honest_worker_says() -> None:
         [RAISED, 7, 99.0, 99.5, "task_failed", [], msgpack.packb([1]), None],
         [RAISED, 7, 99.0, 99.5, "task_failed", 5, FAILURE, None],
         [REPORT, 7, [], ""],
+        [REPORT, 7, 0.5, b"x" * 100],
+        [RAISED, 7, 99.0, 99.5, "task_failed", [], msgpack.packb({"message": b"x"}), None],
         [RECALLED, 5],
         [RECALLED, [61, 7, 99.0, 99.5, b"x"]],
         [READY, PROTOCOL_VERSION, 1, 5],
@@ -54,6 +57,13 @@ def test_what_an_honest_worker_says() -> None:
 def test_what_it_cannot_have_meant_is_refused_whole(message: list[Any]) -> None:
     with pytest.raises(Exception, match=r"."):
         (result_of if message[0] == DONE else understood)(message, NOW)
+
+
+def test_what_is_passed_on_to_clients_is_cut() -> None:
+    assert len(understood([REPORT, 7, 1, "x" * 10**6], NOW)[3]) == MESSAGE_LIMIT
+    packed = msgpack.packb({"type": "x" * 10**6, "message": "x" * 10**6, "traceback": "x" * 10**6})
+    failure = understood([RAISED, 7, 99.0, 99.5, "c" * 10**6, ["t" * 10**6] * 10**3, packed, None], NOW)[4]
+    assert sum(map(len, failure.packed().split())) + sum(map(len, failure.types)) < 512 * 1024
 
 
 @pytest.mark.parametrize("delay_s", ["5", -1, float("nan"), float("inf"), True])
