@@ -127,6 +127,7 @@ class Worker:
         self._surroundings: Surroundings  # as the startup hooks leave them
         self._unseen = 0  # the fence of a task that has run since all of them were looked at
         self._unseen_s = 0.0  # for how long tasks have run since then
+        self._look_due = False  # before another task is run
         self._seen: set[str] = set()  # handlers after whose first run they were
         self._is_copy = False  # a handler has forked, and this is the child
         self._coroutines = Coroutines()
@@ -190,6 +191,8 @@ class Worker:
     def _run(self, message: list[Any], last_s: float) -> float:
         """Run one task; how long it took, in seconds."""
         fence = message[1]
+        if self._look_due:
+            self._look(self._unseen)
         begun_at = _clock(_BOOTTIME)
         self._page.publish(fence, begun_at)
         if last_s > POLL_AFTER_S:
@@ -214,14 +217,16 @@ class Worker:
         took_s = ended_at - begun_at
         self._unseen = fence
         self._unseen_s += took_s
-        if self._unseen_s > LOOK_EVERY_S or message[4] not in self._seen or not self._surroundings.tidy():
-            self._seen.add(message[4])
+        if self._unseen_s > LOOK_EVERY_S or not self._surroundings.tidy():
             self._look(fence)
+        elif message[4] not in self._seen:
+            self._seen.add(message[4])
+            self._look_due = True  # before the next task: an ephemeral worker has none
         return took_s
 
     def _look(self, fence: int) -> None:
         """Put back what the tasks up to ``fence`` have changed in this process. Where that cannot be, run no more."""
-        self._unseen, self._unseen_s = 0, 0.0
+        self._unseen, self._unseen_s, self._look_due = 0, 0.0, False
         if left := self._surroundings.look():
             self._recalled = _ALL
             self._write((WORN, fence, left))
