@@ -58,7 +58,7 @@ from poolmgr.worker.surroundings import IDLE_MS, LOOK_EVERY_S, Surroundings
 READ_BYTES = 256 * 1024
 POLL_AFTER_S = 0.001
 TEXT_LIMIT = 12 * 1024  # characters of one log record: at most 48 KB, which one packet takes
-_ALL = 1 << 64  # more than any fence
+_ALL = 1 << 64  # more than any fence, or any time
 
 # A task may replace these in their modules; here they stay what they are.
 _os_read, _os_write, _exit, _getppid = os.read, os.write, os._exit, os.getppid
@@ -102,7 +102,6 @@ class Worker:
 
     def __init__(self, id: str, channels: Channels, handlers: dict[str, Handler], output: Writer) -> None:
         self.id = id
-        self._channels = channels
         self._tasks = channels.tasks
         self._results = channels.results
         self._control = socket.socket(fileno=channels.control)
@@ -127,7 +126,6 @@ class Worker:
         self._surroundings: Surroundings  # as the startup hooks leave them
         self._unseen = 0  # the fence of a task that has run since all of them were looked at
         self._unseen_s = 0.0  # for how long tasks have run since then
-        self._look_due = False  # before another task is run
         self._seen: set[str] = set()  # handlers after whose first run they were
         self._is_copy = False  # a handler has forked, and this is the child
         self._coroutines = Coroutines()
@@ -149,20 +147,17 @@ class Worker:
         for hook in hooks:
             try:
                 found = hook()
-            except BaseException as error:
+            except BaseException:
                 import traceback
 
-                text = "".join(traceback.format_exception(error))
-                self.broken(f"the @worker_startup hook {hook.__qualname__} failed:\n{text}")
+                self.broken(f"the @worker_startup hook {hook.__qualname__} failed:\n{traceback.format_exc()}")
                 raise
             if isinstance(found, (set, frozenset)):
                 capabilities.update(each for each in found if isinstance(each, str))
         os.register_at_fork(after_in_child=self._become_a_copy)
-        channels = self._channels
         self._trace, self._profile, self._limit = _get_trace(), _get_profile(), _get_limit()
-        kept = (channels.tasks, channels.results, channels.control, 1, 2)
         self._surroundings = Surroundings() if hooks else surroundings
-        self._surroundings.settle(kept)
+        self._surroundings.settle((self._tasks, self._results, self._control.fileno(), 1, 2))
         self._write((READY, PROTOCOL_VERSION, os.getpid(), sorted(capabilities)))
 
     def broken(self, why: str) -> None:
@@ -191,7 +186,7 @@ class Worker:
     def _run(self, message: list[Any], last_s: float) -> float:
         """Run one task; how long it took, in seconds."""
         fence = message[1]
-        if self._look_due:
+        if self._unseen_s > LOOK_EVERY_S:
             self._look(self._unseen)
         begun_at = _clock(_BOOTTIME)
         self._page.publish(fence, begun_at)
@@ -221,12 +216,12 @@ class Worker:
             self._look(fence)
         elif message[4] not in self._seen:
             self._seen.add(message[4])
-            self._look_due = True  # before the next task: an ephemeral worker has none
+            self._unseen_s = _ALL  # before the next task: an ephemeral worker has none
         return took_s
 
     def _look(self, fence: int) -> None:
         """Put back what the tasks up to ``fence`` have changed in this process. Where that cannot be, run no more."""
-        self._unseen, self._unseen_s, self._look_due = 0, 0.0, False
+        self._unseen, self._unseen_s = 0, 0.0
         if left := self._surroundings.look():
             self._recalled = _ALL
             self._write((WORN, fence, left))
@@ -268,7 +263,7 @@ class Worker:
         """In a process that a handler has forked: where it returns from the handler, it is not to be a worker, too."""
         self._is_copy = True
         self._start = []
-        for fd in (self._channels.tasks, self._channels.results, self._channels.control):
+        for fd in (self._tasks, self._results, self._control.fileno()):
             try:
                 os.close(fd)
             except OSError:
