@@ -12,6 +12,7 @@ from poolmgr.manager.clock import now
 from poolmgr.manager.maintenance import collect_garbage
 from poolmgr.model import RESERVED, as_map
 from poolmgr.server.call import Call
+from poolmgr.server.submits import unknown_task
 
 
 def status(call: Call) -> dict[str, Any]:
@@ -75,7 +76,10 @@ def stop_worker(call: Call) -> None:
 
 def pause(call: Call) -> None:
     """Start no task of this name."""
-    call.manager.scheduler.intake.pause(call.text("name"))
+    name = call.text("name")
+    if name not in call.manager.shell.handlers:
+        raise unknown_task(name, call.manager.shell.handlers)
+    call.manager.scheduler.intake.pause(name)
 
 
 def resume(call: Call) -> None:

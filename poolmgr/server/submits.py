@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgpack
@@ -54,7 +55,7 @@ class OptionCache:
             raise NotAllowed("calls by an Executor are taken from the daemon's own user alone: they run any code")
         options = self._handlers.get(name)
         if options is None:
-            raise UnknownTask(_unknown(name, [each for each in self._handlers if not each.startswith(RESERVED)]))
+            raise unknown_task(name, self._handlers)
         if packed is None:
             return options
         try:
@@ -64,6 +65,11 @@ class OptionCache:
         if not isinstance(overrides, dict):
             raise BadOption("the options are no MessagePack map")
         return options.override(overrides)
+
+
+def unknown_task(name: str, handlers: Iterable[str]) -> UnknownTask:
+    """What to tell of a name that is not among ``handlers``: the nearest, or all."""
+    return UnknownTask(_unknown(name, [each for each in handlers if not each.startswith(RESERVED)]))
 
 
 def _unknown(name: str, known: list[str]) -> str:

@@ -40,6 +40,11 @@ def test_a_report_as_large_as_a_message_may_be_is_cut_and_costs_nobody(client: C
     assert client.run("add", 1, 2) == 3
 
 
+def test_an_unknown_name_is_not_paused(client: Client) -> None:
+    with pytest.raises(UnknownTask, match=r"unknown task 'ad'; did you mean 'add'\?"):
+        client.pause("ad")
+
+
 @pytest.mark.parametrize("call", [((), {}), ((1, 2, 3), {}), ((1,), {"c": 3}), ((1, 2), {"a": 1})])
 def test_wrong_arguments_fail_the_task_once_and_say_what_is_wrong(
     client: Client, call: tuple[tuple[object, ...], dict[str, object]]
