@@ -12,8 +12,9 @@ Each process is of one *generation* of the code; ``state.generation`` is the one
 4. **The end** is when every worker but the stragglers has been ready with the new code. Tasks that wait, and whose
    name the new code lacks, are dead (``unknown_task``).
 
-If a worker of the new code fails for good during the roll, or the shell says that no more can be made, the roll goes
-back the same way: the generation before is the one again, and those of the new one are retired.
+If a worker of the new code fails for good during the roll, or is not ready ``READY_WITHIN_S`` after its start, or the
+shell says that no more can be made, the roll goes back the same way: the generation before is the one again, and those
+of the new one are retired. Who was never ready may never be, and is killed.
 
 ``step`` looks at all slots before each dispatch while a roll is on, and does what is to be done next: whatever may
 have happened in between (deaths, recycling, scaling) is seen in where the slots stand.
@@ -34,6 +35,7 @@ from poolmgr.errors import ShuttingDown, WrongState
 from poolmgr.model import WorkerState
 
 PATIENCE_S = 1.0
+READY_WITHIN_S = 60.0  # a process that is to get ready in a roll; one that hangs would have it wait for ever
 BATCHES = 5  # how many make up the pool
 
 _AT_REST = frozenset({WorkerState.STOPPED, WorkerState.FAILED})
@@ -67,6 +69,7 @@ class Rollout:
         self._failure = ""  # why it goes back
         self._seen: set[str] = set()  # slots that were ready with the code that they are to have
         self._taken_at: dict[str, float] = {}
+        self._awaited: set[tuple[str, int]] = set()  # (slot, incarnation) of processes that are to get ready
 
     @property
     def batch(self) -> int:
@@ -117,6 +120,8 @@ class Rollout:
     def _try(self, trial: Slot, now: float) -> None:
         if self._state.slots.get(trial.id) is not trial and not trial.ready_at:
             self.fail(f"a worker of the new code did not get ready: {trial.trouble or 'it was stopped'}")
+        elif self._overdue(trial, now):
+            self.fail(f"a worker of the new code did not get ready within {READY_WITHIN_S:g} s")
         if self._failure or trial.ready_at:
             self._part_with_trial(now)
         if self._failure:
@@ -130,8 +135,37 @@ class Rollout:
         trial = self._trial
         if trial is not None and self._state.slots.get(trial.id) is trial:
             self._supervisor.remove(trial, now)
+            self._kill_unready(trial, now)
+
+    def _kill_unready(self, slot: Slot, now: float) -> None:
+        """A process that is not wanted any more, and was told so: one that hangs in its startup would not hear it."""
+        if not slot.ready_at:
+            self._supervisor.doom(slot, "reload", 0, now, grace_s=0.0)
+
+    def _overdue(self, slot: Slot, now: float) -> bool:
+        """Whether a process has had its time to get ready, and is not."""
+        if slot.ready_at or slot.state in _AT_REST:
+            return False
+        until = slot.spawned_at + READY_WITHIN_S
+        if (slot.id, slot.incarnation) not in self._awaited:
+            self._awaited.add((slot.id, slot.incarnation))
+            self._state.deadlines.add(until, "roll", slot.id)  # a tick, as in ``_note``
+        return now >= until
+
+    def _give_up_hanging(self, now: float) -> None:
+        """Kill who is waited for, and hangs. New code fails by that; a process of the old is left to heal."""
+        for slot in self._state.slots.values():
+            awaited = slot.generation == self._state.generation and slot.id not in self._seen and not slot.leaving
+            if awaited and slot.doomed is None and self._overdue(slot, now):
+                self._supervisor.doom(slot, "reload", 0, now, grace_s=0.0)
+                if self._failure:
+                    self._seen.add(slot.id)
+                else:
+                    self.fail(f"{slot.id} did not get ready within {READY_WITHIN_S:g} s")
+                    return
 
     def _roll(self, now: float) -> None:
+        self._give_up_hanging(now)
         places = self._places(now)
         if not self._failure and (broken := self._broken()):
             self.fail(f"{broken.id} failed with the new code: {broken.trouble}")
@@ -186,6 +220,7 @@ class Rollout:
             self._supervisor.renew(slot, now)
         else:
             self._supervisor.retire(slot, "reload", now)
+            self._kill_unready(slot, now)
 
     def _note(self, slot: Slot, now: float) -> float:
         """When the slot's process was first seen on its way out."""

@@ -42,6 +42,7 @@ KINDS: Final[dict[str, float]] = {
     "client-loss": 0.04,
     "app-changed": 0.3,
     "template-death": 0.3,
+    "hanging-trial": 0.3,
 }
 
 

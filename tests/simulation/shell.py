@@ -394,7 +394,8 @@ class Shell:
     def _spawned(self, process: Process) -> None:
         self.tell(self.scheduler.worker_spawned, process.worker, process.incarnation, process.pid)
         if process.alive:
-            process.begin(HEARTBEAT_S)
+            slot = self.scheduler.state.slots.get(process.worker)
+            process.begin(HEARTBEAT_S, slot is not None and slot.generation > self.scheduler.state.generation)
 
     def _retire(self, effect: do.Retire) -> None:
         process = self._current(*effect)

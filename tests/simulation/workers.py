@@ -122,9 +122,11 @@ class Process:
 
     # ------------------------------------------------------------------------------------------ life
 
-    def begin(self, heartbeat_s: float) -> None:
-        """Import, start up, be ready."""
+    def begin(self, heartbeat_s: float, on_trial: bool) -> None:
+        """Import, start up, be ready. On trial, it may be code that never is."""
         self._beat(heartbeat_s)
+        if on_trial and self._faults.strikes("hanging-trial"):
+            return
         if self._faults.strikes("crash-before-ready"):
             self._world.after(self._world.between(0.001, 0.5), self._die, "killed by signal 11")
         elif self._faults.strikes("broken-start"):

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from poolmgr.core.effects import Reloaded, Retire, Spawn
-from poolmgr.core.rollout import PATIENCE_S
+from poolmgr.core.effects import Kill, Reloaded, Retire, Spawn
+from poolmgr.core.rollout import PATIENCE_S, READY_WITHIN_S
 from poolmgr.errors import ShuttingDown, WrongState
 from tests.unit.driver import Pool
 
@@ -79,6 +79,62 @@ def test_a_trial_that_does_not_get_ready_is_all_that_is_lost() -> None:
     assert list(pool.scheduler.state.slots) == ["worker-0", "worker-1"]
     assert not pool.all(Retire)
     assert pool.scheduler.rollout.begin(everything, pool.now) == 3  # no number is used again
+
+
+def test_a_trial_that_hangs_is_killed_and_the_next_reload_can_begin() -> None:
+    pool = Pool(workers=2)
+    pool.comes_up = False
+    begin(pool)
+    pool.advance(READY_WITHIN_S - 0.01)
+    assert not pool.all(Reloaded)
+    pool.advance(0.01)
+    [ended] = pool.all(Reloaded)
+    assert ended.failure == "a worker of the new code did not get ready within 60 s"
+    assert pool.all(Kill) == [Kill("worker-2", 1, "reload", 0.0)]
+    pool.die("worker-2")
+    assert list(pool.scheduler.state.slots) == ["worker-0", "worker-1"]
+    pool.comes_up = True
+    assert begin(pool) == 3
+
+
+def test_a_trial_that_is_not_wanted_any_more_is_not_waited_for() -> None:
+    pool = Pool(workers=1)
+    pool.comes_up = False
+    begin(pool)
+    pool.scheduler.rollout.fail("it died")
+    pool.flush()
+    assert pool.all(Reloaded)[0].failure == "it died"
+    assert pool.killed() == [("worker-1", "reload")]
+
+
+def test_new_code_that_hangs_after_its_trial_is_rolled_back() -> None:
+    pool = Pool(workers=10)
+    begin(pool)
+    pool.comes_up = False
+    leave(pool)
+    pool.advance(READY_WITHIN_S)
+    assert set(pool.killed()) == {("worker-0", "reload"), ("worker-1", "reload")}
+    pool.comes_up = True
+    pool.die("worker-0")
+    pool.die("worker-1")
+    roll_on(pool)
+    assert generations(pool) == {1}
+    assert pool.all(Reloaded)[0].failure == "worker-0 did not get ready within 60 s"
+
+
+def test_old_code_that_hangs_while_it_comes_back_is_not_waited_for() -> None:
+    pool = Pool(workers=1)
+    begin(pool)
+    pool.comes_up = False
+    leave(pool)
+    pool.scheduler.rollout.fail("it died")
+    pool.flush()
+    assert pool.killed() == [("worker-0", "reload")]  # of the new code, and not ready
+    pool.die("worker-0")
+    assert (pool.slot().generation, pool.slot().state) == (1, "starting")
+    pool.advance(READY_WITHIN_S)
+    assert pool.all(Reloaded) == [Reloaded(1, "it died", (), 0)]
+    assert pool.slot().doomed is not None
 
 
 def test_a_worker_that_dies_during_the_trial_comes_back_with_the_old_code() -> None:
