@@ -14,7 +14,8 @@ Each process is of one *generation* of the code; ``state.generation`` is the one
 
 If a worker of the new code fails for good during the roll, or is not ready ``READY_WITHIN_S`` after its start, or the
 shell says that no more can be made, the roll goes back the same way: the generation before is the one again, and those
-of the new one are retired. Who was never ready may never be, and is killed.
+of the new one are retired. Who was never ready may never be, and is killed. A slot says nothing of the new code if it
+had failed before the roll, or if its group has a command of its own; such a one is tried, and not waited for.
 
 ``step`` looks at all slots before each dispatch while a roll is on, and does what is to be done next: whatever may
 have happened in between (deaths, recycling, scaling) is seen in where the slots stand.
@@ -69,6 +70,8 @@ class Rollout:
         self._failure = ""  # why it goes back
         self._seen: set[str] = set()  # slots that were ready with the code that they are to have
         self._taken_at: dict[str, float] = {}
+        self._tried: Group | None = None if trial is None else trial.group
+        self._hopeless: set[str] = set()  # slots that had failed when the roll began
         self._awaited: set[tuple[str, int]] = set()  # (slot, incarnation) of processes that are to get ready
 
     @property
@@ -129,6 +132,8 @@ class Rollout:
         elif trial.ready_at:
             self._trial = None
             self._state.generation = self._goal
+            attempts = self._state.settings.max_restart_attempts
+            self._hopeless = {slot.id for slot in self._state.slots.values() if slot.charges >= attempts}
             self._roll(now)
 
     def _part_with_trial(self, now: float) -> None:
@@ -158,7 +163,7 @@ class Rollout:
             awaited = slot.generation == self._state.generation and slot.id not in self._seen and not slot.leaving
             if awaited and slot.doomed is None and self._overdue(slot, now):
                 self._supervisor.doom(slot, "reload", 0, now, grace_s=0.0)
-                if self._failure:
+                if self._failure or self._is_excused(slot):
                     self._seen.add(slot.id)
                 else:
                     self.fail(f"{slot.id} did not get ready within {READY_WITHIN_S:g} s")
@@ -186,7 +191,7 @@ class Rollout:
         if slot.generation == self._state.generation:
             if slot.ready_at:
                 self._seen.add(slot.id)
-            stays = at_rest and not self._comes_again(slot)
+            stays = at_rest and (self._is_excused(slot) or not self._comes_again(slot))
             if slot.retiring == "reload" and self._leaves(slot, now):
                 return _Stands.COMING  # it was taken before the roll went back
             return _Stands.READY if slot.id in self._seen or stays else _Stands.COMING
@@ -205,11 +210,15 @@ class Rollout:
         """Whether a slot without a process will have one by itself, and soon."""
         return slot.state is WorkerState.STOPPED and self._state.settings.auto_restart
 
+    def _is_excused(self, slot: Slot) -> bool:
+        """Whether it is not the new code's fault if the slot gets no worker."""
+        return slot.id in self._hopeless or (bool(slot.group.worker_command) and slot.group is not self._tried)
+
     def _broken(self) -> Slot | None:
         """A slot in which the new code has failed for good."""
         for slot in self._state.slots.values():
             new = slot.generation == self._state.generation and slot.id not in self._seen and not slot.leaving
-            if new and slot.state in _AT_REST and not self._comes_again(slot):
+            if new and slot.state in _AT_REST and not self._comes_again(slot) and not self._is_excused(slot):
                 return slot
         return None
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from poolmgr.config import Group
 from poolmgr.core.effects import Kill, Reloaded, Retire, Spawn
 from poolmgr.core.rollout import PATIENCE_S, READY_WITHIN_S
 from poolmgr.errors import ShuttingDown, WrongState
@@ -244,6 +245,60 @@ def test_new_code_is_a_new_chance_for_a_slot_that_has_failed() -> None:
     roll_on(pool)
     assert (pool.slot().state, pool.slot().generation) == ("ready", 2)
     assert pool.all(Reloaded)[0].failure == ""
+
+
+def tried(pool: Pool) -> None:
+    """A roll whose trial gets ready, and then nobody does."""
+    pool.comes_up = False
+    begin(pool)
+    trial = next(slot for slot in pool.scheduler.state.slots.values() if slot.generation == 2)
+    pool.scheduler.worker_ready(trial.id, trial.incarnation, frozenset(), pool.now)
+    pool.flush()
+    pool.die(trial.id, "exit code 0")
+
+
+def test_a_slot_that_had_failed_before_vetoes_no_new_code() -> None:
+    pool = Pool(workers=2, max_restart_attempts=1)
+    pool.comes_up = False
+    pool.die("worker-1", "exit code 1")
+    assert pool.slot("worker-1").state == "failed"
+    tried(pool)
+    assert pool.slot("worker-1").generation == 2
+    pool.die("worker-1", "exit code 1")
+    pool.comes_up = True
+    pool.flush()
+    roll_on(pool)
+    assert generations(pool) == {2}
+    assert pool.all(Reloaded) == [Reloaded(2, "", (), 0)]
+
+
+@pytest.mark.parametrize("ends", ["dies", "hangs"])
+def test_a_groups_own_command_vetoes_no_new_code_of_the_app(ends: str) -> None:
+    node = Group(name="node", size=1, worker_command=("node",))
+    pool = Pool(workers=2, max_restart_attempts=1, groups=(node,))
+    tried(pool)
+    assert leave(pool) == ["worker-0"]
+    pool.comes_up = True
+    pool.flush()
+    pool.comes_up = False
+    assert leave(pool) == ["worker-1"]
+    if ends == "hangs":
+        pool.advance(READY_WITHIN_S)
+        assert pool.killed() == [("worker-1", "reload")]
+    else:
+        pool.die("worker-1", "exit code 1")
+    assert pool.all(Reloaded) == [Reloaded(2, "", (), 0)]
+
+
+def test_a_pool_of_commands_alone_is_rolled_back_with_them() -> None:
+    pool = Pool(workers=2, max_restart_attempts=1, worker_command=("node",))
+    tried(pool)
+    leave(pool)
+    pool.die("worker-0", "exit code 1")
+    pool.comes_up = True
+    pool.flush()
+    roll_on(pool)
+    assert pool.all(Reloaded)[0].failure == "worker-0 failed with the new code: exit code 1"
 
 
 def test_one_at_a_time_and_none_while_draining() -> None:
