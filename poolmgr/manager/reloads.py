@@ -90,12 +90,18 @@ class Reloads:
         if self._shell.scheduler.state.shutting_down:
             raise ShuttingDown("the daemon is shutting down; the next one that is started has the new code")
         self._host.reload_began()
-        refusal = ""
+        refusal = "it was broken off"
         try:
-            return await self._reload()
+            answer = await self._reload()
+            refusal = ""
+            return answer
         except PoolError as error:
             _log.error("reload refused: %s", error)
             refusal = str(error)
+            raise
+        except Exception as error:
+            _log.exception("reload failed")
+            refusal = repr(error)
             raise
         finally:
             self._running = None
@@ -129,7 +135,10 @@ class Reloads:
     async def _imported(self) -> Template:
         """A template that has imported the app, and ``_handlers`` as it tells them."""
         templates = self._shell.templates
-        template = templates.launch(list(self._settings.app))
+        try:
+            template = templates.launch(list(self._settings.app))
+        except OSError as error:
+            raise self._refused(f"no template can be started: {error}") from error
         found = template.handlers
         try:
             awaited: tuple[asyncio.Future[Any], ...] = (found, self._stopping)
@@ -144,10 +153,14 @@ class Reloads:
             templates.discard(template)
             if isinstance(error, (ShuttingDown, ReloadFailed)):
                 raise
-            self._shell.scheduler.state.emit("reload-refused", {"error": str(error)})
-            self._shell.wake()
-            raise ReloadFailed(f"the old code goes on, since {error}") from None
+            raise self._refused(str(error)) from None
         return template
+
+    def _refused(self, why: str) -> ReloadFailed:
+        """Told to those who listen; to be raised."""
+        self._shell.scheduler.state.emit("reload-refused", {"error": why})
+        self._shell.wake()
+        return ReloadFailed(f"the old code goes on, since {why}")
 
     async def _roll(self, template: Template) -> Reloaded:
         shell = self._shell

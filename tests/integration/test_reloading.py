@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -134,6 +135,26 @@ def test_code_that_does_not_come_up_is_refused(deploy: Deploy, more: str, reason
         assert {worker.pid for worker in client.workers()} == before
         until(lambda: len(deployed.pool.children()) == 3, "nothing is left of the bad version")
         deployed.write("two")
+        client.reload()
+        assert deployed.versions(client) == {"two"}
+
+
+def test_a_daemon_without_a_free_descriptor_refuses_and_can_be_reloaded_later(deploy: Deploy) -> None:
+    deployed = deploy()
+    deployed.write("two")
+    pid = deployed.pool.pid
+    with deployed.pool.client() as client, heard(client) as events:
+        assert deployed.versions(client) == {"one"}
+        open_ones = {int(number) for number in os.listdir(f"/proc/{pid}/fd")}
+        free = next(number for number in range(len(open_ones) + 1) if number not in open_ones)
+        soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (free, hard))
+        with pytest.raises(
+            ReloadFailed, match="the old code goes on, since no template can be started: .*Too many open"
+        ):
+            client.reload()
+        assert "Too many open files" in next(events).fields["error"]
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
         client.reload()
         assert deployed.versions(client) == {"two"}
 

@@ -1,0 +1,53 @@
+"""A reload's host is told how it ends, whatever ends it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from poolmgr.config import Settings
+from poolmgr.core.scheduler import Scheduler
+from poolmgr.errors import ConfigError
+from poolmgr.manager.reloads import Reloads
+from poolmgr.manager.shell import Shell
+from poolmgr.store.memory import MemoryStore
+
+
+class Host:
+    """Whose settings cannot be read, for the reason given."""
+
+    def __init__(self, reason: BaseException) -> None:
+        self.reason = reason
+        self.told: list[str] = []
+
+    def read_settings(self) -> Settings:
+        raise self.reason
+
+    def reload_began(self) -> None:
+        self.told.append("began")
+
+    def reload_ended(self, refusal: str) -> None:
+        self.told.append(refusal)
+
+
+@pytest.mark.parametrize(
+    ("reason", "refusal"),
+    [
+        (ConfigError("no such setting"), "no such setting"),
+        (ZeroDivisionError("unforeseen"), "ZeroDivisionError('unforeseen')"),
+        (asyncio.CancelledError(), "it was broken off"),
+    ],
+    ids=["foreseen", "unforeseen", "broken-off"],
+)
+def test_a_reload_that_does_not_succeed_is_a_refusal(reason: BaseException, refusal: str) -> None:
+    host = Host(reason)
+
+    async def reload() -> None:
+        settings = Settings()
+        shell = Shell(settings, MemoryStore(), Scheduler(settings, random=lambda: 0.0), lambda: None)
+        await Reloads(shell, host).reload()
+
+    with pytest.raises(type(reason)):
+        asyncio.run(reload())
+    assert host.told == ["began", refusal]
