@@ -15,7 +15,7 @@ from poolmgr.core.slot import Slot
 from poolmgr.core.state import State
 from poolmgr.core.task import ABANDONED, Task
 from poolmgr.core.transitions import move_task
-from poolmgr.model import AttemptInfo, TaskState
+from poolmgr.model import RESERVED, AttemptInfo, TaskState
 from poolmgr.post_mortem import ATTEMPTS_KEPT
 
 _COMPLETED, _DEAD = TaskState.COMPLETED, TaskState.DEAD  # looked up for every task
@@ -232,7 +232,7 @@ class Lifecycle:
             state.queue.discard(task)
         options = task.options
         commit = 0
-        if options.durable or to is _DEAD:
+        if options.durable or (to is _DEAD and not task.name.startswith(RESERVED)):  # a call's caller has its error
             commit = self._keep(task, now, to, code, outcome, message)
         if options.key is not None:
             self._release_key(task, now)

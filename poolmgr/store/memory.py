@@ -8,6 +8,8 @@ file".
 from __future__ import annotations
 
 import heapq
+import math
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -36,6 +38,7 @@ class _Kept:
     ended: TaskEnded | None = None
     requeued_as: bytes | None = None
     attempts: dict[int, AttemptInfo] = field(default_factory=dict)
+    size: int = 0  # bytes, once it is final
 
 
 class MemoryStore:
@@ -43,14 +46,18 @@ class MemoryStore:
 
     Args:
         limit: how many final tasks are kept; beyond it those that ended first are forgotten. None: no limit.
+        limit_bytes: the same for what they weigh: payloads, outcomes, and what is told of their attempts. The one that
+            ended last is kept whatever it weighs. None: no limit.
     """
 
-    def __init__(self, *, limit: int | None = 10_000) -> None:
-        self._limit = limit
+    def __init__(self, *, limit: int | None = 10_000, limit_bytes: int | None = 64 << 20) -> None:
+        self._limit = math.inf if limit is None else limit
+        self._limit_bytes = math.inf if limit_bytes is None else limit_bytes
         self._epoch = 0
         self._is_open = False
         self._tasks: dict[bytes, _Kept] = {}
         self._final: dict[bytes, None] = {}  # the ids of final tasks, as they ended
+        self._size = 0  # of all that are final
 
     def open(self) -> int:
         if self._is_open:
@@ -75,6 +82,7 @@ class MemoryStore:
                 case AttemptEnded(id, attempt):
                     if id in self._tasks:
                         _remember(self._tasks[id].attempts, attempt)
+                        self._weigh(id)
                 case TaskEnded():
                     self._end(change)
                 case TaskRequeued(id, requeued_as):
@@ -96,13 +104,25 @@ class MemoryStore:
         kept.ended = change
         kept.record = kept.record._replace(state=change.state, attempt=change.attempt, failures=change.failures)
         self._final[change.id] = None
-        if self._limit is not None and len(self._final) > self._limit:
+        self._weigh(change.id)
+
+    def _weigh(self, id: bytes) -> None:
+        """What is known of it has changed: if it is final, others may have to go."""
+        if id not in self._final:
+            return
+        kept = self._tasks[id]
+        self._size -= kept.size
+        kept.size = _size(kept)
+        self._size += kept.size
+        while len(self._final) > self._limit or (self._size > self._limit_bytes and len(self._final) > 1):
             self._forget([next(iter(self._final))])
 
     def _forget(self, ids: Sequence[bytes]) -> None:
         for id in ids:
             self._final.pop(id, None)
-            self._tasks.pop(id, None)
+            kept = self._tasks.pop(id, None)
+            if kept is not None:
+                self._size -= kept.size
 
     def expire(self, wall_now: float, limit: int = 1000) -> int:
         self._check_open()
@@ -174,6 +194,18 @@ def _remember(attempts: dict[int, AttemptInfo], new: AttemptInfo) -> None:
     for number, each in attempts.items():
         if number <= new.attempt - ATTEMPTS_KEPT and each.post_mortem is not None:
             attempts[number] = each._replace(post_mortem=None)
+
+
+def _size(kept: _Kept) -> int:
+    """Bytes that it holds, but for what is small."""
+    held: list[str | bytes] = [kept.record.payload]
+    if kept.ended is not None:
+        held += kept.ended.outcome, kept.ended.message
+    for attempt in kept.attempts.values():
+        held += attempt.message, attempt.traceback
+        if attempt.post_mortem is not None:
+            held += attempt.post_mortem.stacks, attempt.post_mortem.output
+    return sum(map(sys.getsizeof, held))
 
 
 def _info(kept: _Kept, *, with_attempts: bool = False) -> TaskInfo:

@@ -390,3 +390,22 @@ def test_memory_forgets_what_ended_first_beyond_its_limit() -> None:
     store.apply([added(number) for number in range(1, 6)])
     store.apply([ended(3), dead(1), ended(2), dead(5)])
     assert ids(store) == [5, 4, 2]
+
+
+def test_memory_forgets_what_ended_first_beyond_its_bytes() -> None:
+    """A payload, an outcome and what an attempt left behind are of a weight; the last to end is kept in any case."""
+    large = 10_000
+    store = MemoryStore(limit_bytes=35_000)
+    store.open()
+    store.apply([added(number, payload=bytes(large) if number == 1 else b"") for number in range(1, 8)])
+    store.apply([ended(1), ended(2, outcome=bytes(large))])
+    store.apply([failed(3, 1, post_mortem=REMAINS._replace(output="x" * large)), dead(3)])
+    assert ids(store, state=TaskState.COMPLETED) == [2, 1]
+    store.apply([failed(4, 1, traceback="x" * large), dead(4)])
+    assert [number for number in ids(store) if number < 5] == [4, 3, 2]
+    store.apply([TasksPurged((task_id(2),)), dead(5, message="x" * large)])
+    assert [number for number in ids(store) if number < 6] == [5, 4, 3]
+    store.apply([dead(6, outcome=bytes(5 * large))])
+    assert ids(store) == [7, 6]
+    store.apply([dead(7)])
+    assert ids(store) == [7]

@@ -217,6 +217,20 @@ def test_a_death_fails_only_its_own_future(executor: Executor, tmp_path: Path) -
     assert [each.result(timeout=10) for each in (*futures, *more)] == [2 * n for n in range(20)] * 2
 
 
+def test_the_daemon_keeps_nothing_of_a_call_that_ended_badly() -> None:
+    """Its caller has the error; the daemon of an executor has nobody who would purge it."""
+    payload = bytes(5_000_000)
+    with Executor(2) as executor:
+        assert executor.submit(len, payload).result(timeout=10) == len(payload)
+        daemon = executor._line._daemon
+        assert daemon is not None
+        process = psutil.Process(daemon.pid)
+        before = process.memory_info().rss
+        for _ in range(20):
+            assert isinstance(executor.submit(callables.die_over, payload).exception(timeout=10), BrokenWorker)
+        assert process.memory_info().rss - before < 10 * len(payload)
+
+
 def test_a_daemon_that_dies_breaks_the_executor(tmp_path: Path) -> None:
     with Executor(1) as executor:
         held = executor.submit(callables.hold, str(tmp_path))

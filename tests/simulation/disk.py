@@ -20,7 +20,7 @@ class Medium(MemoryStore):
     """A memory store that outlives the daemon, and that can refuse."""
 
     def __init__(self) -> None:
-        super().__init__(limit=None)
+        super().__init__(limit=None, limit_bytes=None)
         self.refuses = ""
 
     def apply(self, changes: Sequence[Change]) -> None:

@@ -10,6 +10,7 @@ import pytest
 from poolmgr.core.changes import AttemptEnded, TaskAdded, TaskEnded, TaskMoved
 from poolmgr.core.effects import Finished, Persist, Progressed
 from poolmgr.core.failure import Failure
+from poolmgr.wire.pickled import CALL
 from tests.unit.driver import VALUE_ERROR, WALL_OFFSET, Pool
 
 
@@ -133,6 +134,17 @@ def test_a_task_that_used_up_its_failures_is_a_dead_letter_with_its_whole_histor
     [ended] = pool.changes(TaskEnded)
     assert (ended.failures, ended.code, ended.message, ended.expires_at) == (3, "task_failed", "bad", None)
     assert msgpack.unpackb(pool.end(task).outcome)["type"] == "ValueError"
+
+
+def test_a_pickled_call_is_no_dead_letter_unless_it_is_durable() -> None:
+    """Its caller has the error, and nobody would purge it."""
+    pool = Pool()
+    task = pool.submit(CALL, durable=False, max_retries=0)
+    pool.fail(task)
+    assert pool.end(task).state == "dead"
+    assert pool.all(Persist) == []
+    pool.fail(pool.submit(CALL, max_retries=0))
+    assert [ended.state for ended in pool.changes(TaskEnded)] == ["dead"]
 
 
 def test_a_dead_letter_that_was_not_durable_is_kept_in_memory_whole() -> None:
