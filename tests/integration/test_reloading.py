@@ -150,7 +150,7 @@ def test_a_daemon_without_a_free_descriptor_refuses_and_can_be_reloaded_later(de
         soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (free, hard))
         with pytest.raises(
-            ReloadFailed, match="the old code goes on, since no template can be started: .*Too many open"
+            ReloadFailed, match=r"the old code goes on, since no template can be started: .*Too many open"
         ):
             client.reload()
         assert "Too many open files" in next(events).fields["error"]
