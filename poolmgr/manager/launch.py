@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgpack
 
 from poolmgr.config import Group, Settings
-from poolmgr.worker.warden import LABEL_BYTES, TAG, WORKER
+from poolmgr.worker.warden import TAG, WORKER, template_label
 
 PACKET_BYTES = 1 << 20
 # Each library would start as many threads as there are cores, in each worker; and malloc an arena for each thread.
@@ -59,6 +59,7 @@ def template_order(settings: Settings, path: list[str] | None = None) -> dict[st
         "path": path,
         "manager": os.getpid(),
         "tag": f"{os.getpid()}.{os.urandom(8).hex()}",
+        "label": template_label(1),
         "heartbeat_interval_s": settings.heartbeat_interval_s,
     }
 
@@ -87,7 +88,7 @@ def launch_template(order: dict[str, Any]) -> Launched:
                 # -P: the app's directory comes to lead the path later; a daemon.py in it is not to stand in our way.
                 [sys.executable, "-P", "-m", "poolmgr.worker.template", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
-                env={**_ENVIRONMENT, **os.environ, TAG: order["tag"], WORKER: "." * LABEL_BYTES},
+                env={**_ENVIRONMENT, **os.environ, TAG: order["tag"], WORKER: order["label"]},
                 stdin=subprocess.DEVNULL,
                 process_group=0,  # Ctrl-C in a terminal is the daemon's affair alone
             )

@@ -111,7 +111,7 @@ class Manager:
         self.scheduler.begin(at)
         self._maintenance = Maintenance(self.shell)
         shell = self.shell
-        shell.sweeper = Sweeper(self._loop, shell.processes, shell.dying, lambda: shell.templates.pids)
+        shell.sweeper = Sweeper(self._loop, shell.processes, shell.dying, shell.templates)
         self._wake()
         await self._ready
 

@@ -3,8 +3,9 @@
 Whatever a worker has started, however far it has gone away (a session of its own, daemonised), becomes a child of this
 process when its parent dies: this is the subreaper. Its environment tells which worker it came from (worker/warden.py).
 While that worker lives it stays (a worker in which a task has left a process goes by itself, worker/surroundings.py);
-it goes with its worker, whyever that ends. What has thrown its environment away
-can not be told, and goes as soon as it is an orphan.
+it goes with its worker, whyever that ends. What the app's modules have started goes with their version: after a reload,
+once the old template has ended. What has thrown its environment away can not be told, and goes as soon as it is an
+orphan.
 
 The list of one's own children is one short file; a look costs 50 us. Nobody else reaps them, so their numbers are safe.
 """
@@ -14,11 +15,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from poolmgr.manager import procfs
 from poolmgr.manager.process import WorkerProcess
+from poolmgr.manager.templates import Templates
 from poolmgr.worker.warden import TAG, WORKER, started_with
 
 INTERVAL_S: Final = 1.0
@@ -31,7 +33,7 @@ class Sweeper:
     Args:
         processes: by slot, the workers that are not to be swept, nor what they have started.
         dying: by pid, those that were given up and have not ended.
-        templates: tells the pids of the templates.
+        templates: which are not to be swept, nor what the app's modules have started, while that version is in use.
     """
 
     def __init__(
@@ -39,14 +41,14 @@ class Sweeper:
         loop: asyncio.AbstractEventLoop,
         processes: Mapping[str, WorkerProcess],
         dying: Mapping[int, WorkerProcess],
-        templates: Callable[[], list[int]],
+        templates: Templates,
     ) -> None:
         self._loop = loop
         self._processes = processes
         self._dying = dying
         self._templates = templates
         # From before an exec, as a shell may have it: no worker has made these.
-        self._strangers = frozenset(procfs.children(os.getpid())).difference(templates())
+        self._strangers = frozenset(procfs.children(os.getpid())).difference(templates.pids)
         self._knows_all = os.getpid() != 1  # where it is init, anybody's orphans become its own
         self._soon = False
         self._timer = loop.call_later(INTERVAL_S, self._each_second)
@@ -73,11 +75,11 @@ class Sweeper:
     def sweep(self) -> int:
         """Kill and reap; how many were killed."""
         workers = self._processes.values()
-        known = {process.pid for process in workers}.union(self._dying, self._templates())
+        known = {process.pid for process in workers}.union(self._dying, self._templates.pids)
         orphans = [pid for pid in procfs.children(os.getpid()) if pid not in known]
         if not orphans:
             return 0
-        living = {f"{process.worker}.{process.incarnation}" for process in workers}
+        living = {f"{process.worker}.{process.incarnation}" for process in workers} | self._templates.labels
         all_told = all(process.pid is not None for process in workers)
         return sum(self._kill(pid, living, all_told) for pid in orphans)
 
@@ -96,5 +98,5 @@ class Sweeper:
     def _must_go(self, pid: int, living: set[str], all_told: bool) -> bool:
         if not started_with(pid, TAG):
             return all_told and self._knows_all and pid not in self._strangers
-        worker = started_with(pid, WORKER)
-        return bool(worker.strip(".")) and worker not in living  # dots: the app's modules have started it
+        label = started_with(pid, WORKER)
+        return bool(label) and label not in living

@@ -60,6 +60,11 @@ class Template:
         """The template's process id, while it lives."""
         return self._launched.process.pid if self._launched is not None else None
 
+    @property
+    def label(self) -> str:
+        """What marks all that the app's modules start."""
+        return str(self._order["label"])
+
     def start(self, launched: Launched) -> None:
         """Take over one that was launched; ``handlers`` tells the app's tasks and their options, or fails."""
         self._launched = launched

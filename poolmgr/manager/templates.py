@@ -7,13 +7,14 @@ for as long as a worker of it finishes something.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Collection
 from typing import Any
 
 from poolmgr.manager.launch import Launched, launch_template
 from poolmgr.manager.process import WorkerProcess
 from poolmgr.manager.template import Template
-from poolmgr.worker.warden import kill_pool
+from poolmgr.worker.warden import kill_pool, template_label
 
 
 class Templates:
@@ -34,6 +35,7 @@ class Templates:
         died: Callable[[int, str], None],
     ) -> None:
         self._order = order
+        self._labels = map(template_label, itertools.count(2))  # of the next ones
         self._told = spawned, failed, unanswered
         self._failed = failed
         self._died = died
@@ -50,6 +52,12 @@ class Templates:
         return [pid for pid in found if pid is not None]
 
     @property
+    def labels(self) -> set[str]:
+        """What marks that which the app's modules have started, of each version that is in use. One that is replaced
+        after its death hands its label on: workers that it has forked live on, and may use what it has started."""
+        return {template.label for template in (*self._by_generation.values(), *self._others)}
+
+    @property
     def unforkable(self) -> list[str]:
         """Why workers are exec'd that were to be forked."""
         return [template.unforkable for template in self._by_generation.values() if template.unforkable is not None]
@@ -64,7 +72,7 @@ class Templates:
 
     def launch(self, app: list[str]) -> Template:
         """Start another, which imports ``app``. It is to be told of with ``join``, or else with ``discard``."""
-        order = {**self._order, "app": app}
+        order = {**self._order, "app": app, "label": next(self._labels)}
         template = self._make(order)
         template.lasting = False
         template.start(launch_template(order))

@@ -18,9 +18,15 @@ GROUP = "POOLMGR_GROUP"  # the worker's group
 PROTOCOL = "POOLMGR_PROTOCOL"  # the version that the manager speaks
 HEARTBEAT = "POOLMGR_HEARTBEAT_S"  # how often the worker says that it lives
 OWN_VARIABLES = (WORKER, GROUP, PROTOCOL, HEARTBEAT)  # that a worker has on top of the pool's
-LABEL_BYTES = 32  # room for that in the template's environment, where it is dots
+LABEL_BYTES = 32  # room for that in the template's environment, where it is ``template_label``
 
 _ROUNDS_S = 2.0
+
+
+def template_label(number: int) -> str:
+    """What is in the place of a worker's label in a template, and in all that the app's modules start: it tells which
+    version of the app has started it."""
+    return f"template.{number}".ljust(LABEL_BYTES, ".")
 
 
 def kill_pool(tag: str, groups: Collection[int], spared: Collection[int] = ()) -> None:

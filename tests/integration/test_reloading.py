@@ -159,6 +159,50 @@ def test_a_daemon_without_a_free_descriptor_refuses_and_can_be_reloaded_later(de
         assert deployed.versions(client) == {"two"}
 
 
+def test_what_an_apps_modules_have_started_goes_with_their_version(deploy: Deploy, tmp_path: Path) -> None:
+    """A child of the import, and one that has left its parent. A refused version's go, too; those of the version that
+    runs stay, also where its template is replaced: the workers that it has forked may use them."""
+    deployed = deploy()
+    pids = tmp_path / "pids"
+    start = """
+import subprocess
+child = subprocess.Popen(["sleep", "1000"]).pid
+away = int(subprocess.check_output("setsid sleep 1000 >/dev/null & echo $!", shell=True))
+with open({pids!r}, "a") as file:
+    print(child, away, file=file)
+"""
+
+    def started() -> list[list[int]]:
+        return [[int(pid) for pid in line.split()] for line in pids.read_text().splitlines()]
+
+    def swept(versions: list[list[int]]) -> bool:
+        return not any(_lives(pid) for version in versions for pid in version)
+
+    with deployed.pool.client() as client:
+        for version in ("two", "three"):
+            deployed.write(version, start.format(pids=str(pids)))
+            client.reload()
+        deployed.write("bad", start.format(pids=str(pids)) + "raise OSError")
+        with pytest.raises(ReloadFailed):
+            client.reload()
+        two, three, bad = started()
+        until(lambda: swept([two, bad]), "they are swept")
+        assert all(_lives(pid) for pid in three)
+        deployed.write("three", start.format(pids=str(pids)))
+        template = deployed.pool.template()
+        os.kill(template, signal.SIGKILL)
+        until(lambda: len(started()) == 4, "another imports the app")
+        lost = client.workers()[0]
+        os.kill(lost.pid or 0, signal.SIGKILL)  # a sweep
+        until(lambda: client.worker(lost.id).incarnation > lost.incarnation, "another is asked for")
+        until(lambda: client.worker(lost.id).state == "ready", "it is forked")
+        assert deployed.versions(client) == {"three"}
+        assert all(_lives(pid) for pid in (*three, *started()[3]))
+        deployed.write("four")
+        client.reload()
+        until(lambda: swept(started()), "all are swept")
+
+
 def test_sighup_reloads(deploy: Deploy) -> None:
     deployed = deploy()
     deployed.write("two")
