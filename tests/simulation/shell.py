@@ -389,13 +389,14 @@ class Shell:
             process.how = "it could not be forked"
             self.ended(process)
         else:
-            self.world.after(self.world.between(0.0005, 0.005), self.hear, self._spawned, process)
+            slot = self.scheduler.state.slots.get(effect.worker)
+            on_trial = slot is not None and slot.leaving and effect.generation > self.scheduler.state.generation
+            self.world.after(self.world.between(0.0005, 0.005), self.hear, self._spawned, process, on_trial)
 
-    def _spawned(self, process: Process) -> None:
+    def _spawned(self, process: Process, on_trial: bool) -> None:
         self.tell(self.scheduler.worker_spawned, process.worker, process.incarnation, process.pid)
         if process.alive:
-            slot = self.scheduler.state.slots.get(process.worker)
-            process.begin(HEARTBEAT_S, slot is not None and slot.generation > self.scheduler.state.generation)
+            process.begin(HEARTBEAT_S, on_trial)
 
     def _retire(self, effect: do.Retire) -> None:
         process = self._current(*effect)
