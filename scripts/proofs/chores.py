@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from itertools import repeat
 from typing import Any
 
 from poolmgr import task
@@ -44,10 +45,10 @@ def bear(born: str, own_session: bool) -> None:
 def hold_the_gil(seconds: float) -> float:
     """Computes in one call of native code, for so many seconds of CPU; how many they were."""
     began = time.thread_time()
-    sum(range(1_000_000))
-    each_s = (time.thread_time() - began) / 1_000_000
+    sum(repeat(1, 2_000_000))
+    each_s = (time.thread_time() - began) / 2_000_000
     began = time.thread_time()
-    sum(range(int(1.5 * seconds / each_s)))  # now others may share the processor's caches and clock
+    sum(repeat(1, int(1.5 * seconds / each_s)))  # now others may share the processor's caches and clock
     return time.thread_time() - began
 
 
