@@ -48,7 +48,7 @@ def hold_the_gil(seconds: float) -> float:
     sum(repeat(1, 2_000_000))
     each_s = (time.thread_time() - began) / 2_000_000
     began = time.thread_time()
-    sum(repeat(1, int(1.5 * seconds / each_s)))  # now others may share the processor's caches and clock
+    sum(repeat(1, int(2 * seconds / each_s)))  # now others may share the processor's caches and clock
     return time.thread_time() - began
 
 
