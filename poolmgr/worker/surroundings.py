@@ -46,7 +46,7 @@ _SIGNALS = tuple(sorted(_signal.valid_signals()))
 _getsignal, _signal_mask = _signal.getsignal, _signal.pthread_sigmask
 _umask, _stat, _fstat, _fchdir, _pread = os.umask, os.stat, os.fstat, os.fchdir, os.pread
 _putenv, _waitid, _getpgrp, _getppid, _getpriority = os.putenv, os.waitid, os.getpgrp, os.getppid, os.getpriority
-_open, _listdir = os.open, os.listdir
+_open, _close, _listdir = os.open, os.close, os.listdir
 _gc_is_enabled, _gc_enable, _gc_disable = gc.isenabled, gc.enable, gc.disable
 _ANY_CHILD = os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT
 
@@ -75,6 +75,8 @@ class Surroundings:
         self._limits = [getrlimit(each) for each in _LIMITS]
         self._nice = _getpriority(os.PRIO_PROCESS, 0)
         self._known_threads = {id(thread): thread for thread in _threads()}
+        self._known_children = _children()
+        self._who = _who(_status())
 
     def settle(self, channels: Sequence[int]) -> None:
         """In the worker: what is its own. ``channels`` are file descriptors that must stay what they are."""
@@ -87,10 +89,7 @@ class Surroundings:
         self._stdout, self._stderr = sys.stdout, sys.stderr
         self._gc = _gc_is_enabled()
         self._group = _getpgrp()
-        self._status = _open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
-        self._who = _who(_pread(self._status, _STATUS_BYTES, 0))
         self._channels = [(fd, _identity(_fstat(fd))) for fd in channels]
-        self._known_children = _children()
         self._name, self._pid = os.environ.get(WORKER, ""), os.getpid()
         self._spent = getrusage(RUSAGE_CHILDREN)
         self._threads = count_threads()
@@ -199,7 +198,7 @@ class Surroundings:
     def _moved(self) -> str:
         if _identity(_stat("/")) != self._root_file:
             return "its root directory was changed"
-        status = _pread(self._status, _STATUS_BYTES, 0)
+        status = _status()
         if _who(status) != self._who:
             return "its user, group or privileges were changed"
         if _getpgrp() != self._group:
@@ -217,6 +216,15 @@ class Surroundings:
         if self._stdout.closed or self._stderr.closed:
             return "its output was closed"
         return ""
+
+
+def _status() -> bytes:
+    """What /proc shows of this process."""
+    file = _open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return _pread(file, _STATUS_BYTES, 0)
+    finally:
+        _close(file)
 
 
 def _field(status: bytes, name: bytes) -> bytes:
