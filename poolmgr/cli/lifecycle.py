@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import shlex
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -12,9 +13,10 @@ import click
 
 from poolmgr.cli import began_at, pages
 from poolmgr.cli.session import Session, answering
-from poolmgr.errors import ConnectionLost, Unavailable
+from poolmgr.errors import ConnectionLost, PoolError, Unavailable
 
 if TYPE_CHECKING:
+    from poolmgr.daemon.launch import Request
     from poolmgr.daemon.started import Started
 
 
@@ -79,8 +81,14 @@ def restart(session: Session, file: str | None, **flags: Any) -> None:
     merged = Request(here or request.file, {**request.flags, **_given(session, flags)})
     settings = Settings.load(file=merged.file or environ.get("POOLMGR_CONFIG"), environ=environ, flags=merged.flags)
     try_app(settings.app, environ)
-    _stop(session)
-    _answer_started(session, launch(merged, environ))
+    try:
+        _stop(session)
+        started = launch(merged, environ)
+    except (KeyboardInterrupt, PoolError):
+        again = _as_command(directory, merged)
+        session.remark(f"the old daemon was told to stop, and no new one was started; to start it: {again}")
+        raise
+    _answer_started(session, started)
 
 
 @click.command()
@@ -94,6 +102,23 @@ def reload(session: Session) -> None:
     with session.client() as pool:
         found = pool.reload()
     session.answer(found, lambda: pages.reload_page(found))
+
+
+def _as_command(directory: str, request: Request) -> str:
+    """What to type to have a daemon launched by ``request``."""
+    words = ["poolmgr", "start"]
+    for name, option in (
+        ("socket", "--socket"),
+        ("state_dir", "--state-dir"),
+        ("pool_size", "--workers"),
+        ("app", "--app"),
+    ):
+        value = request.flags.get(name, ())
+        for each in value if isinstance(value, (list, tuple)) else [value]:
+            words += [option, str(each)]
+    if request.file:
+        words += ["--config", request.file]
+    return f"cd {shlex.quote(directory)} && {shlex.join(words)}"
 
 
 def _given(session: Session, flags: dict[str, Any]) -> dict[str, Any]:

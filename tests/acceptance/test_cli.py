@@ -233,6 +233,23 @@ def test_restart_with_an_app_that_cannot_be_imported_stops_nothing(shell: Shell)
     assert shell.ask("status")["pid"] == pid
 
 
+def test_an_interrupted_restart_says_that_there_is_no_daemon_and_how_to_start_it(shell: Shell) -> None:
+    pid = shell.start()
+    os.mkfifo(shell.directory / "fifo")
+    shell.run("submit", "read", "fifo")
+    command = [str(POOLMGR), "restart"]
+    with subprocess.Popen(
+        command, env=shell.environ, cwd=shell.directory, stderr=subprocess.PIPE, text=True
+    ) as restart:
+        assert restart.stderr is not None
+        assert "waiting for the daemon to end" in restart.stderr.readline()
+        restart.send_signal(signal.SIGINT)
+        said = restart.stderr.read()
+    assert f"to start it: cd {shell.directory} && poolmgr start --workers 3 --app app\n" in said
+    assert restart.returncode
+    end(pid)
+
+
 def test_restart_runs_what_was_queued(shell: Shell) -> None:
     shell.start()
     id = shell.run("submit", "add", "20", "22", "--delay", "1").strip()
