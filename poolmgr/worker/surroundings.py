@@ -43,10 +43,11 @@ _PR_SET_PDEATHSIG = 1  # SIGKILL when the daemon is gone; a task may have called
 _signal: Any = sys.modules["_signal"]
 _prctl = ctypes.CDLL(None).prctl
 _SIGNALS = tuple(sorted(_signal.valid_signals()))
+_INTERRUPT = _SIGNALS.index(SIGUSR1)
 _getsignal, _signal_mask = _signal.getsignal, _signal.pthread_sigmask
 _umask, _stat, _fstat, _fchdir, _pread = os.umask, os.stat, os.fstat, os.fchdir, os.pread
 _putenv, _waitid, _getpgrp, _getppid, _getpriority = os.putenv, os.waitid, os.getpgrp, os.getppid, os.getpriority
-_open, _close, _listdir = os.open, os.close, os.listdir
+_open, _close, _listdir, _getpid = os.open, os.close, os.listdir, os.getpid
 _gc_is_enabled, _gc_enable, _gc_disable = gc.isenabled, gc.enable, gc.disable
 _ANY_CHILD = os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT
 
@@ -64,34 +65,32 @@ class Surroundings:
         self._umask = _umask(0o077)
         _umask(self._umask)
         self._handlers = [_getsignal(number) for number in _SIGNALS]
+        self._terminate, self._alarm = _getsignal(15), _getsignal(14)
         self._blocked = _signal_mask(0, ())
         self._locale = setlocale(LC_ALL, None)
         self._timeout = getdefaulttimeout()
         self._path = list(sys.path)
         self._sys_modules = sys.modules
         self._library = Library()
-        self._environ = dict(os.environ._data)  # type: ignore[attr-defined]
+        own = frozenset(map(os.fsencode, OWN_VARIABLES))
+        found = os.environ._data  # type: ignore[attr-defined]
+        self._environ = {name: value for name, value in found.items() if name not in own}
         self._os_environ = os.environ
         self._limits = [getrlimit(each) for each in _LIMITS]
         self._nice = _getpriority(os.PRIO_PROCESS, 0)
         self._known_threads = {id(thread): thread for thread in _threads()}
         self._known_children = _children()
         self._who = _who(_status())
+        self._spent: object = None  # by children that have ended; so the first look looks for theirs, too
 
     def settle(self, channels: Sequence[int]) -> None:
         """In the worker: what is its own. ``channels`` are file descriptors that must stay what they are."""
-        found = os.environ._data  # type: ignore[attr-defined]
-        for name in map(os.fsencode, OWN_VARIABLES):
-            if name in found:
-                self._environ[name] = found[name]
-        self._interrupt, self._terminate, self._alarm = _getsignal(SIGUSR1), _getsignal(15), _getsignal(14)
-        self._handlers[_SIGNALS.index(SIGUSR1)] = self._interrupt
+        self._interrupt = self._handlers[_INTERRUPT] = _getsignal(10)
         self._stdout, self._stderr = sys.stdout, sys.stderr
         self._gc = _gc_is_enabled()
         self._group = _getpgrp()
         self._channels = [(fd, _identity(_fstat(fd))) for fd in channels]
-        self._name, self._pid = os.environ.get(WORKER, ""), os.getpid()
-        self._spent = getrusage(RUSAGE_CHILDREN)
+        self._name = os.environ.get(WORKER, "")
         self._threads = count_threads()
 
     # ------------------------------------------------------------------------------------------ after every task
@@ -165,6 +164,8 @@ class Surroundings:
             for name, value in self._environ.items():
                 _putenv(name, value)
             found.update(self._environ)
+        if self._name and os.environ.get(WORKER) != self._name:  # what is started from here is known by it
+            os.environ[WORKER] = self._name
 
     # ------------------------------------------------------------------------------------------ what stays changed
 
@@ -192,7 +193,7 @@ class Surroundings:
         if spent == self._spent or not self._name:
             return set()
         self._spent = spent
-        others = _children_of(_getppid()) - {self._pid}
+        others = _children_of(_getppid()) - {_getpid()}
         return {pid for pid in others if started_with(pid, WORKER) == self._name}
 
     def _moved(self) -> str:
