@@ -16,7 +16,6 @@ import uvloop
 from poolmgr.config import Settings
 from poolmgr.daemon.loop import on_defect, spare_the_collector
 from poolmgr.daemon.notify import Notifier
-from poolmgr.daemon.reloading import Reloading
 from poolmgr.daemon.service import Service
 from poolmgr.daemon.started import Started
 from poolmgr.errors import PoolError, StartFailed
@@ -65,7 +64,7 @@ class _Life:
         self._order = order
         self._address = address
         self._service = Service(notifier)
-        self._reloading = Reloading(reread, self._service)
+        self._reread = reread
         self._store = SqliteStore(os.path.join(directory, DATABASE), synchronous=settings.synchronous)
         self._starting: asyncio.Task[None] | None = None
         self._stops = 0
@@ -75,7 +74,8 @@ class _Life:
         asyncio.get_running_loop().set_exception_handler(on_defect)
         try:
             epoch = self._store.open()
-            self._manager = Manager(self._settings, self._store, epoch, self._launched, self._order, self._reloading)
+            self._manager = Manager(self._settings, self._store, epoch, self._launched, self._order, self._reread)
+            self._manager.reloads.watcher = self._service
             self._listener = Listener(self._manager, self._settings)
             self._starting = asyncio.create_task(self._start())
             self._take_signals()

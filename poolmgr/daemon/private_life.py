@@ -52,7 +52,9 @@ class PrivateLife:
         loop.set_exception_handler(on_defect)
         store = MemoryStore()
         output = PassingOn()
-        self._manager = Manager(self._settings, store, store.open(), self._launched, self._order, _Host(self._settings))
+        self._manager = Manager(
+            self._settings, store, store.open(), self._launched, self._order, lambda: self._settings
+        )
         self._manager.shell.printed = output.line
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, self._end)
@@ -95,22 +97,6 @@ class PrivateLife:
             self._starting.cancel()
         else:
             self._manager.stop_now()
-
-
-class _Host:
-    """The host of reloads: the program's settings stay as they are, and it hears by itself what it has asked for."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-
-    def read_settings(self) -> Settings:
-        return self._settings
-
-    def reload_began(self) -> None:
-        pass
-
-    def reload_ended(self, refusal: str) -> None:
-        pass
 
 
 class _OnlyConnection(Connection):

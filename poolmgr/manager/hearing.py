@@ -39,7 +39,7 @@ def understood(message: list[Any], now: float) -> Sequence[Any]:
     kind = message[0]
     if kind == RAISED:
         _, fence, begun_at, ended_at, code, types, packed, retry_delay_s = message
-        result_of([kind, fence, begun_at, ended_at, packed], now)
+        result_of([kind, fence, begun_at, ended_at, packed], now)  # what a DONE and this have in common
         return RAISED, fence, begun_at, ended_at, _failure(code, types, packed, retry_delay_s)
     if kind == REPORT:
         _, fence, fraction, text = message

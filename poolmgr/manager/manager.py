@@ -30,7 +30,7 @@ from poolmgr.manager.launch import Launched
 from poolmgr.manager.maintenance import Maintenance
 from poolmgr.manager.outbox import Port
 from poolmgr.manager.performer import Performer
-from poolmgr.manager.reloads import Host, Reloads
+from poolmgr.manager.reloads import Reloads
 from poolmgr.manager.shell import Shell
 from poolmgr.manager.sweeper import Sweeper
 from poolmgr.manager.system import become_subreaper
@@ -57,11 +57,17 @@ class Manager:
         store: open; used from here on by the manager's own thread alone, and closed by its owner.
         epoch: the number that opening the store has given.
         launched, order: the template that is coming up, and what it was told.
-        host: the daemon, which is told of reloads.
+        read_settings: reads them anew, for a reload.
     """
 
     def __init__(
-        self, settings: Settings, store: Store, epoch: int, launched: Launched, order: dict[str, Any], host: Host
+        self,
+        settings: Settings,
+        store: Store,
+        epoch: int,
+        launched: Launched,
+        order: dict[str, Any],
+        read_settings: Callable[[], Settings],
     ) -> None:
         self.epoch = epoch
         scheduler = Scheduler(
@@ -73,7 +79,7 @@ class Manager:
         self.shell = Shell(settings, store, scheduler, self._wake)
         self.scheduler = scheduler
         self._ears = Ears(self.shell)
-        self.reloads = Reloads(self.shell, host)
+        self.reloads = Reloads(self.shell, read_settings)
         self._performer = Performer(self.shell, self._ears, self.reloads.rolled)
         self._loop = self.shell.loop
         self.shell.writer = StoreWriter(store, self._store_says)

@@ -34,12 +34,8 @@ IMPORT_PATIENCE_S = 300.0  # for an import that never returns
 Answer = dict[str, Any]
 
 
-class Host(Protocol):
-    """The daemon around the manager: where its settings come from, and who is told of a reload."""
-
-    def read_settings(self) -> Settings:
-        """As at the start, from the file and the environment of now. Raises ``ConfigError``."""
-        ...
+class Watcher(Protocol):
+    """Who is told of each reload: first that it begins, then how it ended."""
 
     def reload_began(self) -> None:
         """A reload begins."""
@@ -51,11 +47,21 @@ class Host(Protocol):
 
 
 class Reloads:
-    """One reload after the other."""
+    """One reload after the other.
 
-    def __init__(self, shell: Shell, host: Host) -> None:
+    Args:
+        read_settings: reads them anew, from where they came at the start. Raises ``ConfigError``.
+
+    Attributes:
+        watcher: of the daemon around, if it has one.
+        listeners: called when the handlers and their options are others.
+    """
+
+    def __init__(self, shell: Shell, read_settings: Callable[[], Settings]) -> None:
         self._shell = shell
-        self._host = host
+        self._read_settings = read_settings
+        self.watcher: Watcher | None = None
+        self.listeners: list[Callable[[], None]] = []
         self._running: asyncio.Task[Answer] | None = None
         self._next: asyncio.Task[Answer] | None = None
         self._stopping: asyncio.Future[None] = shell.loop.create_future()
@@ -63,7 +69,6 @@ class Reloads:
         self._generation = 0  # that is being rolled out
         self._handlers: dict[str, TaskOptions] = {}  # of the new code
         self._settings = shell.settings
-        self.listeners: list[Callable[[], None]] = []  # told that handlers and options are others now
 
     async def reload(self) -> Answer:
         """Load the code anew; what came of it.
@@ -89,7 +94,9 @@ class Reloads:
         self._running, self._next = self._next, None
         if self._shell.scheduler.state.shutting_down:
             raise ShuttingDown("the daemon is shutting down; the next one that is started has the new code")
-        self._host.reload_began()
+        _log.info("reloading the code")
+        if self.watcher is not None:
+            self.watcher.reload_began()
         refusal = "it was broken off"
         try:
             answer = await self._reload()
@@ -105,12 +112,13 @@ class Reloads:
             raise
         finally:
             self._running = None
-            self._host.reload_ended(refusal)
+            if self.watcher is not None:
+                self.watcher.reload_ended(refusal)
 
     async def _reload(self) -> Answer:
         began_at = now()
         shell = self._shell
-        settings = self._host.read_settings()
+        settings = self._read_settings()
         kept = [name for name in KINDS if name not in RELOADED and _differs(name, settings, shell.settings)]
         if kept:
             _log.warning("changed, but taken over only by a restart: %s", ", ".join(kept))

@@ -69,15 +69,12 @@ class OptionCache:
 
 def unknown_task(name: str, handlers: Iterable[str]) -> UnknownTask:
     """What to tell of a name that is not among ``handlers``: the nearest, or all."""
-    return UnknownTask(_unknown(name, [each for each in handlers if not each.startswith(RESERVED)]))
-
-
-def _unknown(name: str, known: list[str]) -> str:
     from difflib import get_close_matches
 
+    known = [each for each in handlers if not each.startswith(RESERVED)]
     if not known:
-        return f"unknown task {name!r}: this daemon has no app; start it with --app MODULE"
+        return UnknownTask(f"unknown task {name!r}: this daemon has no app; start it with --app MODULE")
     near = get_close_matches(name, known, n=1)
     if near:
-        return f"unknown task {name!r}; did you mean {near[0]!r}?"
-    return f"unknown task {name!r}; the app has {', '.join(sorted(known)[:20])}"
+        return UnknownTask(f"unknown task {name!r}; did you mean {near[0]!r}?")
+    return UnknownTask(f"unknown task {name!r}; the app has {', '.join(sorted(known)[:20])}")

@@ -43,7 +43,7 @@ _PR_SET_PDEATHSIG = 1  # SIGKILL when the daemon is gone; a task may have called
 _signal: Any = sys.modules["_signal"]
 _prctl = ctypes.CDLL(None).prctl
 _SIGNALS = tuple(sorted(_signal.valid_signals()))
-_INTERRUPT = _SIGNALS.index(SIGUSR1)
+_AT_SIGUSR1 = _SIGNALS.index(SIGUSR1)
 _getsignal, _signal_mask = _signal.getsignal, _signal.pthread_sigmask
 _umask, _stat, _fstat, _fchdir, _pread = os.umask, os.stat, os.fstat, os.fchdir, os.pread
 _putenv, _waitid, _getpgrp, _getppid, _getpriority = os.putenv, os.waitid, os.getpgrp, os.getppid, os.getpriority
@@ -85,7 +85,7 @@ class Surroundings:
 
     def settle(self, channels: Sequence[int]) -> None:
         """In the worker: what is its own. ``channels`` are file descriptors that must stay what they are."""
-        self._interrupt = self._handlers[_INTERRUPT] = _getsignal(10)
+        self._interrupt = self._handlers[_AT_SIGUSR1] = _getsignal(10)
         self._stdout, self._stderr = sys.stdout, sys.stderr
         self._gc = _gc_is_enabled()
         self._group = _getpgrp()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from scripts.proofs import (
@@ -42,56 +44,30 @@ def _without_speeds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Report, "figure", tell)
 
 
-def test_kills() -> None:
-    assert kills.prove(0.05).ok
-
-
-def test_daemon_kill() -> None:
-    assert daemon_kill.prove(0.1).ok
-
-
-def test_reload() -> None:
-    assert reload.prove(0.1).ok
-
-
-def test_reuse() -> None:
-    assert reuse.prove(0.01).ok
-
-
-def test_ephemeral() -> None:
-    assert ephemeral.prove(0.1).ok
-
-
-def test_hangs() -> None:
-    assert hangs.prove(0.01).ok
-
-
-def test_time_outs() -> None:
-    assert time_outs.prove(0.1).ok
-
-
-def test_cancel_races() -> None:
-    assert cancel_races.prove(0.02).ok
-
-
-def test_poison() -> None:
-    assert poison.prove(0.1).ok
-
-
-def test_executor() -> None:
-    assert executor.prove(0.01).ok
-
-
-@pytest.mark.skipif(
-    systemd.sandbox() is None, reason="no systemd-sandbox is on the PATH: see scripts/proofs/systemd.py"
+@pytest.mark.parametrize(
+    ("prove", "scale"),
+    [
+        (kills.prove, 0.05),
+        (daemon_kill.prove, 0.1),
+        (reload.prove, 0.1),
+        (reuse.prove, 0.01),
+        (ephemeral.prove, 0.1),
+        (hangs.prove, 0.01),
+        (time_outs.prove, 0.1),
+        (cancel_races.prove, 0.02),
+        (poison.prove, 0.1),
+        (executor.prove, 0.01),
+        (frames.prove, 0.01),
+        (hostile.prove, 0.06),
+        pytest.param(
+            systemd.prove,
+            0.1,
+            marks=pytest.mark.skipif(
+                systemd.sandbox() is None, reason="no systemd-sandbox is on the PATH: see scripts/proofs/systemd.py"
+            ),
+        ),
+    ],
+    ids=lambda value: value.__module__.rpartition(".")[2] if callable(value) else "",
 )
-def test_systemd() -> None:
-    assert systemd.prove(0.1).ok
-
-
-def test_frames() -> None:
-    assert frames.prove(0.01).ok
-
-
-def test_hostile() -> None:
-    assert hostile.prove(0.06).ok
+def test_it_holds(prove: Callable[[float], Report], scale: float) -> None:
+    assert prove(scale).ok

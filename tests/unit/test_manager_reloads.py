@@ -1,4 +1,4 @@
-"""A reload's host is told how it ends, whatever ends it."""
+"""A reload's watcher is told how it ends, whatever ends it."""
 
 from __future__ import annotations
 
@@ -14,15 +14,9 @@ from poolmgr.manager.shell import Shell
 from poolmgr.store.memory import MemoryStore
 
 
-class Host:
-    """Whose settings cannot be read, for the reason given."""
-
-    def __init__(self, reason: BaseException) -> None:
-        self.reason = reason
+class Watcher:
+    def __init__(self) -> None:
         self.told: list[str] = []
-
-    def read_settings(self) -> Settings:
-        raise self.reason
 
     def reload_began(self) -> None:
         self.told.append("began")
@@ -41,13 +35,18 @@ class Host:
     ids=["foreseen", "unforeseen", "broken-off"],
 )
 def test_a_reload_that_does_not_succeed_is_a_refusal(reason: BaseException, refusal: str) -> None:
-    host = Host(reason)
+    watcher = Watcher()
+
+    def read_settings() -> Settings:
+        raise reason
 
     async def reload() -> None:
         settings = Settings()
         shell = Shell(settings, MemoryStore(), Scheduler(settings, random=lambda: 0.0), lambda: None)
-        await Reloads(shell, host).reload()
+        reloads = Reloads(shell, read_settings)
+        reloads.watcher = watcher
+        await reloads.reload()
 
     with pytest.raises(type(reason)):
         asyncio.run(reload())
-    assert host.told == ["began", refusal]
+    assert watcher.told == ["began", refusal]
