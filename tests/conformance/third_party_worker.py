@@ -176,7 +176,9 @@ def whoami() -> int:
     return os.getpid()
 
 
-def nap(seconds: float) -> float:
+def nap(seconds: float, begun: str = "") -> float:
+    if begun:
+        open(begun, "x").close()
     time.sleep(seconds)
     return seconds
 

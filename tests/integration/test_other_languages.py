@@ -51,11 +51,13 @@ def test_its_failures_are_those_of_any_worker(foreign: Client) -> None:
         foreign.using(soft_timeout_s=0.05, max_retries=0).run("third.nap", 30)
 
 
-def test_what_hangs_or_dies_is_replaced(foreign: Client) -> None:
+def test_what_hangs_or_dies_is_replaced(foreign: Client, tmp_path: Path) -> None:
     with pytest.raises(TaskTimeout):
         foreign.using(timeout_s=0.05, max_retries=0).run("third.nap", 30)
-    future = foreign.using(max_retries=0).submit("third.nap", 30)
-    os.kill(until(lambda: next((each.pid for each in foreign.workers() if each.current_task), 0) or 0), signal.SIGKILL)
+    begun = tmp_path / "begun"  # a task that is killed before that is run again, at no cost
+    future = foreign.using(max_retries=0).submit("third.nap", 30, str(begun))
+    until(begun.exists)
+    os.kill(next(each.pid for each in foreign.workers() if each.current_task and each.pid), signal.SIGKILL)
     with pytest.raises(WorkerDied, match="SIGKILL"):
         future.result(timeout=10)
     until(lambda: all(each.state == "ready" for each in foreign.workers()))
