@@ -2,7 +2,7 @@
 
 It needs a command that boots a throw-away system with systemd as its first process, and runs a command in it as root,
 in this directory and with this standard output (a container or a virtual machine will do):
-$POOLMGR_SYSTEMD_SANDBOX, else ``systemd-sandbox`` on the PATH. Nothing of this machine's own systemd is touched.
+$SYSTEMD_SANDBOX, else ``systemd-sandbox`` on the PATH. Nothing of this machine's own systemd is touched.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ROUNDS = 3
 
 def sandbox() -> str | None:
     """The command that runs another one under a systemd of its own; None where there is none."""
-    return shutil.which(os.environ.get("POOLMGR_SYSTEMD_SANDBOX") or "systemd-sandbox")
+    return shutil.which(os.environ.get("SYSTEMD_SANDBOX") or "systemd-sandbox")
 
 
 def prove(scale: float) -> Report:
@@ -30,7 +30,7 @@ def prove(scale: float) -> Report:
     report = Report("systemd")
     command = sandbox()
     if command is None:
-        report.skip("everything: no systemd-sandbox is on the PATH, and $POOLMGR_SYSTEMD_SANDBOX names none")
+        report.skip("everything: no systemd-sandbox is on the PATH, and $SYSTEMD_SANDBOX names none")
         return report
     inside = [sys.executable, "-P", "-m", "scripts.proofs.under_systemd", str(max(1, round(ROUNDS * scale)))]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("POOLMGR_")}
