@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from poolmgr.config.groups import REST
+from poolmgr.core.changes import TasksPurged
 from poolmgr.errors import PoolError
 from poolmgr.model import TaskState, WorkerState
 from tests.simulation.drafts import Draft, Drafter
@@ -36,7 +37,8 @@ class Clients:
         weights: dict[Callable[[Shell], None], int] = {
             self._submit: 50, self._burst: 4, self._resend: 4, self._conflict: 2, self._cancel: 7, self._kill: 4,
             self._watch: 4, self._connect: 2, self._disconnect: 1, self._pause: 2, self._resume: 3, self._scale: 2,
-            self._start_worker: 1, self._stop_worker: 2, self._clear: 1, self._requeue: 4, self._reload: 2,
+            self._start_worker: 1, self._stop_worker: 2, self._clear: 1, self._requeue: 4, self._purge: 1,
+            self._reload: 2,
         }  # fmt: skip
         for action, weight in weights.items():
             self._actions += [action] * weight
@@ -155,8 +157,8 @@ class Clients:
     def _send_again(self, shell: Shell, draft: Draft) -> None:
         task = shell.scheduler.state.tasks.get(draft.id)
         before = self._oracle.tasks.get(draft.id)
-        if task is None and before is not None and (draft.payload != before.payload or before.ended_now):
-            return  # ended since it was looked up
+        if task is None and before is not None and (draft.payload != before.payload or before.has_ended):
+            return  # since it was looked up; or long ago, and it is forgotten
         strangers = [client for client in self._connected if not self._oracle.has_sent(client, draft.id)]
         if strangers:
             self._send(shell, self._world.random.choice(strangers), draft)
@@ -233,6 +235,15 @@ class Clients:
                         pass
                     shell.order.limits_may_have_changed(self._world.now)
                     return
+
+    def _purge(self, shell: Shell) -> None:
+        """Forget some of the dead."""
+        shell.disk.read(lambda: shell.hear(self._purge_some, shell))
+
+    def _purge_some(self, shell: Shell) -> None:
+        ids = tuple(bytes.fromhex(info.id) for info in shell.disk.store.tasks(state=TaskState.DEAD, limit=3))
+        if ids:
+            shell.tell(shell.scheduler.state.fact, TasksPurged(ids), True)
 
     # ------------------------------------------------------------------------------------------ the daemon as a whole
 

@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
 from poolmgr.core.changes import Change
 from poolmgr.core.effects import Persist
 from poolmgr.errors import StoreUnavailable
-from poolmgr.store.memory import MemoryStore
+from poolmgr.store.base import Store
 from tests.simulation.faults import Faults
+from tests.simulation.ledger import Ledger
+from tests.simulation.medium import TROUBLES, Medium
 from tests.simulation.world import World
 
 _BUSY_S = 0.05  # a commit that found the store busy is tried again so much later
 _FULL_S = 1.0
-
-
-class Medium(MemoryStore):
-    """A memory store that outlives the daemon, and that can refuse."""
-
-    def __init__(self) -> None:
-        super().__init__(limit=None, limit_bytes=None)
-        self.refuses = ""
-
-    def apply(self, changes: Sequence[Change]) -> None:
-        if self.refuses:
-            raise StoreUnavailable(self.refuses)
-        super().apply(changes)
+_EXPIRE_S = 2.0
 
 
 class Disk:
     """Stands in the place of the store's thread. What was not committed when the daemon dies is gone."""
 
-    def __init__(self, world: World, faults: Faults) -> None:
-        self.store = Medium()
+    def __init__(self, world: World, faults: Faults, medium: Medium) -> None:
+        self.ledger = Ledger()
         self.refusing = False  # the last commit failed, and the next has not succeeded
+        self.refusals: Counter[str] = Counter()  # what the store really said no to, by the kind of trouble
+        self._medium = medium
         self._world = world
         self._faults = faults
         self._full_until = 0.0
@@ -45,19 +37,36 @@ class Disk:
         self._waiting: deque[Persist | Callable[[], None]] = deque()
         self._writing: list[Persist] = []
 
+    @property
+    def store(self) -> Store:
+        """What this life of the daemon has opened."""
+        return self._medium.store
+
     def begin(
         self, committed: Callable[[int], None], applied: Callable[[Sequence[Change]], None], die: Callable[[], None]
     ) -> int:
         """A daemon opens the store; its epoch. It hears of each commit by ``committed``, unless it ``die``s there."""
         self._committed, self._applied, self._die = committed, applied, die
-        return self.store.open()
+        epoch = self._medium.open()
+        self.ledger.compare(self.store)
+        self._world.after(_EXPIRE_S, self._upkeep, self._life)
+        return epoch
 
     def crash(self) -> None:
         """The daemon is dead."""
         self._life += 1
         self._forget()
         self.refusing = False
-        self.store.close()
+        self._medium.crash()
+
+    def close(self) -> None:
+        """The daemon goes, and everything is committed."""
+        self._medium.close()
+
+    def check_settled(self) -> None:
+        """At the end: what must be in the store is, and the next daemon would find it so."""
+        self.ledger.compare(self.store)
+        self._medium.check()
 
     @property
     def idle(self) -> bool:
@@ -97,24 +106,20 @@ class Disk:
     def _write(self, life: int) -> None:
         if life != self._life:
             return
-        now = self._world.now
-        if self._faults.strikes("store-full"):
-            self._full_until = now + self._world.between(0.5, 8.0)
-        full = now < self._full_until
-        self.store.refuses = "database or disk is full" if full else ""
-        if not full and self._faults.strikes("store-busy"):
-            self.store.refuses = "database is locked"
+        changes = [change for persist in self._writing for change in persist.changes]
         if self._faults.strikes("death-before-commit"):
             self._die()
             return
-        changes = [change for persist in self._writing for change in persist.changes]
-        try:
-            self.store.apply(changes)
-        except StoreUnavailable:
-            self.refusing = True
-            self._world.after(_FULL_S if full else _BUSY_S, self._write, life)
+        if self._faults.strikes("death-in-commit"):
+            self._medium.crash_in(lambda store: store.apply(changes), self._world.random.random())
+            self._die()
             return
-        self.refusing = False
+        trouble = self._trouble()
+        self.refusing = not self._try(trouble, lambda: self.store.apply(changes))
+        if self.refusing:
+            self._world.after(_FULL_S if trouble == "full" else _BUSY_S, self._write, life)
+            return
+        self.ledger.applied(changes)
         self._applied(changes)
         if self._faults.strikes("death-after-commit"):
             self._die()
@@ -123,6 +128,43 @@ class Disk:
         self._writing = []
         self._committed(number)
         self._go_on()
+
+    def _trouble(self) -> str:
+        """What kind of it the store is in at this moment, or ''."""
+        now = self._world.now
+        if self._faults.strikes("store-full"):
+            self._full_until = now + self._world.between(0.5, 8.0)
+        if now < self._full_until:
+            return "full"
+        return next((kind for kind in ("busy", "failing") if self._faults.strikes(f"store-{kind}")), "")
+
+    def _try(self, trouble: str, action: Callable[[], None]) -> bool:
+        """Whether the store does it, in its trouble; what that is it must tell."""
+        error = ""
+        try:
+            with self._medium.trouble(trouble, self._world.random.random() if trouble else 0.0):
+                action()
+        except StoreUnavailable as refusal:
+            error = str(refusal)
+        if not error:
+            return True
+        assert trouble, f"it refuses for no reason: {error}"
+        assert TROUBLES[trouble] in error, f"it is {trouble}, and says: {error}"
+        self.refusals[trouble] += 1
+        return False
+
+    def _upkeep(self, life: int) -> None:
+        if life == self._life:
+            self.read(self._expire)
+            self._world.after(_EXPIRE_S, self._upkeep, life)
+
+    def _expire(self) -> None:
+        wall_now = self._world.now + self._world.wall_offset
+        if self._faults.strikes("death-in-upkeep"):
+            self._medium.crash_in(lambda store: store.expire(wall_now), self._world.random.random())
+            self._die()
+        else:
+            self._try(self._trouble(), lambda: self.ledger.expired(wall_now, self.store.expire(wall_now)))
 
     def heal(self) -> None:
         """The disk has room again."""

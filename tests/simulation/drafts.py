@@ -45,6 +45,7 @@ _VALUES: Final[dict[str, Callable[[World], Any]]] = {
     "retry_on": _one(frozenset({"KeyError"}), frozenset({"Exception"})),
     "no_retry_on": _one(frozenset({"ValueError"}), frozenset({"LookupError", "app.Throttled"})),
     "memory_limit_mb": _one(100),
+    "result_ttl_s": _one(0.0, 1.0, 20.0),
 }
 _SOME: Final = 0.25
 

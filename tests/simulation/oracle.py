@@ -56,6 +56,11 @@ class Known:
     kill_asked: bool = False
     abandoned: bool = False
 
+    @property
+    def has_ended(self) -> bool:
+        """It was decided that it has, in this epoch, or committed in another."""
+        return self.ended_now or self.final is not None
+
 
 @dataclass(slots=True)
 class Entry:
@@ -104,7 +109,8 @@ class Oracle:
             known.not_before, known.expires_at = 0.0, float("inf")
             if known.options.durable:
                 record = self._disk.store.record(known.id)
-                assert record is not None or not known.acknowledged, f"{known.id.hex()} was acknowledged, and is lost"
+                safe = record is not None or not known.acknowledged or self._is_forgotten(known)
+                assert safe, f"{known.id.hex()} was acknowledged, and is lost"
                 known.charged = record.kills if record is not None else 0
 
     def recovered(self, records: Sequence[TaskRecord]) -> None:
@@ -121,7 +127,13 @@ class Oracle:
         for known in self.tasks.values():
             if known.acknowledged and known.options.durable and known.id not in self.scheduler.state.tasks:
                 final = self._disk.store.outcome(known.id) is not None
-                assert final or known.ended_now, f"{known.id.hex()} was acknowledged, and is forgotten"
+                assert final or known.ended_now or self._is_forgotten(known), (
+                    f"{known.id.hex()} was acknowledged, and is forgotten"
+                )
+
+    def _is_forgotten(self, known: Known) -> bool:
+        """It has ended, and the store had kept it for long enough; its end was committed, and stays what it was."""
+        return known.final is not None and known.id in self._disk.ledger.forgotten
 
     # ------------------------------------------------------------------------------------------ clients
 
@@ -180,7 +192,8 @@ class Oracle:
         for entry in session.entries[session.acknowledged : effect.up_to]:
             known = self.tasks[entry.first]
             if known.options.durable and not entry.refused:
-                assert self._disk.store.record(known.id) is not None, f"{known.id.hex()} acknowledged, not committed"
+                kept = self._disk.store.record(known.id) is not None or self._is_forgotten(known)
+                assert kept, f"{known.id.hex()} acknowledged, not committed"
                 known.acknowledged = True
         session.acknowledged = effect.up_to
 
@@ -199,7 +212,7 @@ class Oracle:
         assert told == 0, f"client {effect.client} was told twice of {effect.task_id.hex()}"
         self.watching[effect.client, effect.task_id] = 1
         found = (effect.state, effect.outcome)
-        if known.options.durable:
+        if known.options.durable and not self._is_forgotten(known):
             outcome = self._disk.store.outcome(known.id)
             assert outcome is not None, f"{known.id.hex()}: its end was told, and is not committed"
             assert (outcome.state, outcome.outcome) == found, f"{known.id.hex()}: told {found}, kept {outcome}"
@@ -377,4 +390,6 @@ class Oracle:
             assert session.acknowledged == len(session.entries), f"client {client} waits for its acknowledgement"
         for known in self.tasks.values():
             if known.acknowledged and known.options.durable:
-                assert self._disk.store.outcome(known.id) is not None, f"{known.id.hex()} has no end"
+                final = self._disk.store.outcome(known.id) is not None or self._is_forgotten(known)
+                assert final, f"{known.id.hex()} has no end"
+        self._disk.check_settled()

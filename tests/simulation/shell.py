@@ -222,6 +222,7 @@ class Shell:
         if self.disk.idle and not self._held:
             assert not self.oracle.asked, f"it went, and never answered {self.oracle.asked}"
             assert all(task.options.durable for task in self.scheduler.state.tasks.values())
+            self.disk.close()
             self.die("drained")
         elif self.alive:
             self.world.after(0.01, self._leave)

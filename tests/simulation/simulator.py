@@ -18,12 +18,15 @@ from tests.simulation.clients import Clients
 from tests.simulation.disk import Disk
 from tests.simulation.faults import Faults
 from tests.simulation.journal import Journal
+from tests.simulation.medium import Medium, Memory
 from tests.simulation.oracle import Oracle
 from tests.simulation.shell import HEARTBEAT_S, Shell
+from tests.simulation.sqlite_file import File
 from tests.simulation.world import World
 
 _SETTLES_WITHIN_S: Final = 1_800.0
 _STEPS: Final = 20_000
+_IN_MEMORY: Final = 5  # one seed of so many has the memory store; the others the product's, on a file
 
 
 class Run(NamedTuple):
@@ -35,6 +38,7 @@ class Run(NamedTuple):
     virtual_s: float
     epochs: int
     faults: Counter[str]
+    refusals: Counter[str]  # of the store
     inputs: Counter[str]
     effects: Counter[str]
     finals: Counter[str]
@@ -54,7 +58,8 @@ class Simulation:
         self.world = World(seed)
         self.journal = Journal(keep)
         self.faults = Faults(self.world)
-        self.disk = Disk(self.world, self.faults)
+        self.medium: Medium = Memory() if seed % _IN_MEMORY == 0 else File()
+        self.disk = Disk(self.world, self.faults, self.medium)
         self.oracle = Oracle(self.disk)
         self.settings = _settings(self.world)
         self.clients = Clients(self.world, self.faults, self.oracle, self.world.random.randrange(10, 70))
@@ -73,9 +78,12 @@ class Simulation:
             self.oracle.check_settled()
         except Exception as error:
             raise SimulationFailed(self._report(error)) from error
+        finally:
+            self.medium.remove()
         return Run(
             self.seed, self.journal.digest(), self._steps(), self.world.now - 1_000.0, self.epochs, self.faults.struck,
-            self.journal.inputs, self.journal.effects, self.oracle.finals, self.oracle.codes, self.oracle.events,
+            self.disk.refusals, self.journal.inputs, self.journal.effects, self.oracle.finals, self.oracle.codes,
+            self.oracle.events,
         )  # fmt: skip
 
     def _start(self) -> None:

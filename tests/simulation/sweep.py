@@ -24,6 +24,7 @@ class Sweep:
     virtual_s: float = 0.0
     epochs: int = 0
     faults: Counter[str] = field(default_factory=Counter)
+    refusals: Counter[str] = field(default_factory=Counter)
     inputs: Counter[str] = field(default_factory=Counter)
     effects: Counter[str] = field(default_factory=Counter)
     finals: Counter[str] = field(default_factory=Counter)
@@ -42,7 +43,7 @@ class Sweep:
         self.steps += run.steps
         self.virtual_s += run.virtual_s
         self.epochs += run.epochs
-        for counter in ("faults", "inputs", "effects", "finals", "codes", "events"):
+        for counter in ("faults", "refusals", "inputs", "effects", "finals", "codes", "events"):
             getattr(self, counter).update(getattr(run, counter))
         self.digests.append(f"{run.seed} {run.digest}")
 

@@ -1,0 +1,53 @@
+"""What the store must hold by now: every committed change in a memory store apart, which no crash can reach."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from poolmgr.core.changes import Change, TaskEnded, TasksPurged
+from poolmgr.store.base import Store
+from poolmgr.store.memory import MemoryStore
+
+_ALL = 1_000_000
+
+
+class Ledger:
+    """Written beside the store, and compared with it."""
+
+    def __init__(self) -> None:
+        self.forgotten: set[bytes] = set()  # ended, and then purged, or kept for long enough
+        self._store = MemoryStore(limit=None, limit_bytes=None)
+        self._store.open()
+        self._expires: dict[bytes, float | None] = {}  # of each final task
+
+    def applied(self, changes: Sequence[Change]) -> None:
+        """These are committed."""
+        self._store.apply(changes)
+        for change in changes:
+            if isinstance(change, TaskEnded):
+                self._expires.setdefault(change.id, change.expires_at)
+            elif isinstance(change, TasksPurged):
+                self._forget([id for id in change.ids if id in self._expires])
+
+    def expired(self, wall_now: float, count: int) -> None:
+        """The store has forgotten so many final tasks whose time was over."""
+        due = [id for id, expires_at in self._expires.items() if expires_at is not None and expires_at <= wall_now]
+        assert count == len(due) == self._store.expire(wall_now), f"{count} tasks were forgotten, and {len(due)} due"
+        self._forget(due)
+
+    def _forget(self, ids: Sequence[bytes]) -> None:
+        for id in ids:
+            del self._expires[id]
+            self.forgotten.add(id)
+
+    def compare(self, store: Store) -> None:
+        """The store holds what it must, and nothing else: tasks, their failed attempts, their ends."""
+        mine = self._store
+        assert list(store.unfinished()) == list(mine.unfinished())
+        assert store.counts() == mine.counts()
+        kept = mine.tasks(limit=_ALL)
+        assert store.tasks(limit=_ALL) == kept
+        for info in kept:
+            id = bytes.fromhex(info.id)
+            assert store.outcome(id) == mine.outcome(id)
+            assert store.task(id) == mine.task(id)
