@@ -6,8 +6,9 @@ whose first line says what it proves, and
 
     def prove(scale: float) -> Report
 
-which measures at ``scale`` times the published size (1.0) and returns its Report. Module ``daemon_kill`` is
-the proof ``daemon-kill``. Proofs import from ``scripts.proofs.report``, and so can tests that run them small.
+which measures at ``scale`` times the published size (1.0) and returns its Report. One that can be told more has
+``add_arguments(parser)``, too; what that parses is given to ``prove`` by name. Module ``daemon_kill`` is the
+proof ``daemon-kill``. Proofs import from ``scripts.proofs.report``, and so can tests that run them small.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 _HERE = Path(__file__).resolve().parent
 _NOT_PROOFS = {
@@ -37,10 +40,23 @@ def _title(name: str) -> str:
     return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
 
 
-def _holds(name: str, scale: float) -> bool:
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"scripts.proofs.{name.replace('-', '_')}")
+
+
+def _own_arguments(name: str, given: Sequence[str]) -> dict[str, Any]:
+    """What the proof itself makes of its part of the command line; it exits where that makes no sense."""
+    parser = argparse.ArgumentParser(prog=f"scripts/prove {name}")
+    add_arguments = getattr(_module(name), "add_arguments", None)
+    if add_arguments is not None:
+        add_arguments(parser)
+    return vars(parser.parse_args(given))
+
+
+def _holds(name: str, scale: float, own: dict[str, Any]) -> bool:
     """Run one proof. One that raises, skips or exits has failed; interrupting it interrupts us."""
     try:
-        report = importlib.import_module(f"scripts.proofs.{name.replace('-', '_')}").prove(scale)
+        report = _module(name).prove(scale, **own)
     except KeyboardInterrupt:
         raise
     except BaseException:  # pytest's and unittest's skips, SystemExit: nothing but a figure is a proof
@@ -64,13 +80,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--scale", type=_positive, default=1.0, help="size, as a multiple of the published one (default: 1.0)"
     )
-    chosen = parser.parse_args(arguments)
+    chosen, rest = parser.parse_known_args(arguments)
+    if rest and chosen.name in ("all", "list"):
+        parser.error(f"{chosen.name} takes no {rest[0]}")
     if chosen.name == "list":
         for name in known:
             print(f"{name:<16} {_title(name)}")
         return 0
     asked = known if chosen.name == "all" else [chosen.name]
-    short = [name for name in asked if not _holds(name, chosen.scale)]
+    own = _own_arguments(chosen.name, rest) if rest else {}
+    short = [name for name in asked if not _holds(name, chosen.scale, own)]
     print(f"{len(asked) - len(short)} held, {len(short)} short" + (f": {', '.join(short)}" if short else ""))
     return 1 if short or not asked else 0
 

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import multiprocessing
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Final
 
 from tests.simulation.simulator import Run, SimulationFailed, simulate
 
+DIGESTS_KEPT: Final = 20
 _CHUNK: Final = 25
+_COUNTERS: Final = ("faults", "refusals", "inputs", "effects", "finals", "codes", "events")
 
 
 @dataclass(slots=True)
 class Sweep:
-    """The sum of many runs. ``failures`` holds the report of each that failed, by seed."""
+    """The sum of many runs, from seed ``first`` on. ``failures`` holds the report of each that failed, by seed."""
 
-    seeds: int = 0
+    first: int = 0
+    seeds: int = 0  # that held
     steps: int = 0
     virtual_s: float = 0.0
     epochs: int = 0
+    digest: str = ""  # of all logs, in the order of their seeds
+    digests: dict[int, str] = field(default_factory=dict)  # of the first logs, by seed
     faults: Counter[str] = field(default_factory=Counter)
     refusals: Counter[str] = field(default_factory=Counter)
     inputs: Counter[str] = field(default_factory=Counter)
@@ -31,11 +38,11 @@ class Sweep:
     codes: Counter[str] = field(default_factory=Counter)
     events: Counter[str] = field(default_factory=Counter)
     failures: dict[int, str] = field(default_factory=dict)
-    digests: list[str] = field(default_factory=list)
 
-    def digest(self) -> str:
-        """One hash of all logs, in the order of their seeds."""
-        return hashlib.sha256("\n".join(self.digests).encode()).hexdigest()
+    @property
+    def next(self) -> int:
+        """The seed to go on with."""
+        return self.first + self.seeds + len(self.failures)
 
     def add(self, run: Run) -> None:
         """Count a run that held."""
@@ -43,19 +50,55 @@ class Sweep:
         self.steps += run.steps
         self.virtual_s += run.virtual_s
         self.epochs += run.epochs
-        for counter in ("faults", "refusals", "inputs", "effects", "finals", "codes", "events"):
+        for counter in _COUNTERS:
             getattr(self, counter).update(getattr(run, counter))
-        self.digests.append(f"{run.seed} {run.digest}")
+        if len(self.digests) < DIGESTS_KEPT:
+            self.digests[run.seed] = run.digest
+        self.digest = hashlib.sha256(f"{self.digest}\n{run.seed} {run.digest}".encode()).hexdigest()
+
+    def save(self, path: Path) -> None:
+        """Write all of it to a file; what was there is replaced in one step."""
+        new = path.with_name(f"{path.name}.new")
+        kept = {each.name: getattr(self, each.name) for each in fields(self)}
+        new.write_text(json.dumps(kept, indent=1), encoding="utf-8")
+        new.replace(path)
 
 
-def sweep(seeds: Sequence[int], processes: int | None = None) -> Sweep:
-    """Run all seeds. One process by default where there are few, else one a core."""
-    total = Sweep()
-    for seed, run in _runs(seeds, processes or os.cpu_count() or 1):
+def load(path: Path) -> Sweep:
+    """What ``save`` has written. Raises ``ValueError`` or ``TypeError`` if it is something else."""
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    found = Sweep(**{**kept, **{name: Counter(kept[name]) for name in _COUNTERS}})
+    found.failures, found.digests = _by_seed(found.failures), _by_seed(found.digests)
+    return found
+
+
+def _by_seed(texts: dict[int, str]) -> dict[int, str]:
+    """JSON knows no numbers as keys."""
+    return {int(seed): text for seed, text in texts.items()}
+
+
+def sweep(
+    seeds: int,
+    *,
+    total: Sweep | None = None,
+    processes: int | None = None,
+    tell: Callable[[Sweep], None] = lambda total: None,
+) -> Sweep:
+    """Run so many seeds in all, those in ``total`` included; that is added to and returned.
+
+    Args:
+        seeds: how many, from ``total.first`` on.
+        total: what earlier runs have seen; by default nothing, from seed 0 on.
+        processes: by default one a core.
+        tell: is shown ``total`` after each seed.
+    """
+    total = total or Sweep()
+    for seed, run in _runs(range(total.next, total.first + seeds), processes or os.cpu_count() or 1):
         if isinstance(run, Run):
             total.add(run)
         else:
             total.failures[seed] = run
+        tell(total)
     return total
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from importlib import import_module
 from types import SimpleNamespace
 
@@ -70,6 +71,25 @@ def proofs(monkeypatch: pytest.MonkeyPatch) -> None:
         "import_module",
         lambda name: SimpleNamespace(prove=modules[name.removeprefix("scripts.proofs.")]),
     )
+
+
+def test_a_proof_may_have_arguments_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def prove(scale: float, seeds: int = 0) -> Report:
+        report = Report("held")
+        report.figure("seeds", seeds, at_least=5)
+        return report
+
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--seeds", type=int)
+
+    module = SimpleNamespace(prove=prove, add_arguments=add_arguments)
+    monkeypatch.setattr(runner, "names", lambda: ["held"])
+    monkeypatch.setattr(runner.importlib, "import_module", lambda name: module)
+    assert runner.main(["held", "--seeds", "7"]) == 0
+    assert runner.main(["held", "--seeds", "4"]) == 1
+    for wrong in (["held", "--other", "1"], ["all", "--seeds", "7"]):
+        with pytest.raises(SystemExit):
+            runner.main(wrong)
 
 
 @pytest.mark.usefixtures("proofs")
