@@ -118,7 +118,7 @@ class Clients:
                 shell.tell(shell.scheduler.intake.submit, self._world.now, *draft, client, watch)
             except PoolError:
                 refused = True
-        shell.order.limits_may_have_changed(self._world.now)
+        shell.order.limits_may_have_changed()
         self._oracle.submitted(client, draft.id, watch, refused, self._world.now)
 
     def _burst(self, shell: Shell) -> None:
@@ -186,6 +186,8 @@ class Clients:
         client = self._client()
         if self._drafts and client:
             draft = self._world.random.choice(self._drafts)
+            if self._oracle.first(client, draft.id).id != draft.id:
+                return  # to this client the id means another task, and has had its answer
             if shell.tell(shell.scheduler.intake.watch, draft.id, client):
                 self._oracle.watching.setdefault((client, draft.id), 0)
 
@@ -233,7 +235,7 @@ class Clients:
                         shell.tell(shell.scheduler.intake.requeue, [(record, new_id)], self._world.now)
                     except PoolError:
                         pass
-                    shell.order.limits_may_have_changed(self._world.now)
+                    shell.order.limits_may_have_changed()
                     return
 
     def _purge(self, shell: Shell) -> None:

@@ -151,6 +151,8 @@ class Disk:
         assert trouble, f"it refuses for no reason: {error}"
         assert TROUBLES[trouble] in error, f"it is {trouble}, and says: {error}"
         self.refusals[trouble] += 1
+        if trouble != "busy":  # it came to nothing before it began
+            self.ledger.compare(self.store)
         return False
 
     def _upkeep(self, life: int) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 
 from poolmgr.core.changes import Change, TaskEnded, TasksPurged
 from poolmgr.store.base import Store
@@ -43,11 +44,15 @@ class Ledger:
     def compare(self, store: Store) -> None:
         """The store holds what it must, and nothing else: tasks, their failed attempts, their ends."""
         mine = self._store
-        assert list(store.unfinished()) == list(mine.unfinished())
-        assert store.counts() == mine.counts()
-        kept = mine.tasks(limit=_ALL)
-        assert store.tasks(limit=_ALL) == kept
-        for info in kept:
-            id = bytes.fromhex(info.id)
-            assert store.outcome(id) == mine.outcome(id)
-            assert store.task(id) == mine.task(id)
+        _same("to be done", store.unfinished(), mine.unfinished())
+        _same("a count", sorted(store.counts().items()), sorted(mine.counts().items()))
+        infos = mine.tasks(limit=_ALL)
+        _same("known", store.tasks(limit=_ALL), infos)
+        ids = [bytes.fromhex(info.id) for info in infos]
+        _same("an end", map(store.outcome, ids), map(mine.outcome, ids))
+        _same("a history", map(store.task, ids), map(mine.task, ids))
+
+
+def _same(what: str, found: Iterable[object], expected: Iterable[object]) -> None:
+    for have, want in zip_longest(found, expected):
+        assert have == want, f"{what}: the store has {have}, and should have {want}"

@@ -34,18 +34,18 @@ class OrderCheck:
         self._state = scheduler.state
         self._starts: defaultdict[str, list[float]] = defaultdict(list)
         self._limits: dict[str, tuple[int, float]] = {}
-        self._since: dict[str, float] = {}
+        self._before: dict[str, int] = {}  # how many starts there had been when a name's limit was set
         self._just_woken = False
         # With a limit on the queue a submit may start what came before it in the same turn: that did not overtake it.
         self._starts_early = scheduler.state.settings.max_queue_depth > 0
 
-    def limits_may_have_changed(self, now: float) -> None:
+    def limits_may_have_changed(self) -> None:
         """After each submit."""
         for name, limits in self._state.limits.items():
             found = (limits.starts, limits.per_s)
             if self._limits.get(name) != found:
                 self._limits[name] = found
-                self._since[name] = now
+                self._before[name] = len(self._starts[name])
 
     def check(self, starts: Sequence[Start], now: float, just_woken: bool) -> None:
         """Raise ``AssertionError`` with what is wrong with these starts of one flush.
@@ -105,8 +105,8 @@ class OrderCheck:
         if limits.starts:
             times = self._starts[start.name]
             times.append(now)
-            since = max(now - limits.per_s + _ROUNDING_S, self._since[start.name])
-            recent = sum(1 for at in times if at >= since)
+            since = now - limits.per_s + _ROUNDING_S
+            recent = sum(1 for at in times[self._before[start.name] :] if at >= since)
             assert recent <= limits.starts, f"{recent} starts of {start.name} in {limits.per_s} s"
         running = sum(task.name == start.name for slot in self._state.slots.values() for task in slot.in_flight)
         assert not limits.max_concurrency or running <= limits.max_concurrency, f"{running} of {start.name} run"

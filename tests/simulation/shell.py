@@ -185,7 +185,7 @@ class Shell:
                     times.add(0.0001)
         records = list(self.disk.store.unfinished())
         self.tell(self.scheduler.recover, records, known, now)
-        self.order.limits_may_have_changed(now)
+        self.order.limits_may_have_changed()
         self.tell(self.scheduler.begin, now)
         self._flush()
         self.oracle.recovered(records)

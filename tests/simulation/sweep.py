@@ -6,6 +6,8 @@ import hashlib
 import json
 import multiprocessing
 import os
+import signal
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
@@ -110,8 +112,13 @@ def _runs(seeds: Sequence[int], processes: int) -> Iterable[tuple[int, Run | str
 
 def _spread(seeds: Sequence[int], processes: int) -> Iterator[tuple[int, Run | str]]:
     context = multiprocessing.get_context("spawn")  # nothing is inherited: each starts as a replay would
-    with context.Pool(processes) as pool:
+    with context.Pool(processes, initializer=_end_tidily) as pool:
         yield from pool.imap(_try, seeds, chunksize=_CHUNK)
+
+
+def _end_tidily() -> None:
+    """SIGTERM, with which an interrupted pool ends its processes, leaves no simulation's files behind."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
 
 
 def _try(seed: int) -> tuple[int, Run | str]:
