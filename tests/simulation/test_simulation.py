@@ -22,6 +22,7 @@ def _regressions() -> list[int]:
     return [int(line.split()[0]) for line in lines if line.strip() and not line.startswith("#")]
 
 
+@pytest.mark.timeout(600)  # some 15 s of computing; on a busy machine that takes a while
 def test_every_promise_holds_in_every_seed() -> None:
     assert simulate_proof.prove(SCALE).ok
 
