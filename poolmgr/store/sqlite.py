@@ -35,12 +35,7 @@ _PAGE: Final = 1000  # unfinished tasks read at a time
 _CACHE_KIB: Final = 16 * 1024
 _IDLE_ROUNDS: Final = 2  # calls of expire() with nothing between them, after which the store counts as idle
 
-_LISTS: Final = {  # by whether a state, and whether a name is asked for
-    (False, False): "tasks",
-    (True, False): "tasks_of_state",
-    (False, True): "tasks_of_name",
-    (True, True): "tasks_of_state_and_name",
-}
+_ENDED_BADLY: Final = frozenset({TaskState.DEAD, TaskState.CANCELLED, TaskState.EXPIRED})  # they have an index
 
 # What went wrong and what to do, by SQLite's primary result code.
 _CORRUPT: Final = "the file is corrupt; nothing was deleted: restore a copy, or move it away"
@@ -136,6 +131,7 @@ class SqliteStore:
                 raise StoreUnavailable(f"{self.path}: its file system cannot hold a write-ahead log (mode {mode})")
             connection.execute(f"PRAGMA synchronous = {self._synchronous}")
             connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+            connection.execute("PRAGMA secure_delete = OFF")  # some builds overwrite all that is deleted with zeros
             migrate(connection)
         except BaseException:
             connection.close()
@@ -207,9 +203,10 @@ class SqliteStore:
         limit: int = 100,
         before: bytes | None = None,
     ) -> list[TaskInfo]:
-        statement = _LISTS[state is not None, name is not None]
-        filters = [each for each in (state and state.value, name) if each is not None]
-        return self._read(info_of, statement, before or _AFTER_ALL_IDS, max(0, limit), *filters)
+        statement = "tasks_ended_badly" if state in _ENDED_BADLY else "tasks"
+        return self._read(
+            info_of, statement, before or _AFTER_ALL_IDS, max(0, limit), None if state is None else state.value, name
+        )
 
     def counts(self) -> dict[TaskState, int]:
         return dict(self._read(lambda row: (TaskState(row[0]), int(row[1])), "counts"))
