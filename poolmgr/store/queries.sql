@@ -1,11 +1,12 @@
--- Every statement of the SQLite store, by name. ?1, ?2, ... are what rows.py makes of a change.
+-- Every statement of the SQLite store, by name. ?, or ?1, ?2, ..., are what rows.py makes of a change.
 -- A statement that applies a change can be applied twice: it ignores what is known, and leaves final tasks alone.
+-- Where it says VALUES (?, ...), it is also used with many rows there (schema.py: in_blocks).
 
 -- name: add_task
 INSERT OR IGNORE INTO tasks
     (id, name, "group", position, options, state, submitted_at, due_at,
      attempt, failures, kills, interruptions, origin, payload)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14);
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- Goes before add_task, which makes the task known and so closes this door.
 -- name: add_long_payload
@@ -13,9 +14,11 @@ INSERT OR IGNORE INTO long_payloads (id, payload)
 SELECT ?1, ?2 WHERE NOT EXISTS (SELECT 1 FROM tasks WHERE id = ?1);
 
 -- name: move_task
+WITH new (id, state, due_at, attempt, failures, kills, interruptions) AS (VALUES (?, ?, ?, ?, ?, ?, ?))
 UPDATE tasks
-SET state = ?2, due_at = ?3, attempt = ?4, failures = ?5, kills = ?6, interruptions = ?7
-WHERE id = ?1 AND ended_at IS NULL;
+SET state = new.state, due_at = new.due_at, attempt = new.attempt, failures = new.failures, kills = new.kills,
+    interruptions = new.interruptions
+FROM new WHERE tasks.id = new.id AND tasks.ended_at IS NULL;
 
 -- name: add_attempt
 INSERT OR IGNORE INTO attempts (id, attempt, worker, started_at, ended_at, cause, type, message, traceback, post_mortem)
@@ -27,10 +30,13 @@ INSERT OR IGNORE INTO long_outcomes (id, outcome)
 SELECT ?1, ?2 WHERE EXISTS (SELECT 1 FROM tasks WHERE id = ?1 AND ended_at IS NULL);
 
 -- name: end_task
+WITH new (id, state, ended_at, started_at, attempt, failures, worker, code, message, expires_at, outcome) AS
+    (VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?))
 UPDATE tasks
-SET state = ?2, ended_at = ?3, started_at = ?4, attempt = ?5, failures = ?6, worker = ?7, code = ?8,
-    message = ?9, expires_at = ?10, outcome = ?11
-WHERE id = ?1 AND ended_at IS NULL;
+SET state = new.state, ended_at = new.ended_at, started_at = new.started_at, attempt = new.attempt,
+    failures = new.failures, worker = new.worker, code = new.code, message = new.message,
+    expires_at = new.expires_at, outcome = new.outcome
+FROM new WHERE tasks.id = new.id AND tasks.ended_at IS NULL;
 
 -- name: link_requeued
 UPDATE tasks SET requeued_as = ?2 WHERE id = ?1;

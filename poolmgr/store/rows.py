@@ -123,17 +123,27 @@ def _long_outcomes(run: Sequence[TaskEnded]) -> list[Row]:
     return [(each.id, each.outcome) for each in run if len(each.outcome) > SHORT_BYTES]
 
 
+def _moves(run: Sequence[TaskMoved]) -> Iterable[Row]:
+    """The last of each task: of several in one statement any might win."""
+    return {each.id: (each.id, _TEXT[each.state], *each[2:]) for each in run}.values()
+
+
+def _ends(run: Sequence[TaskEnded]) -> Iterable[Row]:
+    """The first of each task, as it stays."""
+    return {each.id: _end_row(each) for each in reversed(run)}.values()
+
+
 # For each kind of change the statements that apply a run of it, in order, with what makes the rows of each.
 _STATEMENTS: Final[dict[type, tuple[tuple[str, Callable[[Sequence[Any]], Iterable[Row]]], ...]]] = {
     TaskAdded: (
         ("add_long_payload", _long_payloads),
         ("add_task", lambda run: map(_task_row, run)),
     ),
-    TaskMoved: (("move_task", lambda run: ((each.id, _TEXT[each.state], *each[2:]) for each in run)),),
+    TaskMoved: (("move_task", _moves),),
     AttemptEnded: (("add_attempt", lambda run: map(_attempt_row, run)),),
     TaskEnded: (
         ("add_long_outcome", _long_outcomes),
-        ("end_task", lambda run: map(_end_row, run)),
+        ("end_task", _ends),
     ),
     TaskRequeued: (("link_requeued", lambda run: run),),
     TasksPurged: (("purge_task", lambda run: ((id,) for each in run for id in each.ids)),),

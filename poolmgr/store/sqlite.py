@@ -16,7 +16,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Final, Literal, TypeVar
 
@@ -27,7 +27,7 @@ from poolmgr.errors import BadOption, StoreUnavailable
 from poolmgr.model import TaskInfo, TaskState
 from poolmgr.store.base import Outcome
 from poolmgr.store.rows import Row, attempt_of, info_of, outcome_of, record_of, statements_for
-from poolmgr.store.schema import check_owner, load_statements, migrate
+from poolmgr.store.schema import check_library, check_owner, in_blocks, load_statements, migrate
 
 _AFTER_ALL_IDS: Final = b"\xff" * 17  # an id has 16 bytes
 _BEFORE_ALL: Final = (-(2**63), b"")  # (order, id) of no task
@@ -79,6 +79,7 @@ class SqliteStore:
         self._synchronous = synchronous
         self._busy_timeout_s = busy_timeout_s
         self._sql = load_statements()
+        self._blocks = {name: in_blocks(statement) for name, statement in self._sql.items()}
         self._connection: sqlite3.Connection | None = None
         self._idle_rounds = 0
 
@@ -87,6 +88,7 @@ class SqliteStore:
     def open(self) -> int:
         if self._connection is not None:
             raise StoreUnavailable(f"{self.path} is open already")
+        check_library()
         self._create_private()
         self._idle_rounds = 0
         try:
@@ -122,7 +124,7 @@ class SqliteStore:
             timeout=self._busy_timeout_s,
             isolation_level=None,  # transactions begin and end where this file says so
             check_same_thread=False,
-            cached_statements=len(self._sql) + 8,
+            cached_statements=sum(map(len, self._blocks.values())) + 8,
         )
         try:
             check_owner(connection, str(self.path))
@@ -159,7 +161,15 @@ class SqliteStore:
         with self._transaction() as connection:
             for kind, run in groupby(changes, type):
                 for name, rows in statements_for(kind, list(run)):
-                    connection.executemany(self._sql[name], prepare(rows))
+                    self._write(connection, name, list(prepare(rows)))
+
+    def _write(self, connection: sqlite3.Connection, name: str, rows: list[Row]) -> None:
+        """Apply a statement to all ``rows``, in as few steps as there are blocks for."""
+        done = 0
+        for size, statement in self._blocks[name]:
+            while len(rows) - done >= size:
+                connection.execute(statement, [*chain.from_iterable(rows[done : done + size])])
+                done += size
 
     def expire(self, wall_now: float, limit: int = 1000) -> int:
         with self._transaction() as connection:

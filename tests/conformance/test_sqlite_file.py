@@ -204,6 +204,13 @@ def test_a_database_of_another_program_is_refused_unchanged(path: Path) -> None:
     assert path.read_bytes() == content
 
 
+def test_an_sqlite_that_is_too_old_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 31, 1))
+    with pytest.raises(StoreUnavailable, match=r"3\.33\.0 is needed"):
+        SqliteStore(path).open()
+    assert not path.exists()
+
+
 def test_a_refused_opening_can_be_tried_again(path: Path) -> None:
     path.write_bytes(b"garbage" * 1000)
     store = SqliteStore(path)

@@ -268,6 +268,24 @@ def test_of_two_ends_in_one_batch_the_first_counts(store: Store) -> None:
     assert kept.attempt == 1
 
 
+def test_of_several_moves_in_one_batch_the_last_counts(store: Store) -> None:
+    store.apply([added(1), moved(1, TaskState.RUNNING), moved(1, TaskState.SCHEDULED, due_at=NOW, failures=2)])
+    assert store.record(task_id(1)) == record(1, state=TaskState.SCHEDULED, due_at=NOW, attempt=1, failures=2)
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 63, 64, 65, 200])
+def test_batches_of_any_size_are_applied_whole(store: Store, count: int) -> None:
+    numbers = range(count)
+    store.apply([added(number) for number in numbers])
+    assert [each.id for each in store.unfinished()] == [task_id(number) for number in numbers]
+    store.apply([moved(number, TaskState.RUNNING, attempt=number) for number in numbers])
+    assert [each.attempt for each in store.unfinished()] == list(numbers)
+    store.apply([ended(number) for number in numbers])
+    assert [store.outcome(task_id(number)) for number in numbers] == [
+        Outcome(TaskState.COMPLETED, "", b"result %d" % number) for number in numbers
+    ]
+
+
 def test_unfinished_tasks_come_by_order(medium: Medium) -> None:
     orders = {1: 30, 2: 10, 3: 20, 4: 10, 5: 0, 6: -5}
     medium.store.apply([added(number, order=order) for number, order in orders.items()])
