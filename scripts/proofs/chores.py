@@ -10,7 +10,7 @@ import time
 from itertools import repeat
 from typing import Any
 
-from poolmgr import task
+from poolmgr import current_task, task
 
 
 @task
@@ -23,6 +23,22 @@ def echo(value: Any) -> Any:
 def ran_in(number: int) -> tuple[int, int]:
     """The process that ran it, and the number that it was given."""
     return os.getpid(), number
+
+
+@task
+def note(file: str, number: int, padding: str) -> None:
+    """Adds the number to the file, as one line."""
+    with open(file, "a") as noted:
+        noted.write(f"{number}\n")
+
+
+@task(max_retries=2, retry_backoff_s=0.02)
+def stumble(times: int) -> int:
+    """Fails in its first so many attempts; which attempt succeeded."""
+    attempt = current_task().attempt
+    if attempt <= times:
+        raise ValueError(f"attempt {attempt} of {times} that fail")
+    return attempt
 
 
 @task(retry_backoff_s=0.01)
