@@ -9,6 +9,8 @@ import pytest
 from scripts.proofs import (
     cancel_races,
     daemon_kill,
+    depth,
+    durable_speed,
     ephemeral,
     executor,
     frames,
@@ -18,6 +20,7 @@ from scripts.proofs import (
     poison,
     reload,
     reuse,
+    soak,
     systemd,
     time_outs,
 )
@@ -31,6 +34,10 @@ SPEEDS = (
     "slowest parting of a client",
     "too late, p99",
     "share of the throughput that is left",
+    "queued: restart to the first answer",
+    "queued: restart to the first task run",
+    "delayed: restart to the first answer",
+    "delayed: restart to the first due task run",
 )
 
 
@@ -58,6 +65,9 @@ def _without_speeds(monkeypatch: pytest.MonkeyPatch) -> None:
         (poison.prove, 0.1),
         (executor.prove, 0.01),
         (frames.prove, 0.01),
+        (durable_speed.prove, 0.02),
+        (depth.prove, 0.01),
+        (soak.prove, 0.006),
         (hostile.prove, 0.06),
         pytest.param(
             systemd.prove,
