@@ -29,6 +29,7 @@ PADDING: Final = "x" * 40  # with the rest of the arguments, some 100 bytes
 DAY_S: Final = 86_400.0
 MEMORY_MB: Final = 300
 SERVING_S: Final = 10.0
+PATIENCE_S: Final = 300.0  # one that takes longer to start is told as a figure, and short
 SAMPLE_S: Final = 0.02
 # Tasks start in their order. Twenty workers, which hold up to so many each, do not end them in it.
 OUT_OF_PLACE: Final = WORKERS * PREFETCH_MAX
@@ -58,7 +59,7 @@ def _queued(report: Report, pool: Pool, noted: Path, tasks: int) -> None:
         _hand_over(report, "queued", client, pool, noted, tasks)
     first_task_s = _start_again(report, "queued", pool, noted)
     with pool.client() as client:
-        until(lambda: _lines(noted) >= RUN, "the first of them have run", timeout_s=60)
+        until(lambda: _lines(noted) >= RUN, "the first of them have run", timeout_s=PATIENCE_S)
         client.pause("note")
         known = client.status()["tasks"]
     report.figure("queued: known after the restart", _alive(known) + known["completed"], at_least=tasks)
@@ -78,7 +79,7 @@ def _delayed(report: Report, pool: Pool, noted: Path, tasks: int) -> None:
             soon.submit("note", str(noted), number, PADDING)
         client.flush()
     first_task_s = _start_again(report, "delayed", pool, noted)
-    until(lambda: _lines(noted) == SOON, "those that are due have run", timeout_s=60)
+    until(lambda: _lines(noted) == SOON, "those that are due have run", timeout_s=PATIENCE_S)
     with pool.client() as client:
         known = client.status()["tasks"]
     report.figure("delayed: known after the restart", _alive(known) + known["completed"], at_least=tasks)
@@ -107,11 +108,11 @@ def _start_again(report: Report, name: str, pool: Pool, noted: Path) -> float:
     pool.kill()
     until(lambda: not pool.processes(), "all of it is gone")
     began = time.monotonic()
-    pool.start()
+    pool.start(PATIENCE_S)
     with pool.client() as client:
         client.status()
         report.figure(f"{name}: restart to the first answer", time.monotonic() - began, "s", at_most=SERVING_S)
-        until(noted.exists, "the first task has run", timeout_s=60)
+        until(noted.exists, "the first task has run", timeout_s=PATIENCE_S)
     return time.monotonic() - began
 
 

@@ -88,12 +88,12 @@ class Pool:
 
     # ------------------------------------------------------------------------------------------ life
 
-    def start(self) -> Self:
+    def start(self, timeout_s: float = _PATIENCE_S) -> Self:
         """Start it, and return when all its workers are ready.
 
         Raises:
             NotStarted: it ended before.
-            subprocess.TimeoutExpired: it did neither.
+            subprocess.TimeoutExpired: it did neither within ``timeout_s`` seconds.
         """
         self._notify.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready, self.log.open("ab") as log:
@@ -109,7 +109,7 @@ class Pool:
             )
             ended = os.pidfd_open(self.pid)
             try:
-                heard, _, _ = select.select([ready.fileno(), ended], [], [], _PATIENCE_S)
+                heard, _, _ = select.select([ready.fileno(), ended], [], [], timeout_s)
             finally:
                 os.close(ended)
             if ready.fileno() not in heard or not ready.recv(4096).startswith(b"READY=1"):
