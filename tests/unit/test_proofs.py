@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from scripts.proofs.report import Report
+from scripts.proofs.samples import Sample, floors, slope
 
 runner = import_module("scripts.proofs.__main__")
 
@@ -108,3 +109,16 @@ def test_a_usage_error_is_code_2(arguments: list[str]) -> None:
 
 def test_the_report_is_not_taken_for_a_proof() -> None:
     assert "report" not in runner.names()
+
+
+def test_a_slope_is_that_of_the_line_with_its_error() -> None:
+    exact = slope([(0.0, 10.0), (1800.0, 11.0), (3600.0, 12.0)])
+    assert exact == pytest.approx((2.0, 0.0))
+    # by hand: residuals 1, -2, 1 about the mean of a flat line; 6 / (3 - 2) / 0.5, and the root of it
+    assert slope([(0.0, 2.0), (1800.0, -1.0), (3600.0, 2.0)]) == pytest.approx((0.0, 12**0.5))
+    assert slope([(0.0, 1.0), (1.0, 2.0)]).per_h != slope([(0.0, 1.0), (1.0, 2.0)]).per_h  # NaN: within no limit
+
+
+def test_floors_leave_out_what_comes_and_goes() -> None:
+    samples = [Sample(at, 1, memory_mb, 0, 0, 0.0) for at, memory_mb in [(0, 5), (3, 4), (9, 90), (10, 50), (19, 6)]]
+    assert floors(samples, 10.0, lambda each: each.memory_mb) == [(5.0, 4), (15.0, 6)]
