@@ -53,6 +53,11 @@ def new_task_id() -> bytes:
     return (time.time_ns() // 1_000_000).to_bytes(6, "big") + os.urandom(10)
 
 
+def last_id_of(wall_s: float) -> bytes:
+    """No id that was made up to this wall time (seconds since 1970) is larger."""
+    return max(0, int(wall_s * 1000)).to_bytes(8, "big")[-6:] + b"\xff" * 10
+
+
 class TaskOptions(NamedTuple):
     """How one task is to be run. A lower ``priority`` runs first. Sizes and times carry their unit in the name.
 

@@ -1,4 +1,4 @@
-"""What is to happen later: one heap of (when, kind, subject). Nothing is ever taken out early.
+"""What is to happen later: one heap of (when, kind, subject). As a rule nothing is taken out early.
 
 Whoever handles a deadline checks whether it still means anything: a task that was cancelled, a worker that has gone, a
 due time that has moved. That is cheaper than finding the entry, and cannot be forgotten.
@@ -6,7 +6,8 @@ due time that has moved. That is cheaper than finding the entry, and cannot be f
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
+from collections.abc import Callable
+from heapq import heapify, heappop, heappush
 from typing import Any
 
 NEVER = float("inf")
@@ -35,3 +36,8 @@ class Deadlines:
             _, _, kind, subject = heappop(self._heap)
             return kind, subject
         return None
+
+    def drop(self, unwanted: Callable[[str, Any], bool]) -> None:
+        """Take out every entry whose kind and subject are ``unwanted``; looks at all that there are."""
+        self._heap = [entry for entry in self._heap if not unwanted(entry[2], entry[3])]
+        heapify(self._heap)

@@ -33,6 +33,7 @@ class Dispatcher:
         self._loads = 0  # bit n is set where ``_by_load[n]`` is not empty
         self._touched: dict[str, Slot] = {}
         self._heads: list[Entry] = []  # of the demands that may still start something, while ``dispatch`` runs
+        self._alone: tuple[Task | None, int] = None, 0  # the last that was started alone, and its fence
         self.worn_out: list[Slot] = []  # to be retired, so that fresh processes come for ephemeral tasks
         self.look_at = NEVER  # the earliest ``next_look`` of any worker
 
@@ -50,13 +51,18 @@ class Dispatcher:
         queue = state.queue
         if not len(queue) or state.shutting_down:
             return
-        first = [queue.head(demand) for demand in queue.demands if demand.heads]
+        alone = self._one_runs_alone()
+        first = [queue.head(demand) for demand in queue.demands if demand.heads and not (demand.alone and alone)]
         heads = self._heads = [row.entry for row in first if row is not None and row.entry is not None]
         heapify(heads)
         row = self._next()
         while row is not None:
             task, demand = row.next, row.lane.demand
             if state.limits and self._held_back(task, now):
+                row = self._next()
+                continue
+            if demand.alone and self._one_runs_alone():
+                heappop(heads)
                 row = self._next()
                 continue
             slot = self._choose(task, demand)
@@ -67,6 +73,12 @@ class Dispatcher:
                 row = self._next()
             else:
                 row = self._fill(slot, row, now)
+
+    def _one_runs_alone(self) -> bool:
+        """Whether a task is in flight that has twice been interrupted. One at a time: a daemon that dies a third time
+        then tells them apart, and none is given up for what another does."""
+        task, fence = self._alone
+        return task is not None and task.fence == fence and task.id in self._state.tasks
 
     def _fill(self, slot: Slot, row: Row, now: float) -> Row | None:
         """Start the first task of ``row`` on a worker. If that is busy, no other is idle: then also a fair share of
@@ -192,6 +204,8 @@ class Dispatcher:
                 limits.times.append(now)
         if options.affinity is not None:
             _remember(slot, options.affinity)
+        if task.runs_alone:
+            self._alone = task, fence
         state.effects.append(
             Start(
                 slot.id, slot.incarnation, fence, task.id, task.attempt, task.name, task.payload, options.timeout_s,
@@ -215,7 +229,7 @@ class Dispatcher:
             when = self._too_late_to_cancel(task, at, when)
         self.look_again(slot, when)
         if options.durable:
-            self._state.moved(task)
+            self._state.began(task, at, _starts_after_commit(task))
         if self._state.listening:
             self._tell_started(task, slot)
 

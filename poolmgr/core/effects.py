@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from poolmgr.config.groups import REST
 from poolmgr.core.changes import Change
+from poolmgr.core.shelf import LineKey, Place
 from poolmgr.model import TaskState
 
 
@@ -19,6 +20,17 @@ class Persist(NamedTuple):
     number: int
     durable: bool
     changes: tuple[Change, ...]
+
+
+class Refill(NamedTuple):
+    """Read at most ``limit`` tasks of the shelf of ``line`` (None: the schedule), in their order, beyond the place
+    ``after``, once all that was to be kept so far is; then say ``loaded(number, ...)``. A store that refuses is asked
+    again."""
+
+    number: int
+    line: LineKey | None
+    after: Place
+    limit: int
 
 
 class Start(NamedTuple):
@@ -184,6 +196,6 @@ class Drained(NamedTuple):
 
 
 Effect = (
-    Persist | Start | Look | Recall | Interrupt | Inspect | Continue | Kill | Spawn | Retire | Forget
+    Persist | Refill | Start | Look | Recall | Interrupt | Inspect | Continue | Kill | Spawn | Retire | Forget
     | Accepted | Finished | Same | Progressed | Answer | Emit | Reloaded | Drained
 )  # fmt: skip

@@ -112,9 +112,9 @@ class Intake:
 
     def _check_room(self, limit: int, wanted: int, now: float) -> None:
         state = self.state
-        if len(state.queue) + state.scheduled + wanted > limit:
+        if state.waiting + wanted > limit:
             self._dispatcher.dispatch(now)  # of those that came together with these, some need not wait
-            waiting = len(state.queue) + state.scheduled
+            waiting = state.waiting
             if waiting + wanted > limit:
                 raise QueueFull(
                     f"{waiting} tasks wait, and {limit} may (max_queue_depth): submit later, or raise the limit"
@@ -127,9 +127,21 @@ class Intake:
             return options.at - self.state.wall_offset, options.at
         return due_at, None
 
+    def known(self, record: TaskRecord, name: str, payload: bytes, client: int, watch: bool) -> None:
+        """A submit of an id that the store has, and that is final: it is acknowledged, and told its outcome.
+
+        Raises:
+            IdConflict: its content is another; nothing has changed, but that the submit is counted.
+        """
+        self.refused(client)
+        if record.name != name or record.payload != payload:
+            raise _id_conflict(record.id)
+        self.state.effects.append(Same(client, record.id, record.id, True, watch, 0))
+
     def _resent(self, known: Task, name: str, payload: bytes, options: TaskOptions, client: int, watch: bool) -> None:
-        if known.name != name or known.payload != payload or known.options != options:
-            raise IdConflict(f"task {known.id.hex()} was submitted before with other content: use a new id")
+        other_options = known.options != options and not known.recovered  # what is default may differ since then
+        if known.name != name or known.payload != payload or other_options:
+            raise _id_conflict(known.id)
         if watch:
             self._add_watcher(known, client, known.id)
         session = self.state.sessions.get(client)
@@ -246,8 +258,12 @@ class Intake:
             self._dispatcher.recall(slot)
 
     def clear(self, now: float) -> int:
-        """Cancel every task that waits and is not assigned; how many there were."""
-        waiting = [task for task in self.state.tasks.values() if task.slot is None]
+        """Cancel every task that waits in memory and is not assigned; how many there were."""
+        return self.cancel_waiting(list(self.state.tasks.values()), now)
+
+    def cancel_waiting(self, tasks: Sequence[Task], now: float) -> int:
+        """Cancel those of ``tasks``, all live, that wait and are not assigned; how many there were."""
+        waiting = [task for task in tasks if task.slot is None]
         for task in waiting:
             self._lifecycle.cancel(task, now)
         return len(waiting)
@@ -261,3 +277,7 @@ class Intake:
         """Start tasks of this name again."""
         self.state.paused.pop(name, None)
         self.state.queue.unblock(name, "paused")
+
+
+def _id_conflict(id: bytes) -> IdConflict:
+    return IdConflict(f"task {id.hex()} was submitted before with other content: use a new id")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from poolmgr.core.ready_queue import ReadyQueue
+from poolmgr.core.ready_queue import ReadyQueue, Row
 from poolmgr.core.scheduler import Scheduler
+from poolmgr.core.shelf import Shelf
 from poolmgr.core.slot import Slot
 from poolmgr.core.state import State
 from poolmgr.core.task import Task
@@ -13,7 +14,8 @@ from poolmgr.model import FINAL, TaskState, WorkerState
 def check_invariants(scheduler: Scheduler) -> None:
     """Raise ``AssertionError`` with what is wrong.
 
-    1. No live task is final; each is in exactly one place: the queue, the schedule, or one worker's line.
+    1. No live task is final; each is in exactly one place: the queue (or beyond a shelf's beginning), the schedule, or
+       one worker's line.
     2. The queue's length is the number of tasks in it, and every one of them can be reached from a heap.
     3. A worker's line is in order of its fences; only its first task is running; all know their worker.
     4. A task's current fence is unique: at most one current attempt a task, and none of two tasks share one.
@@ -23,6 +25,9 @@ def check_invariants(scheduler: Scheduler) -> None:
     8. Deduplication keys that are held by a live task name it.
     9. Who may be given work has the code of the current generation, unless the workers are being rolled over.
     10. A worker belongs to a group of the pool, and holds only tasks that it is fit for.
+    11. Where a row has a shelf, all that is queued stands before its beginning, what waits beyond it behind; and a row
+        that is short is being read, or about to be.
+    12. Of the tasks that were twice interrupted at most one is in flight.
     """
     state = scheduler.state
     in_flight: dict[bytes, Slot] = {}
@@ -44,6 +49,8 @@ def check_invariants(scheduler: Scheduler) -> None:
             in_flight[task.id] = slot
             fences[task.fence] = task.id
             last = task.fence
+    alone = [id.hex() for id in in_flight if id in state.tasks and state.tasks[id].runs_alone]
+    assert len(alone) <= 1, f"these were interrupted twice, and run beside one another: {alone}"
     _check_tasks(state, in_flight)
     _check_queue(state.queue)
     _check_limits(state)
@@ -64,7 +71,7 @@ def _check_tasks(state: State, in_flight: dict[bytes, Slot]) -> None:
     for id, task in state.tasks.items():
         assert id == task.id
         assert task.state not in FINAL, f"{_name(task)} is {task.state} and still here"
-        places = task.in_queue + (task.state is TaskState.SCHEDULED) + (id in in_flight)
+        places = task.in_queue + task.beyond + (task.state is TaskState.SCHEDULED) + (id in in_flight)
         assert places == 1, f"{_name(task)} ({task.state}) is in {places} places"
         queued += task.in_queue
         scheduled += task.state is TaskState.SCHEDULED
@@ -90,7 +97,19 @@ def _check_queue(queue: ReadyQueue) -> None:
             if alive:
                 assert (row.entry is not None) != row.parked, f"row {row.priority} {row.group} can not be reached"
             assert not row.parked or lane.blocks, f"lane {lane.name} is parked and not blocked"
+            if row.shelf is not None:
+                _check_shelf(queue, row, row.shelf)
     assert reachable == len(queue), f"{reachable} of {len(queue)} queued tasks can be reached"
+
+
+def _check_shelf(queue: ReadyQueue, row: Row, shelf: Shelf) -> None:
+    where = f"row {row.priority} {row.group}"
+    assert row in queue.shelved_rows, f"{where}: its shelf is not counted"
+    assert shelf.count > 0, f"{where}: its shelf is empty"
+    assert all((0.0, task.order) <= shelf.after for task in row), f"{where}: a task is queued out of its turn"
+    assert all((0.0, task.order) > shelf.after for task in shelf.beyond), f"{where}: a task waits beyond in vain"
+    assert shelf.beyond == sorted(shelf.beyond, key=lambda task: task.order)
+    assert row.waiting or shelf.asked or row in queue.wanting, f"{where} is empty, and nobody reads its shelf"
 
 
 def _check_limits(state: State) -> None:

@@ -13,6 +13,7 @@ from poolmgr.core.failure import Failure
 from poolmgr.core.retry import is_retried
 from poolmgr.core.slot import Slot
 from poolmgr.core.state import State
+from poolmgr.core.storeroom import Storeroom
 from poolmgr.core.task import ABANDONED, Task
 from poolmgr.core.transitions import move_task
 from poolmgr.model import RESERVED, AttemptInfo, TaskState
@@ -25,9 +26,10 @@ _NOT_RETRIED = frozenset({"bad_arguments", "unknown_task", "bad_result"})  # the
 class Lifecycle:
     """The steps of a task's life."""
 
-    def __init__(self, state: State, dispatcher: Dispatcher) -> None:
+    def __init__(self, state: State, dispatcher: Dispatcher, storeroom: Storeroom) -> None:
         self._state = state
         self._dispatcher = dispatcher
+        self._storeroom = storeroom
         self._deadlines: Deadlines = state.deadlines
 
     # ------------------------------------------------------------------------------------------ towards running
@@ -43,8 +45,8 @@ class Lifecycle:
             task.state = TaskState.SCHEDULED
             task.due_wall = due_wall
             self._schedule(task, due_at)
-        else:
-            state.queue.push(task)
+        elif (row := state.queue.push(task)) is not None:
+            self._storeroom.overflow(row, task)
         if task.options.expires_s is not None:
             wall_left = task.submitted_at + task.options.expires_s - (now + state.wall_offset)
             self._deadlines.add(now + max(0.0, wall_left), "expires", task)
@@ -60,16 +62,16 @@ class Lifecycle:
 
     def _enqueue(self, task: Task, now: float) -> None:
         task.queued_at = now
-        self._state.queue.push(task)
         if task.options.durable:
             self._state.moved(task)
+        row = self._state.queue.push(task)
+        if row is not None:
+            self._storeroom.overflow(row, task)
 
     def _schedule(self, task: Task, due_at: float) -> None:
-        task.due_at = due_at
-        self._state.scheduled += 1
-        self._deadlines.add(due_at, "due", task)
         if task.options.durable:
             self._state.moved(task)
+        self._storeroom.schedule(task, due_at)
 
     def requeue_free(self, task: Task, now: float, *, begun: bool) -> None:
         """Out of flight through no fault of its own: back to its old place.
@@ -228,7 +230,7 @@ class Lifecycle:
         state = self._state
         move_task(task, to)
         del state.tasks[task.id]
-        if task.in_queue:
+        if task.in_queue or task.beyond:
             state.queue.discard(task)
         options = task.options
         commit = 0
@@ -268,9 +270,15 @@ class Lifecycle:
 
     def _keep(self, task: Task, now: float, to: TaskState, code: str, outcome: bytes, message: str) -> int:
         state = self._state
-        durable = task.options.durable
+        options = task.options
+        durable = options.durable
         ended_at = now + state.wall_offset
-        if not durable:
+        forget_at = max(ended_at + options.result_ttl_s, task.submitted_at + options.key_window_s)
+        if durable:
+            state.ended(task)
+            if self._storeroom.reading:
+                self._storeroom.ended(task)
+        else:
             state.fact(TaskAdded(task.record(state.wall_offset)._replace(state=TaskState.RUNNING)), False)
             for info in task.attempts or ():
                 state.fact(AttemptEnded(task.id, info), False)
@@ -278,7 +286,7 @@ class Lifecycle:
             TaskEnded(
                 task.id, to, ended_at, task.started_at + state.wall_offset if task.started_at else None, task.attempt,
                 task.failures, task.slot or task.last_worker, code, message, outcome,
-                None if to is TaskState.DEAD else ended_at + task.options.result_ttl_s,
+                None if to is TaskState.DEAD else forget_at,
             ),
             durable,
         )  # fmt: skip

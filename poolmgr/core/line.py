@@ -64,6 +64,14 @@ class Line:
             return heappop(back)[1]
         return line.popleft()
 
+    def cut(self, keep: int) -> list[Task]:
+        """Take out the living but the first ``keep`` of them; they come in order."""
+        tasks = sorted(self, key=lambda task: task.order)
+        self._line = deque(tasks[:keep])
+        self._back = []
+        self._dead = 0
+        return tasks[keep:]
+
     def died(self) -> None:
         """One of them has left the queue by another way than its turn (``in_queue`` is false)."""
         self._dead += 1

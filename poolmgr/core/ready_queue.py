@@ -11,6 +11,9 @@ back under its right key, and nothing else needs to be touched. A group that com
 turn last served, so it can neither save turns up nor be starved.
 
 Cost: O(log n) a push and a pop. The rows of a blocked lane leave the heap when they surface, and cost nothing then.
+
+Long rows. Of a row with more than ``most`` tasks the rest may stay in the store: then it has a *shelf* (core/shelf.py),
+and ``push`` leaves what stands beyond to core/storeroom.py. Where there are many rows, each is allowed less.
 """
 
 from __future__ import annotations
@@ -19,7 +22,8 @@ from collections.abc import Iterator
 from heapq import heappop, heappush, heapreplace
 
 from poolmgr.core.line import Line
-from poolmgr.core.task import Task
+from poolmgr.core.shelf import LineKey, Shelf
+from poolmgr.core.task import ALONE_AFTER, Task
 
 
 class Turns:
@@ -33,12 +37,13 @@ class Turns:
 
 Entry = tuple[int, int, int, "Row"]
 _ROWS_KEPT = 64
+_FULL_ROWS = 20  # so many may have ``window`` tasks in memory; more have a share of that each
 
 
 class Row(Line):
     """The queued tasks of one lane, priority and group. ``next`` is its first task, once ``head`` has returned it."""
 
-    __slots__ = ("entry", "group", "lane", "next", "parked", "priority", "served", "turns")
+    __slots__ = ("entry", "group", "lane", "most", "next", "parked", "priority", "served", "shelf", "turns")
     next: Task
 
     def __init__(self, lane: Lane, priority: int, group: str, turns: Turns, served: Turns) -> None:
@@ -50,6 +55,19 @@ class Row(Line):
         self.served = served  # the turn last served, of its priority
         self.entry: Entry | None = None  # its only valid entry in the demand's heap
         self.parked = False  # out of the heap, because its lane is blocked
+        self.shelf: Shelf | None = None
+        self.most = 0  # it is no use to shorten it before it is longer than this
+
+    @property
+    def key(self) -> LineKey:
+        """What a store knows it by."""
+        demand = self.lane.demand
+        return LineKey(self.lane.name, demand.requires, demand.fresh, self.priority, self.group)
+
+    @property
+    def shelved(self) -> int:
+        """How many tasks stand on its shelf, in memory or not."""
+        return 0 if self.shelf is None else self.shelf.count + len(self.shelf.beyond)
 
 
 class Lane:
@@ -66,23 +84,33 @@ class Lane:
 
 
 class Demand:
-    """What a task needs of a worker: capabilities, and perhaps a fresh process."""
+    """What a task needs of a worker: capabilities, perhaps a fresh process; or that no other suspect runs beside it."""
 
-    __slots__ = ("fresh", "heads", "requires")
+    __slots__ = ("alone", "fresh", "heads", "requires")
 
-    def __init__(self, requires: frozenset[str], fresh: bool) -> None:
+    def __init__(self, requires: frozenset[str], fresh: bool, alone: bool) -> None:
         self.requires = requires
         self.fresh = fresh
+        self.alone = alone
         self.heads: list[Entry] = []
 
 
 class ReadyQueue:
-    """Every queued task that is not assigned to a worker. ``len()`` counts them."""
+    """Every queued task that is not assigned to a worker. ``len()`` counts those that may be next, ``depth`` all.
 
-    def __init__(self) -> None:
+    Args:
+        window: a row with more than so many tasks may be shortened to half of it; where there are many rows, earlier.
+    """
+
+    def __init__(self, window: int) -> None:
+        self.window = window
+        self.most = window  # of a row, at present
+        self.shelved_rows: dict[Row, None] = {}  # those that have a shelf
+        self.wanting: dict[Row, None] = {}  # those that have become short, and have a shelf
+        self._rows = 0
         self.demands: list[Demand] = []
         self.lanes: list[Lane] = []
-        self._lane_of: dict[tuple[str, frozenset[str], bool], Lane] = {}
+        self._lane_of: dict[tuple[str, frozenset[str], bool, bool], Lane] = {}
         self._lanes_of: dict[str, list[Lane]] = {}  # by name
         self._blocks: dict[str, dict[str, None]] = {}
         self._turns: dict[tuple[int, str], Turns] = {}
@@ -94,40 +122,86 @@ class ReadyQueue:
     def __len__(self) -> int:
         return self._length
 
-    def lane(self, name: str, requires: frozenset[str], fresh: bool) -> Lane:
+    @property
+    def depth(self) -> int:
+        """How many tasks are queued, wherever they are."""
+        return self._length + sum(row.shelved for row in self.shelved_rows)
+
+    @property
+    def put_away(self) -> int:
+        """How many tasks are queued, and in the store alone."""
+        return sum(row.shelf.count for row in self.shelved_rows if row.shelf is not None)
+
+    def lane(self, name: str, requires: frozenset[str], fresh: bool, alone: bool = False) -> Lane:
         """The lane of that name and demand, made if need be."""
-        lane = self._lane_of.get((name, requires, fresh))
+        lane = self._lane_of.get((name, requires, fresh, alone))
         if lane is not None:
             return lane
         if len(self.lanes) >= self._lanes_limit:
             self._forget_empty()
-        demand = next((d for d in self.demands if d.requires == requires and d.fresh == fresh), None)
+        wanted = (requires, fresh, alone)
+        demand = next((d for d in self.demands if (d.requires, d.fresh, d.alone) == wanted), None)
         if demand is None:
-            demand = Demand(requires, fresh)
+            demand = Demand(requires, fresh, alone)
             self.demands.append(demand)
         lane = Lane(name, demand, self._blocks.setdefault(name, {}))
         self.lanes.append(lane)
         self._lanes_of.setdefault(name, []).append(lane)
-        self._lane_of[name, requires, fresh] = lane
+        self._lane_of[name, requires, fresh, alone] = lane
         return lane
 
-    def push(self, task: Task) -> None:
-        """Queue a task at the place that its priority, group and order give it."""
+    def push(self, task: Task) -> Row | None:
+        """Queue a task at the place that its priority, group and order give it.
+
+        Returns its row where there is more to be done: the task has *not* been queued, since it stands on the row's
+        shelf; or the row has become too long.
+        """
+        row = self.row_of(task)
+        if row.shelf is not None and (0.0, task.order) > row.shelf.after:
+            return row
+        self.place(row, task)
+        return row if len(row) > self.most and len(row) > row.most else None
+
+    def row_of(self, task: Task) -> Row:
+        """The row that a task belongs to, made if need be."""
         options = task.options
-        lane = self.lane(task.name, options.requires, options.ephemeral)
+        lane = self.lane(task.name, options.requires, options.ephemeral, task.interruptions >= ALONE_AFTER)
         key = (options.priority, task.group)
         row = lane.rows.get(key)
-        if row is None:
-            row = lane.rows[key] = self._row(lane, *key)
+        return self._row(lane, *key) if row is None else row
+
+    def row(self, key: LineKey) -> Row:
+        """The row of that key, made if need be."""
+        lane = self.lane(key.name, key.requires, key.ephemeral)
+        row = lane.rows.get((key.priority, key.group))
+        return self._row(lane, key.priority, key.group) if row is None else row
+
+    def place(self, row: Row, task: Task) -> None:
+        """Queue a task in its row, where nothing before it is on a shelf."""
         row.add(task)
         task.in_queue = True
         self._length += 1
         if row.entry is None or task.order < row.entry[2]:
             self._enter(row, task)
 
+    def shorten(self, row: Row) -> list[Task]:
+        """Take all but the first tasks out of a row that is too long; in order."""
+        taken = row.cut(self.most // 2)
+        for task in taken:
+            task.in_queue = False
+        self._length -= len(taken)
+        return taken
+
     def _row(self, lane: Lane, priority: int, group: str) -> Row:
         served = self._served.setdefault(priority, Turns(0))
-        return Row(lane, priority, group, self._turns_of((priority, group)), served)
+        row = lane.rows[priority, group] = Row(lane, priority, group, self._turns_of((priority, group)), served)
+        self._counted(1)
+        return row
+
+    def _counted(self, more: int) -> None:
+        """There are so many more rows."""
+        self._rows += more
+        self.most = max(self.window // 16, self.window * _FULL_ROWS // max(_FULL_ROWS, self._rows), 2)
 
     def head(self, demand: Demand) -> Row | None:
         """The row whose first task is next among those of ``demand`` that are not blocked, or None."""
@@ -164,6 +238,8 @@ class ReadyQueue:
         turns.had += 1
         task.in_queue = False
         self._length -= 1
+        if row.shelf is not None and row.waiting <= self.most // 4:
+            self.wanting[row] = None
         return task
 
     def goes_on(self, row: Row) -> bool:
@@ -176,11 +252,17 @@ class ReadyQueue:
 
     def discard(self, task: Task) -> None:
         """A queued task has become final: it no longer counts, and leaves the heap in its own time."""
+        row = self.row_of(task)
+        if task.beyond:
+            assert row.shelf is not None
+            row.shelf.beyond.remove(task)
+            task.beyond = False
+            return
         task.in_queue = False
         self._length -= 1
-        lane = self.lane(task.name, task.options.requires, task.options.ephemeral)
-        row = lane.rows[task.options.priority, task.group]
         row.died()
+        if row.shelf is not None and row.waiting <= self.most // 4:
+            self.wanting[row] = None
 
     def block(self, name: str, why: str) -> None:
         """Hold every lane of this name."""
@@ -220,8 +302,9 @@ class ReadyQueue:
 
     def _emptied(self, row: Row) -> None:
         row.entry = None
-        if len(row.lane.rows) > _ROWS_KEPT:  # an empty row is kept for its group's next task, but not thousands
-            row.lane.rows.pop((row.priority, row.group), None)
+        rows = row.lane.rows
+        if len(rows) > _ROWS_KEPT and row.shelf is None:  # kept for its group's next task, but not thousands
+            self._counted(-1 if rows.pop((row.priority, row.group), None) is not None else 0)
 
     def _turns_of(self, key: tuple[int, str]) -> Turns:
         turns = self._turns.get(key)
@@ -233,8 +316,10 @@ class ReadyQueue:
 
     def _forget_empty(self) -> None:
         """Lanes in which nothing waits, and then demands without a lane: both are made again when they are needed."""
-        self.lanes = [lane for lane in self.lanes if any(row.waiting for row in lane.rows.values())]
-        self._lane_of = {(lane.name, lane.demand.requires, lane.demand.fresh): lane for lane in self.lanes}
+        self.lanes = [lane for lane in self.lanes if any(row.waiting or row.shelf for row in lane.rows.values())]
+        self._counted(sum(len(lane.rows) for lane in self.lanes) - self._rows)
+        demands = [(lane, lane.demand) for lane in self.lanes]
+        self._lane_of = {(lane.name, each.requires, each.fresh, each.alone): lane for lane, each in demands}
         self._lanes_of = {}
         for lane in self.lanes:
             self._lanes_of.setdefault(lane.name, []).append(lane)

@@ -251,6 +251,7 @@ class Rollout:
         if self._failure:
             state.emit("reload-refused", {"error": self._failure})
         else:
+            state.known = self._known  # what waits in the store is looked at when it is loaded
             dropped = self._drop_unknown(now)
             state.emit("code-reloaded", {"generation": state.generation, "draining": list(late), "dropped": dropped})
         state.effects.append(Reloaded(state.generation, self._failure, late, dropped))

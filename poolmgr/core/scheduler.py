@@ -1,11 +1,13 @@
 """The scheduler: every input that there is, and one way out.
 
 Deterministic: the same calls with the same ``now`` values (seconds of boot time, never going back) give the same
-effects, in any process. Inputs are methods, those of clients on ``intake``; they decide, and change the state.
+effects, in any process. Inputs are methods, those of clients on ``intake``, those of the store on ``recovery``; they
+decide, and change the state.
 ``flush`` dispatches what can run and hands over the effects; ``next_wake`` says when ``tick`` is due. The shell
 (manager/) performs effects and does no deciding; the simulator (tests/simulation) stands in the shell's place.
 
     submit, cancel, ...  ----> Intake ------------------.--> Lifecycle    what becomes of a task
+    recover, loaded, ... ----> Recovery ----------------+--> Storeroom    whether it waits in memory
     attempts_done, ...   --.                            +--> Dispatcher   which worker it gets
     worker_exited, ...   --+-> Scheduler (is it still --'--> Supervisor   which workers there are
     tick                 --'   current?)                         |
@@ -22,21 +24,23 @@ from collections.abc import Callable, Iterable
 from poolmgr.config import Settings
 from poolmgr.config.groups import REST
 from poolmgr.core.balancer import Affine, Balancer, RoundRobin
-from poolmgr.core.changes import TaskRecord
 from poolmgr.core.deadlines import NEVER
 from poolmgr.core.dispatch import RECALL_AFTER_S, Dispatcher
 from poolmgr.core.effects import Drained, Effect, Interrupt, Look, Progressed
 from poolmgr.core.failure import Failure
 from poolmgr.core.intake import Intake
 from poolmgr.core.lifecycle import Lifecycle
+from poolmgr.core.recovery import Recovery
 from poolmgr.core.rollout import Rollout
 from poolmgr.core.slot import Slot
 from poolmgr.core.state import State
+from poolmgr.core.storeroom import Storeroom
 from poolmgr.core.supervisor import Supervisor
 from poolmgr.core.task import Task
 from poolmgr.model import TaskState, WorkerState
 from poolmgr.post_mortem import PostMortem
 
+WINDOW = 4000  # of the tasks of one line, so many are in memory at most; where there are many lines, fewer
 LATE_S = 1.0  # a tick that comes so much too late says that this process was blocked, not the workers
 _SECOND_S = 1.0
 _RUNNING = TaskState.RUNNING  # looked up for every task
@@ -56,11 +60,14 @@ class Scheduler:
         random: Callable[[], float],
         balancer: Balancer | None = None,
         wall_offset: float = 0.0,
+        window: int = WINDOW,
     ) -> None:
-        self.state = State(settings, balancer or Affine(RoundRobin()), random, wall_offset)
+        self.state = State(settings, balancer or Affine(RoundRobin()), random, wall_offset, window)
         self._dispatcher = Dispatcher(self.state)
-        self._lifecycle = Lifecycle(self.state, self._dispatcher)
+        self._storeroom = Storeroom(self.state, window)
+        self._lifecycle = Lifecycle(self.state, self._dispatcher, self._storeroom)
         self.intake = Intake(self.state, self._dispatcher, self._lifecycle)
+        self.recovery = Recovery(self.state, self._storeroom, self._lifecycle, self.intake)
         self.supervisor = Supervisor(self.state, self._dispatcher, self._lifecycle)
         self.rollout = Rollout(self.state, self.supervisor, self._lifecycle)
         self._second_at = NEVER
@@ -77,40 +84,6 @@ class Scheduler:
             for _ in range(group.size):
                 self.supervisor.add(now, group)
         self.state.emit("pool-initialized", {"pool_size": self.state.settings.pool_size})
-
-    def recover(self, records: Iterable[TaskRecord], known: Callable[[str], bool], now: float) -> None:
-        """Take over the unfinished tasks of earlier epochs. One that ran when its daemon died was interrupted."""
-        for record in records:
-            task = Task(
-                record.id, record.name, record.payload, record.options, record.group, record.order, 0, now,
-                record.submitted_at,
-            )  # fmt: skip
-            self.state.last_order = max(self.state.last_order, record.order)
-            task.attempt, task.failures, task.kills = record.attempt, record.failures, record.kills
-            task.interruptions, task.origin = record.interruptions, record.origin
-            task.recovered = True
-            self.intake.limit(task.name, task.options)
-            due_at = None
-            if record.due_at is not None:
-                due_at = record.due_at - self.state.wall_offset
-            follows_wall = record.options.at is not None and not record.attempt
-            self._lifecycle.admit(task, due_at, record.due_at if follows_wall else None, now)
-            if record.state is TaskState.RUNNING:
-                self._interrupted(task, now)
-            if task.id in self.state.tasks and not known(record.name):
-                message = f"the app has no task {record.name!r} any more"
-                self._lifecycle.give_up(task, now, "unknown_task", message)
-
-    def _interrupted(self, task: Task, now: float) -> None:
-        self.state.statistics.interrupted += 1
-        task.interruptions += 1
-        self.state.moved(task)
-        if not task.options.restartable:
-            message = "the daemon died while it ran, and it may not be run again (restartable=False)"
-            self._lifecycle.give_up(task, now, "interrupted", message)
-        elif task.interruptions >= self.state.settings.poison_after:
-            message = f"quarantined: the daemon died {task.interruptions} times while it ran"
-            self._lifecycle.give_up(task, now, "interrupted", message)
 
     def drain(self, now: float) -> None:
         """No new work; running work finishes; durable work that waits stays, what is not durable is lost."""
@@ -336,7 +309,7 @@ class Scheduler:
 
     def next_wake(self) -> float:
         """When ``tick`` is due next; infinity for never."""
-        return min(self.state.deadlines.next, self._dispatcher.look_at, self._second_at)
+        return min(self.state.deadlines.next, self._dispatcher.look_at, self._second_at, self.state.next_mark())
 
     def tick(self, now: float) -> None:
         """Do what is due."""
@@ -354,6 +327,7 @@ class Scheduler:
                 self.supervisor.stuck(subject[0], subject[1], now)
             elif kind == "key":
                 self._lifecycle.key_due(subject, now)
+        self.state.mark_running(now)
         if self._dispatcher.look_at <= now:
             for slot in self._dispatcher.due_looks(now):
                 self.state.effects.append(Look(slot.id, slot.incarnation))
@@ -369,6 +343,8 @@ class Scheduler:
         if self.rollout.active:
             self.rollout.step(now)
         self._dispatcher.dispatch(now)
+        if state.queue.wanting or state.shelf is not None:
+            self._storeroom.ask(now)
         if self._dispatcher.worn_out:
             for slot in self._dispatcher.worn_out:
                 self.supervisor.retire(slot, "ephemeral", now)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from poolmgr.config import Settings
 from poolmgr.core.balancer import Balancer
 from poolmgr.core.changes import Change, TaskAdded, TaskMoved
-from poolmgr.core.deadlines import Deadlines
+from poolmgr.core.deadlines import NEVER, Deadlines
 from poolmgr.core.effects import Accepted, Effect, Emit, Persist
 from poolmgr.core.limits import NameLimits
 from poolmgr.core.measurements import Statistics
 from poolmgr.core.ready_queue import ReadyQueue
 from poolmgr.core.retry import ExponentialBackoff, RetryPolicy
+from poolmgr.core.shelf import LineKey, Shelf
 from poolmgr.core.slot import Slot
 from poolmgr.core.task import Task
+from poolmgr.model import TaskState
+
+MARK_AFTER_S = 0.020  # so long a task runs before that is kept
 
 
 class Session:
@@ -39,6 +44,7 @@ class State:
         balancer: Balancer,
         random: Callable[[], float],
         wall_offset: float,
+        window: int,
     ) -> None:
         self.settings = settings
         self.groups = {group.name: group for group in settings.worker_groups()}
@@ -46,6 +52,8 @@ class State:
         self.balancer = balancer
         self.retry: RetryPolicy = ExponentialBackoff(random, settings.retry_jitter)
         self.wall_offset = wall_offset
+        self.stored_offset = wall_offset  # relative times are kept as wall times with this, also after a clock jump
+        self.known: Callable[[str], bool] = lambda name: True  # whether the app has a handler of that name
         self.started_at = 0.0
         self.generation = 1  # of the code that new processes run
         self.shutting_down = False
@@ -53,7 +61,10 @@ class State:
 
         self.tasks: dict[bytes, Task] = {}
         self.slots: dict[str, Slot] = {}
-        self.queue = ReadyQueue()
+        self.queue = ReadyQueue(window)
+        self.shelf: Shelf | None = None  # of the schedule
+        self.absent: dict[int, int] = {}  # who watches what is on a shelf: order -> client
+        self.recovered_to = 0  # tasks up to this order are of earlier epochs
         self.deadlines = Deadlines()
         self.statistics = Statistics()
         self.limits: dict[str, NameLimits] = {}
@@ -61,7 +72,7 @@ class State:
         self.keys: dict[str, tuple[bytes, float]] = {}  # deduplication key -> (task, held until)
         self.sessions: dict[int, Session] = {}
         self.stuck_pids: dict[int, str] = {}
-        self.scheduled = 0  # tasks that wait for their time
+        self.scheduled = 0  # tasks in memory that wait for their time
         self.last_fence = 0
         self.last_order = 0
 
@@ -69,9 +80,25 @@ class State:
         self.commit = 1  # the number that the next commit will have
         self._added: list[Task] = []
         self._moved: dict[bytes, Task] = {}
+        self._begun: deque[tuple[float, int, Task]] = deque()
         self._facts: list[Change] = []
         self._volatile: list[Change] = []
         self._to_accept: dict[int, Session] = {}
+
+    @property
+    def all_scheduled(self) -> int:
+        """How many tasks wait for their time, wherever they are."""
+        return self.scheduled + (0 if self.shelf is None else self.shelf.count)
+
+    @property
+    def waiting(self) -> int:
+        """How many tasks wait, for their turn or their time."""
+        return self.queue.depth + self.all_scheduled
+
+    def shelved_lines(self) -> list[LineKey | None]:
+        """The lines that have a shelf; None is the schedule."""
+        rows: list[LineKey | None] = [row.key for row in self.queue.shelved_rows]
+        return rows if self.shelf is None else [*rows, None]
 
     def emit(self, name: str, fields: dict[str, Any], commit: int = 0) -> None:
         """An event. Those of every single task are asked for first (``listening``): they cost more than the task."""
@@ -90,6 +117,30 @@ class State:
     def moved(self, task: Task) -> None:
         """A durable task's state or counts have changed."""
         self._moved[task.id] = task
+
+    def began(self, task: Task, at: float, now_known: bool) -> None:
+        """A durable task runs since ``at``. Unless it waits for that to be kept, that is kept once it has run for a
+        while: most have ended by then. A daemon that dies sooner has not interrupted it."""
+        if now_known:
+            self._moved[task.id] = task
+        else:
+            self._begun.append((at, task.fence, task))
+
+    def next_mark(self) -> float:
+        """When the next running task is to be kept as such; infinity for never."""
+        return self._begun[0][0] + MARK_AFTER_S if self._begun else NEVER
+
+    def mark_running(self, now: float) -> None:
+        """Keep that those run that have run for a while."""
+        begun = self._begun
+        while begun and begun[0][0] + MARK_AFTER_S <= now:
+            _, fence, task = begun.popleft()
+            if task.fence == fence and task.state is TaskState.RUNNING and task.id in self.tasks:
+                self._moved[task.id] = task
+
+    def ended(self, task: Task) -> None:
+        """A durable task is final: that says all."""
+        self._moved.pop(task.id, None)
 
     def settled(self) -> int:
         """The number of the commit that holds all that has been decided until now."""
@@ -120,17 +171,16 @@ class State:
         if self._volatile:
             found.append(Persist(0, False, tuple(self._volatile)))
             self._volatile = []
-        offset = self.wall_offset
+        offset = self.stored_offset
         changes: list[Change] = []
         for task in self._added:
             changes.append(TaskAdded(task.record(offset)))
             self._moved.pop(task.id, None)
         for task in self._moved.values():
-            if task.id in self.tasks:
-                row = task.record(offset)
-                changes.append(
-                    TaskMoved(row.id, row.state, row.due_at, row.attempt, row.failures, row.kills, row.interruptions)
-                )
+            due = task.stored_due(offset)
+            changes.append(
+                TaskMoved(task.id, task.state, due, task.attempt, task.failures, task.kills, task.interruptions)
+            )
         changes.extend(self._facts)
         if changes:
             found.append(Persist(self.commit, True, tuple(changes)))

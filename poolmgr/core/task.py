@@ -6,6 +6,7 @@ from poolmgr.core.changes import TaskRecord
 from poolmgr.model import AttemptInfo, TaskOptions, TaskState
 
 ABANDONED = -1
+ALONE_AFTER = 2  # interruptions
 Watchers = tuple[tuple[int, bytes], ...] | dict[tuple[int, bytes], None]  # (client, the id by which it knows the task)
 
 
@@ -17,10 +18,10 @@ class Task:
     """
 
     __slots__ = (
-        "attempt", "attempts", "cancel_tokens", "due_at", "due_wall", "failures", "fence", "group", "id", "in_queue",
-        "interruptions", "kill_wanted", "kills", "last_worker", "name", "options", "order", "origin", "overdue",
-        "owner", "payload", "progress", "queued_at", "recovered", "slot", "started_at", "state", "submitted_at",
-        "watchers",
+        "attempt", "attempts", "beyond", "cancel_tokens", "due_at", "due_wall", "failures", "fence", "group", "id",
+        "in_queue", "interruptions", "kill_wanted", "kills", "last_worker", "name", "options", "order", "origin",
+        "overdue", "owner", "payload", "progress", "queued_at", "recovered", "slot", "started_at", "state",
+        "submitted_at", "watchers",
     )  # fmt: skip
 
     def __init__(
@@ -46,6 +47,7 @@ class Task:
         self.queued_at = now
         self.state = TaskState.QUEUED
         self.in_queue = False
+        self.beyond = False  # it waits until those before it have been loaded (core/shelf.py)
         self.slot: str | None = None
         self.fence = 0
         self.attempt = 0
@@ -65,11 +67,31 @@ class Task:
         self.attempts: list[AttemptInfo] | None = None
         self.progress: tuple[float, str] | None = None
 
-    def record(self, wall_offset: float) -> TaskRecord:
-        """This task as a store keeps it. ``wall_offset`` is the wall time less the boot time."""
-        due = self.due_wall
-        if due is None and self.due_at is not None:
-            due = self.due_at + wall_offset
+    @property
+    def runs_alone(self) -> bool:
+        """Whether no other such task may run beside it: it has been interrupted twice, and may be why."""
+        return self.interruptions >= ALONE_AFTER
+
+    @classmethod
+    def restored(cls, record: TaskRecord, now: float) -> Task:
+        """The task of a record, as of an earlier epoch or from a shelf. When it is due is up to the caller."""
+        task = cls(
+            record.id, record.name, record.payload, record.options, record.group, record.order, 0, now,
+            record.submitted_at,
+        )  # fmt: skip
+        task.attempt, task.failures, task.kills = record.attempt, record.failures, record.kills
+        task.interruptions, task.origin = record.interruptions, record.origin
+        return task
+
+    def stored_due(self, offset: float) -> float | None:
+        """When it is due, as a store keeps it: wall time. ``offset`` is what relative times are kept with."""
+        if self.due_wall is None and self.due_at is not None:
+            return self.due_at + offset
+        return self.due_wall
+
+    def record(self, offset: float) -> TaskRecord:
+        """This task as a store keeps it; for ``offset`` see ``stored_due``."""
+        due = self.stored_due(offset)
         return TaskRecord(
             self.id, self.name, self.payload, self.options, self.group, self.order, self.state, self.submitted_at,
             due, self.attempt, self.failures, self.kills, self.interruptions, self.origin,

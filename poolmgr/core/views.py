@@ -111,7 +111,7 @@ def _unservable(state: State) -> Iterator[str]:
     """What waits in vain: no worker is fit for it, nor would be if all were ready."""
     waiting: dict[frozenset[str], dict[str, int]] = {}
     for lane in state.queue.lanes:
-        if count := sum(row.waiting for row in lane.rows.values()):
+        if count := sum(row.waiting + row.shelved for row in lane.rows.values()):
             names = waiting.setdefault(lane.demand.requires, {})
             names[lane.name] = names.get(lane.name, 0) + count
     for requires, names in waiting.items():
@@ -185,8 +185,8 @@ def task_counts(state: State) -> dict[str, int]:
         "completed": statistics.completed,
         "failed_attempts": statistics.failed_attempts,
         "retried": statistics.retried,
-        "queued": len(state.tasks) - state.scheduled - running,
-        "scheduled": state.scheduled,
+        "queued": len(state.tasks) - state.scheduled - running + state.queue.put_away,
+        "scheduled": state.all_scheduled,
         "running": running,
         "dead": statistics.dead,
         "cancelled": statistics.cancelled,
@@ -198,7 +198,7 @@ def task_counts(state: State) -> dict[str, int]:
 def _queue(state: State) -> dict[str, Any]:
     waits = state.statistics.wait_s
     return {
-        "depth": len(state.queue),
+        "depth": state.queue.depth,
         "average_wait_s": sum(waits) / len(waits) if waits else 0.0,
         "paused": list(state.paused),
     }

@@ -27,6 +27,7 @@ from poolmgr.manager.clock import now, wall_offset
 from poolmgr.manager.ears import Ears
 from poolmgr.manager.handlers import all_handlers
 from poolmgr.manager.launch import Launched
+from poolmgr.manager.lookups import LookUps
 from poolmgr.manager.maintenance import Maintenance
 from poolmgr.manager.outbox import Port
 from poolmgr.manager.performer import Performer
@@ -36,7 +37,7 @@ from poolmgr.manager.sweeper import Sweeper
 from poolmgr.manager.system import become_subreaper
 from poolmgr.manager.templates import Templates
 from poolmgr.model import WorkerState
-from poolmgr.store.base import Store
+from poolmgr.store.base import Store, left_in
 from poolmgr.store.writer import StoreWriter
 from poolmgr.version import __version__
 
@@ -89,7 +90,8 @@ class Manager:
         self._maintenance: Maintenance | None = None
         self._flush_wanted = False
         self._closed = False  # the store takes nothing more
-        self.requeueing = asyncio.Lock()  # held while dead tasks are looked up and submitted again
+        self.look_ups = LookUps(self.shell, self.act)
+        self.last_id = b""  # the largest of any task that was submitted; connections hold newer ones (server/)
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
         self._last_client = 0
@@ -110,10 +112,14 @@ class Manager:
         """
         become_subreaper()
         self.shell.writer.start()
-        unfinished = asyncio.wrap_future(self.shell.writer.read(lambda store: list(store.unfinished())))
+        wall_now = now() + self.scheduler.state.wall_offset
+        reading = asyncio.wrap_future(self.shell.writer.read(lambda store: left_in(store, wall_now)))
         self.shell.handlers = all_handlers(self.settings, await self._first_template.handlers)
+        left = await reading
+        self.last_id = left.ids.last
         at = now()
-        self.scheduler.recover(await unfinished, self.shell.handlers.__contains__, at)
+        known = self.shell.handlers.__contains__
+        self.scheduler.recovery.recover(left.in_hand, known, at, left.shelves, left.keys)
         self.scheduler.begin(at)
         self._maintenance = Maintenance(self.shell)
         shell = self.shell

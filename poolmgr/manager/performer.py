@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import signal
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from poolmgr.core import effects as do
+from poolmgr.core.changes import TaskRecord
 from poolmgr.manager import procfs
 from poolmgr.manager.clock import now
 from poolmgr.manager.journal import log_event
@@ -31,6 +33,7 @@ from poolmgr.wire.messages import (
 )
 
 _log = logging.getLogger(__name__)
+_REFILL_AGAIN_S = 1.0  # where the store refuses
 _LOOK_TWICE_S = 0.1  # between two looks at a silent worker's CPU time
 _COMPLETED = TaskState.COMPLETED  # looked up for every task
 
@@ -47,6 +50,7 @@ class Performer:
         self._sent: dict[int, Port] = {}
         self._table: dict[type, Callable[[Any], None]] = {
             do.Persist: self._persist,
+            do.Refill: self._refill,
             do.Start: self._start,
             do.Look: self._look,
             do.Recall: self._recall,
@@ -186,6 +190,20 @@ class Performer:
             self._shell.writer.submit(effect.number, effect.changes)
         else:
             self._shell.memory.apply(effect.changes)
+
+    def _refill(self, effect: do.Refill) -> None:
+        _, line, after, limit = effect
+        reading = asyncio.wrap_future(self._shell.writer.read(lambda store: store.shelf(line, after, limit)))
+        reading.add_done_callback(lambda done: self._refilled(effect, done))
+
+    def _refilled(self, effect: do.Refill, reading: asyncio.Future[list[TaskRecord]]) -> None:
+        shell = self._shell
+        if reading.cancelled() or reading.exception() is not None:  # the store refuses, and says why by other ways
+            if not shell.writer.closed:
+                shell.loop.call_later(_REFILL_AGAIN_S, self._refill, effect)
+            return
+        shell.scheduler.recovery.loaded(effect.number, reading.result(), now())
+        shell.wake()
 
     # ------------------------------------------------------------------------------------------ to clients
 

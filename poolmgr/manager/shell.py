@@ -7,15 +7,18 @@ from collections.abc import Callable
 
 from poolmgr.config import Settings
 from poolmgr.core.scheduler import Scheduler
+from poolmgr.manager.clock import now, wall_offset
 from poolmgr.manager.journal import log_line
 from poolmgr.manager.outbox import Outbox, Port
 from poolmgr.manager.process import WorkerProcess
 from poolmgr.manager.sweeper import Sweeper
 from poolmgr.manager.templates import Templates
-from poolmgr.model import TaskOptions
+from poolmgr.model import TaskOptions, last_id_of
 from poolmgr.store.base import Store
 from poolmgr.store.memory import MemoryStore
 from poolmgr.store.writer import StoreWriter
+
+_IDS_AHEAD_S = 60.0  # what clients' clocks may be ahead, so that no more is done for their submits than for others'
 
 
 class Shell:
@@ -41,8 +44,14 @@ class Shell:
         self.writer: StoreWriter
         self.templates: Templates
         self.sweeper: Sweeper
+        self.newest_id = b""  # no id that is made now is larger
+        self.date_ids(wall_offset())
         self.store_error: str | None = None
         self.drained = False
+
+    def date_ids(self, offset: float) -> None:
+        """Move ``newest_id`` on. To be called each second, with the wall time less the boot time."""
+        self.newest_id = last_id_of(now() + offset + _IDS_AHEAD_S)
 
     def generations(self) -> set[int]:
         """Of the code that living processes run, or are to run."""

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections import deque
 from collections.abc import Awaitable
 from inspect import isawaitable
+from itertools import islice
 from typing import Any, cast
 
 from poolmgr.errors import (
@@ -19,15 +21,18 @@ from poolmgr.errors import (
     PayloadTooLarge,
     PoolError,
     ProtocolError,
+    StoreUnavailable,
     UsageError,
     VersionMismatch,
 )
 from poolmgr.manager.clock import now
+from poolmgr.manager.lookups import Found
 from poolmgr.manager.manager import Manager
 from poolmgr.model import TaskState
 from poolmgr.server.call import LATER, Call
 from poolmgr.server.commands import COMMANDS
 from poolmgr.server.peer import Peer
+from poolmgr.server.resent import is_known, look_up
 from poolmgr.server.submits import OptionCache
 from poolmgr.server.task_commands import outcome_of
 from poolmgr.wire.framing import Decoder, encode
@@ -50,6 +55,7 @@ _log = logging.getLogger(__name__)
 
 WINDOW = 10_000  # unacknowledged submits that a client may have
 HIGH_WATER = 1 << 20  # bytes not read by the client, from which on it is not read from
+_LOOKED_UP = 1000  # messages at a time, when the store is asked
 UNREAD_LIMIT = 256 << 20  # bytes not read by the client, at which it is cut off
 
 
@@ -70,6 +76,9 @@ class Connection(asyncio.Protocol):
         self._closing = False
         self._running: set[asyncio.Task[None]] = set()
         self._connections = connections  # all that there are
+        self._last_id = b""  # a durable submit of an id up to this one may be known: the store is asked
+        self._waiting: deque[list[Any]] | None = None  # messages that wait for the store's word on those before them
+        self._held: set[str] = set()  # why it is not read from
         self._lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     # ------------------------------------------------------------------------------------------ the transport
@@ -90,16 +99,26 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True
         self._connections.discard(self)
+        self._manager.last_id = max(self._manager.last_id, self._last_id)
         self._lost.set_result(None)
         self._manager.detach(self._client)
         for task in self._running:
             task.cancel()
 
     def pause_writing(self) -> None:
-        self._transport.pause_reading()
+        self._hold("it does not read")
 
     def resume_writing(self) -> None:
-        if not self._closing:
+        self._go_on("it does not read")
+
+    def _hold(self, why: str) -> None:
+        if not self._held:
+            self._transport.pause_reading()
+        self._held.add(why)
+
+    def _go_on(self, why: str) -> None:
+        self._held.discard(why)
+        if not self._held and not self._closing:
             self._transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
@@ -114,19 +133,48 @@ class Connection(asyncio.Protocol):
         self._take(messages)
 
     def _take(self, messages: list[list[Any]]) -> None:
+        if self._waiting is not None:
+            self._waiting.extend(messages)
+            return
         submitted = False
         at = now()
         try:
-            for message in messages:
+            for number, message in enumerate(messages):
                 if message[0] == SUBMIT and self._greeted:
-                    self._submit(message, at)
                     submitted = True
+                    if not self._submit(message, at):
+                        self._waiting = deque(messages[number:])
+                        self._hold("the store is asked")
+                        self._background(self._take_waiting())
+                        break
                 else:
                     self._other(message)
         except PoolError as error:
             self._refuse(error)
         if submitted:
             self._manager.told()
+
+    async def _take_waiting(self) -> None:
+        """Submits that may have been made before, on another connection; and what came behind them, in its order."""
+        waiting = self._waiting
+        assert waiting is not None
+        try:
+            while waiting and not self._closing:
+                ids = [_id_of(message) for message in islice(waiting, _LOOKED_UP) if message[0] == SUBMIT]
+                async with self._manager.look_ups as look_ups:
+                    found = await look_up(look_ups, ids)
+                    at = now()
+                    for _ in range(min(len(waiting), _LOOKED_UP)):
+                        message = waiting.popleft()
+                        if message[0] != SUBMIT:
+                            self._other(message)
+                            continue
+                        self._submit(message, at, found)
+                self._manager.told()
+        except PoolError as error:
+            self._refuse(error)
+        self._waiting = None
+        self._go_on("the store is asked")
 
     # ------------------------------------------------------------------------------------------ Port
 
@@ -170,15 +218,16 @@ class Connection(asyncio.Protocol):
 
     # ------------------------------------------------------------------------------------------ messages
 
-    def _submit(self, message: list[Any], at: float) -> None:
+    def _submit(self, message: list[Any], at: float, found: Found | StoreUnavailable | None = None) -> bool:
+        """False if the store is to be asked first; ``found`` is what it has said."""
         try:
             _, task_id, name, payload, packed, watch, *_ = message
         except ValueError:
             raise ProtocolError("a SUBMIT of the wrong length") from None
-        if type(task_id) is not bytes or len(task_id) != 16:
-            raise ProtocolError("a SUBMIT's id is not 16 bytes")
         if type(name) is not str or type(payload) is not bytes or type(watch) is not bool:
             raise ProtocolError("a SUBMIT of the wrong shape")
+        if type(task_id) is not bytes or len(task_id) != 16:
+            raise ProtocolError("a SUBMIT's id is not 16 bytes")
         try:
             if len(payload) > PAYLOAD_LIMIT:
                 raise PayloadTooLarge(f"the payload is over {PAYLOAD_LIMIT} bytes")
@@ -188,11 +237,19 @@ class Connection(asyncio.Protocol):
                 error = BadOption("options are a MessagePack map in a bin")
             self._intake.refused(self._client)
             self._refused(task_id, error)
-            return
+            return True
         try:
+            if self._last_id < task_id <= self._manager.shell.newest_id:
+                self._last_id = task_id
+            elif options.durable and task_id not in self._manager.scheduler.state.tasks:
+                if found is None:
+                    return False
+                if is_known(self._intake, self._client, message, found):
+                    return True
             self._intake.submit(at, task_id, name, payload, options, self._client, watch)
         except PoolError as error:
             self._refused(task_id, error)
+        return True
 
     def _refused(self, task_id: bytes, error: PoolError) -> None:
         self.send((REFUSED, task_id, error.code, str(error)))
@@ -219,6 +276,7 @@ class Connection(asyncio.Protocol):
         if message[2] != "client":
             raise ProtocolError(f"role {message[2]!r} is not served here")
         self._greeted = True
+        self._last_id = max([self._manager.last_id, *(each._last_id for each in self._connections)])
         info = {
             "pid": os.getpid(),
             "epoch": self._manager.epoch,
@@ -294,6 +352,11 @@ class Connection(asyncio.Protocol):
         task = asyncio.get_running_loop().create_task(work)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
+
+
+def _id_of(message: list[Any]) -> bytes:
+    task_id = message[1] if len(message) > 1 else None
+    return task_id if type(task_id) is bytes else b""
 
 
 def _reported(error: Exception, what: str) -> PoolError:

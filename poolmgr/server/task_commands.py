@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from heapq import nlargest
 from typing import Any
 
 from poolmgr.core import views
 from poolmgr.core.changes import TaskRecord, TasksPurged
+from poolmgr.core.shelf import START, place_of
 from poolmgr.errors import BadOption, NotFound, UnknownTask, WrongState
 from poolmgr.manager.clock import now
 from poolmgr.manager.manager import Manager
-from poolmgr.model import TaskInfo, TaskState, as_map, new_task_id
+from poolmgr.model import FINAL, TaskInfo, TaskState, as_map, new_task_id
 from poolmgr.server.call import LATER, Call
 from poolmgr.server.call import task_id as checked_id
 from poolmgr.store.base import Outcome, Store
@@ -66,37 +68,53 @@ async def result(call: Call) -> dict[str, Any]:
 async def outcome_of(manager: Manager, task_id: bytes) -> Outcome:
     """A final task's outcome. Raises ``WrongState`` where it has none yet, ``NotFound`` where it is not known."""
     if task_id in manager.scheduler.state.tasks:
-        raise WrongState(f"task {task_id.hex()} has not ended; wait for it with watch")
+        raise _not_ended(task_id)
     found = manager.shell.memory.outcome(task_id)
     found = found or await manager.read_store(lambda store: store.outcome(task_id))
-    if found is None:
+    if found is not None:
+        return found
+    if await manager.read_store(lambda store: store.record(task_id)) is None:
         raise _no_task(task_id)
-    return found
+    raise _not_ended(task_id)
 
 
 async def watch(call: Call) -> Any:
     """The task's end will be pushed: at once, if it has ended."""
     manager, task_id = call.manager, call.id()
-    if not manager.scheduler.intake.watch(task_id, call.client):
+    if not await _live(manager, task_id, lambda: manager.scheduler.intake.watch(task_id, call.client)):
         await outcome_of(manager, task_id)
         manager.shell.ports[call.client].tell_outcome(task_id, task_id)
     return None
 
 
+async def _live(manager: Manager, task_id: bytes, act: Callable[[], object]) -> bool:
+    """Whether the task is live; if so, ``act``, with the task in memory."""
+    if task_id not in manager.scheduler.state.tasks:
+        async with manager.look_ups as look_ups:
+            if await look_ups.find(task_id) is None:
+                return False
+            act()
+    else:
+        act()
+    return True
+
+
 async def cancel(call: Call) -> Any:
     """True only if the task never began, or was ended by ``kill``."""
-    manager, task_id = call.manager, call.id()
-    if task_id not in manager.scheduler.state.tasks:
-        await outcome_of(manager, task_id)
-        return False
-    token = manager.token(call.client, call.request)
-    manager.scheduler.intake.cancel(task_id, call.flag("kill"), token, now())
-    return LATER
+    manager, task_id, kill = call.manager, call.id(), call.flag("kill")
+
+    def act() -> None:
+        manager.scheduler.intake.cancel(task_id, kill, manager.token(call.client, call.request), now())
+
+    if await _live(manager, task_id, act):
+        return LATER
+    await outcome_of(manager, task_id)
+    return False
 
 
 async def requeue(call: Call) -> Any:
     """Dead tasks (``ids``, or all) again as new ones: the old id, and the new one, of each. All or none."""
-    async with call.manager.requeueing:  # two at once would both find the same ones not requeued yet
+    async with call.manager.look_ups:  # two at once would both find the same ones not requeued yet
         return await _requeue(call)
 
 
@@ -124,7 +142,7 @@ async def purge(call: Call) -> Any:
     ids = []
     for each in await _dead(call, requeued_too=True):
         info = manager.shell.memory.task(each) or await manager.read_store(_info(each))
-        if info is None or each in manager.scheduler.state.tasks:
+        if info is None or info.state not in FINAL:
             raise _no_task(each) if info is None else WrongState(f"task {each.hex()} has not ended")
         ids.append(each)
     manager.shell.memory.apply([TasksPurged(tuple(ids))])
@@ -132,9 +150,20 @@ async def purge(call: Call) -> Any:
     return call.when_kept(len(ids))
 
 
-def clear(call: Call) -> Any:
-    """Cancel every task that waits; how many."""
-    return call.when_kept(call.manager.scheduler.intake.clear(now()))
+async def clear(call: Call) -> Any:
+    """Cancel every task that waits; how many. Those that come meanwhile stay."""
+    manager = call.manager
+    state = manager.scheduler.state
+    last = state.last_order
+    count = manager.scheduler.intake.clear(now())
+    async with manager.look_ups as look_ups:
+        for line in state.shelved_lines():
+            after = START
+            while page := await look_ups.shelf(line, after):
+                after = place_of(page[-1])
+                taken = [look_ups.take(record) for record in page if record.order <= last]
+                count += manager.scheduler.intake.cancel_waiting([task for task in taken if task is not None], now())
+    return call.when_kept(count)
 
 
 async def _dead(call: Call, *, requeued_too: bool) -> list[bytes]:
@@ -178,6 +207,10 @@ def _state(value: Any) -> TaskState | None:
         return TaskState(value) if value is not None else None
     except ValueError:
         raise BadOption(f"unknown state {value!r}: it is one of {', '.join(TaskState)}") from None
+
+
+def _not_ended(task_id: bytes) -> WrongState:
+    return WrongState(f"task {task_id.hex()} has not ended; wait for it with watch")
 
 
 def _no_task(task_id: bytes) -> NotFound:

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from poolmgr.core.changes import Change, TaskRecord
-from poolmgr.model import TaskInfo, TaskState
+from poolmgr.core.shelf import LineKey, Place, ShelfSize
+from poolmgr.model import TaskInfo, TaskState, last_id_of
 
 
 class Outcome(NamedTuple):
@@ -19,6 +20,22 @@ class Outcome(NamedTuple):
     state: TaskState
     code: str
     outcome: bytes
+
+
+class Ids(NamedTuple):
+    """The largest id that the store has or had, and the largest that it has forgotten; b'' for none."""
+
+    last: bytes
+    forgotten: bytes
+
+
+class Left(NamedTuple):
+    """What an epoch finds that earlier ones left."""
+
+    in_hand: list[TaskRecord]
+    shelves: list[ShelfSize]
+    keys: list[tuple[str, bytes, float]]
+    ids: Ids
 
 
 class Store(Protocol):
@@ -40,8 +57,24 @@ class Store(Protocol):
         """Commit ``changes``, all or none, in their order. They then survive what it promises to bear."""
         ...
 
-    def unfinished(self) -> Iterator[TaskRecord]:
-        """Every task that is not final, by ``order``: what a new epoch starts with."""
+    def in_hand(self) -> Iterator[TaskRecord]:
+        """Every task that is not final and may not be left to the store alone (core/shelf.py), by ``order``."""
+        ...
+
+    def shelves(self) -> list[ShelfSize]:
+        """How many other tasks wait, in each line that has any. With ``in_hand``, what a new epoch starts with."""
+        ...
+
+    def shelf(self, line: LineKey | None, after: Place, limit: int) -> list[TaskRecord]:
+        """The first ``limit`` of those of one line, in their order, beyond the place ``after``."""
+        ...
+
+    def keys(self, wall_now: float) -> list[tuple[str, bytes, float]]:
+        """Deduplication keys of final tasks whose windows last: (key, task, wall time until when), by id."""
+        ...
+
+    def ids(self, newest: bytes) -> Ids:
+        """Which ids it can tell of; those beyond ``newest`` left out."""
         ...
 
     def record(self, task_id: bytes) -> TaskRecord | None:
@@ -74,3 +107,8 @@ class Store(Protocol):
     def expire(self, wall_now: float, limit: int = 1000) -> int:
         """Forget at most ``limit`` final tasks whose ``expires_at`` has passed; how many there were."""
         ...
+
+
+def left_in(store: Store, wall_now: float) -> Left:
+    """Read what a new epoch starts with."""
+    return Left(list(store.in_hand()), store.shelves(), store.keys(wall_now), store.ids(last_id_of(wall_now)))

@@ -24,10 +24,14 @@ from poolmgr.core.changes import (
     TaskRequeued,
     TasksPurged,
 )
+from poolmgr.core.shelf import LineKey, Place, ShelfSize, is_plain, place_of
 from poolmgr.errors import StoreUnavailable
-from poolmgr.model import AttemptInfo, TaskInfo, TaskState
+from poolmgr.model import AttemptInfo, TaskInfo, TaskState, last_id_of
 from poolmgr.post_mortem import ATTEMPTS_KEPT
-from poolmgr.store.base import Outcome
+from poolmgr.store.base import Ids, Outcome
+
+_AHEAD_S = 60.0  # an id that was made so much later than it came is of no known time
+_SHELVED = frozenset({TaskState.QUEUED, TaskState.SCHEDULED})
 
 
 @dataclass(slots=True)
@@ -58,6 +62,7 @@ class MemoryStore:
         self._tasks: dict[bytes, _Kept] = {}
         self._final: dict[bytes, None] = {}  # the ids of final tasks, as they ended
         self._size = 0  # of all that are final
+        self._last_forgotten = b""
 
     def open(self) -> int:
         if self._is_open:
@@ -123,6 +128,8 @@ class MemoryStore:
             kept = self._tasks.pop(id, None)
             if kept is not None:
                 self._size -= kept.size
+                if id <= last_id_of(kept.record.submitted_at + _AHEAD_S):
+                    self._last_forgotten = max(self._last_forgotten, id)
 
     def expire(self, wall_now: float, limit: int = 1000) -> int:
         self._check_open()
@@ -137,10 +144,42 @@ class MemoryStore:
 
     # ------------------------------------------------------------------------------------------- reading
 
-    def unfinished(self) -> Iterator[TaskRecord]:
+    def in_hand(self) -> Iterator[TaskRecord]:
         self._check_open()
-        found = [kept.record for kept in self._tasks.values() if kept.ended is None]
-        return iter(sorted(found, key=lambda record: (record.order, record.id)))
+        found = [record for record in self._unfinished() if not _is_shelved(record)]
+        return iter(sorted(found, key=lambda record: record.order))
+
+    def shelves(self) -> list[ShelfSize]:
+        self._check_open()
+        lines: dict[LineKey | None, list[int]] = {}
+        for record in self._unfinished():
+            if _is_shelved(record):
+                lines.setdefault(_line(record), []).append(record.order)
+        return [ShelfSize(line, len(orders), max(orders)) for line, orders in lines.items()]
+
+    def shelf(self, line: LineKey | None, after: Place, limit: int) -> list[TaskRecord]:
+        self._check_open()
+        found = ((place_of(record), record) for record in self._unfinished() if _is_shelved(record))
+        there = [(place, record) for place, record in found if place > after and _line(record) == line]
+        return [record for _, record in heapq.nsmallest(limit, there, key=lambda each: each[0])]
+
+    def _unfinished(self) -> Iterator[TaskRecord]:
+        return (kept.record for kept in self._tasks.values() if kept.ended is None)
+
+    def keys(self, wall_now: float) -> list[tuple[str, bytes, float]]:
+        self._check_open()
+        found = []
+        for id in sorted(self._final):
+            record = self._tasks[id].record
+            until = record.submitted_at + record.options.key_window_s
+            if record.options.key is not None and record.options.key_window_s and until > wall_now:
+                found.append((record.options.key, id, until))
+        return found
+
+    def ids(self, newest: bytes) -> Ids:
+        self._check_open()
+        there = (id for id in self._tasks if id <= newest)
+        return Ids(max([self._last_forgotten, *there]), self._last_forgotten)
 
     def record(self, task_id: bytes) -> TaskRecord | None:
         self._check_open()
@@ -194,6 +233,17 @@ def _remember(attempts: dict[int, AttemptInfo], new: AttemptInfo) -> None:
     for number, each in attempts.items():
         if number <= new.attempt - ATTEMPTS_KEPT and each.post_mortem is not None:
             attempts[number] = each._replace(post_mortem=None)
+
+
+def _is_shelved(record: TaskRecord) -> bool:
+    return record.attempt == 0 and record.state in _SHELVED and is_plain(record.options)
+
+
+def _line(record: TaskRecord) -> LineKey | None:
+    if record.state is TaskState.SCHEDULED:
+        return None
+    options = record.options
+    return LineKey(record.name, options.requires, options.ephemeral, options.priority, record.group)
 
 
 def _size(kept: _Kept) -> int:

@@ -5,8 +5,8 @@
 -- name: add_task
 INSERT OR IGNORE INTO tasks
     (id, name, "group", position, options, state, submitted_at, due_at,
-     attempt, failures, kills, interruptions, origin, payload)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+     attempt, failures, kills, interruptions, origin, priority, demand, held, "key", key_until, payload)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- Goes before add_task, which makes the task known and so closes this door.
 -- name: add_long_payload
@@ -54,11 +54,37 @@ INSERT INTO epochs (number, started_at) SELECT coalesce(max(number), 0) + 1, ?1 
 -- name: last_epoch
 SELECT max(number) FROM epochs;
 
--- In pages, so that reading a million tasks neither holds them all nor keeps a snapshot of the log open.
--- name: unfinished_page
+-- In pages, so that reading many tasks neither holds them all nor keeps a snapshot of the log open.
+-- name: in_hand_page
 SELECT * FROM task_records
-WHERE ended_at IS NULL AND (position, id) > (?1, ?2)
+WHERE ended_at IS NULL AND (held OR attempt > 0) AND (position, id) > (?1, ?2)
 ORDER BY position, id LIMIT ?3;
+
+-- name: queued_page
+SELECT * FROM task_records
+WHERE ended_at IS NULL AND NOT held AND attempt = 0 AND state = 'queued'
+  AND name = ?1 AND demand = ?2 AND priority = ?3 AND "group" = ?4 AND position > ?5
+ORDER BY position LIMIT ?6;
+
+-- name: scheduled_page
+SELECT * FROM task_records
+WHERE ended_at IS NULL AND NOT held AND attempt = 0 AND state = 'scheduled' AND (due_at, position) > (?1, ?2)
+ORDER BY due_at, position LIMIT ?3;
+
+-- name: queued_sizes
+SELECT name, demand, priority, "group", count(*), max(position) FROM tasks
+WHERE ended_at IS NULL AND NOT held AND attempt = 0 AND state = 'queued'
+GROUP BY name, demand, priority, "group";
+
+-- name: scheduled_size
+SELECT count(*), coalesce(max(position), 0) FROM tasks
+WHERE ended_at IS NULL AND NOT held AND attempt = 0 AND state = 'scheduled';
+
+-- name: keys
+SELECT "key", id, key_until FROM tasks WHERE key_until > ?1 AND ended_at IS NOT NULL;
+
+-- name: ids
+SELECT coalesce((SELECT max(id) FROM tasks WHERE id <= ?1), x''), last_id FROM forgotten;
 
 -- name: record
 SELECT * FROM task_records WHERE id = ?1;

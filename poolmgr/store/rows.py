@@ -22,6 +22,7 @@ from poolmgr.core.changes import (
     TaskRequeued,
     TasksPurged,
 )
+from poolmgr.core.shelf import LineKey, is_plain
 from poolmgr.model import AttemptInfo, TaskInfo, TaskOptions, TaskState, check_options, to_wire
 from poolmgr.post_mortem import PostMortem, post_mortem
 from poolmgr.store.base import Outcome
@@ -29,6 +30,8 @@ from poolmgr.store.base import Outcome
 Row = tuple[Any, ...]
 
 SHORT_BYTES: Final = 256  # a payload or outcome of at most so many is in its task's row
+
+_REST: Final = len(TaskRecord._fields) - 7  # fields behind a record's state
 
 _TEXT: Final = {state: state.value for state in TaskState}  # plain strings are bound without an adapter's look-up
 _DEFAULTS: Final = list(TaskOptions()._asdict().items())
@@ -52,6 +55,23 @@ def unpack_options(packed: bytes) -> TaskOptions:
     return TaskOptions(**check_options(msgpack.unpackb(packed)))
 
 
+@lru_cache(maxsize=1024)
+def _columns(options: TaskOptions) -> tuple[int, str, bool]:
+    """``priority``, ``demand`` and ``held``."""
+    return options.priority, pack_demand(options.requires, options.ephemeral), not is_plain(options)
+
+
+def pack_demand(requires: frozenset[str], ephemeral: bool) -> str:
+    """What a task needs of a worker, as one text: whether a process of its own, then capabilities, one a line."""
+    return "\n".join(("ephemeral" if ephemeral else "", *sorted(requires))) if requires or ephemeral else ""
+
+
+def line_of(name: str, demand: str, priority: int, group: str) -> LineKey:
+    """The line that these columns name."""
+    first, *requires = demand.split("\n")
+    return LineKey(name, frozenset(requires), bool(first), priority, group)
+
+
 # -------------------------------------------------------------------------------------------- changes to rows
 
 
@@ -71,6 +91,9 @@ def _task_row(change: TaskAdded) -> Row:
         task.kills,
         task.interruptions,
         task.origin,
+        *_columns(task.options),
+        task.options.key if task.options.key_window_s else None,
+        task.submitted_at + task.options.key_window_s if task.options.key and task.options.key_window_s else None,
         task.payload if len(task.payload) <= SHORT_BYTES else None,
     )
 
@@ -160,8 +183,8 @@ def statements_for(kind: type[Change], run: Sequence[Change]) -> Iterable[tuple[
 
 def record_of(row: Row) -> TaskRecord:
     """The record of a row of ``task_records``."""
-    id, name, payload, options, group, order, state, *rest, _ended_at = row
-    return TaskRecord(id, name, payload, unpack_options(options), group, order, TaskState(state), *rest)
+    id, name, payload, options, group, order, state, *rest = row
+    return TaskRecord(id, name, payload, unpack_options(options), group, order, TaskState(state), *rest[:_REST])
 
 
 def info_of(row: Row) -> TaskInfo:

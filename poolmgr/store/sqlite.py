@@ -23,15 +23,16 @@ from typing import Final, Literal, TypeVar
 import msgpack
 
 from poolmgr.core.changes import Change, TaskRecord
+from poolmgr.core.shelf import LineKey, Place, ShelfSize
 from poolmgr.errors import BadOption, StoreUnavailable
 from poolmgr.model import TaskInfo, TaskState
-from poolmgr.store.base import Outcome
-from poolmgr.store.rows import Row, attempt_of, info_of, outcome_of, record_of, statements_for
+from poolmgr.store.base import Ids, Outcome
+from poolmgr.store.rows import Row, attempt_of, info_of, line_of, outcome_of, pack_demand, record_of, statements_for
 from poolmgr.store.schema import check_library, check_owner, in_blocks, load_statements, migrate
 
 _AFTER_ALL_IDS: Final = b"\xff" * 17  # an id has 16 bytes
 _BEFORE_ALL: Final = (-(2**63), b"")  # (order, id) of no task
-_PAGE: Final = 1000  # unfinished tasks read at a time
+_PAGE: Final = 1000  # tasks read at a time, of all that are in hand
 _CACHE_KIB: Final = 16 * 1024
 _IDLE_ROUNDS: Final = 2  # calls of expire() with nothing between them, after which the store counts as idle
 
@@ -192,11 +193,29 @@ class SqliteStore:
 
     # ------------------------------------------------------------------------------------------- reading
 
-    def unfinished(self) -> Iterator[TaskRecord]:
+    def in_hand(self) -> Iterator[TaskRecord]:
         after = _BEFORE_ALL
-        while page := self._read(record_of, "unfinished_page", *after, _PAGE):
+        while page := self._read(record_of, "in_hand_page", *after, _PAGE):
             yield from page
             after = page[-1].order, page[-1].id
+
+    def shelves(self) -> list[ShelfSize]:
+        found = self._read(lambda row: ShelfSize(line_of(*row[:4]), *row[4:]), "queued_sizes")
+        scheduled = self._read(lambda row: ShelfSize(None, *row), "scheduled_size")
+        return [*found, *(each for each in scheduled if each.tasks)]
+
+    def shelf(self, line: LineKey | None, after: Place, limit: int) -> list[TaskRecord]:
+        if line is None:
+            return self._read(record_of, "scheduled_page", *after, limit)
+        demand = pack_demand(line.requires, line.ephemeral)
+        return self._read(record_of, "queued_page", line.name, demand, line.priority, line.group, after[1], limit)
+
+    def keys(self, wall_now: float) -> list[tuple[str, bytes, float]]:
+        return sorted(self._read(lambda row: (row[0], row[1], row[2]), "keys", wall_now), key=lambda each: each[1])
+
+    def ids(self, newest: bytes) -> Ids:
+        last, forgotten = self._read(lambda row: row, "ids", newest)[0]
+        return Ids(max(last, forgotten), forgotten)
 
     def record(self, task_id: bytes) -> TaskRecord | None:
         return _first(self._read(record_of, "record", task_id))

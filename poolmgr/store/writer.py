@@ -99,6 +99,11 @@ class StoreWriter:
             self._queue.put(_Read(function, future))
         return future
 
+    @property
+    def closed(self) -> bool:
+        """Whether it takes nothing more."""
+        return self._closing.is_set()
+
     def close(self, timeout_s: float | None = None) -> bool:
         """Write what is waiting (one last try, where the store refuses), and end the thread.
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from poolmgr.core.changes import AttemptEnded, TaskAdded, TaskEnded, TaskMoved, TaskRecord
+from poolmgr.core.shelf import START, place_of
 from poolmgr.model import AttemptInfo, TaskOptions, TaskState
 from poolmgr.post_mortem import PostMortem
 from poolmgr.store.base import Store
@@ -91,6 +92,20 @@ class Medium:
         self.store = self._make()
         self.epochs.append(self.store.open())
         return self.store
+
+
+def unfinished(store: Store) -> list[TaskRecord]:
+    """Every task that is not final, by its order, a few at a time as the daemon reads them."""
+    found = list(store.in_hand())
+    for line, tasks, last_order in store.shelves():
+        there: list[TaskRecord] = []
+        while page := store.shelf(line, place_of(there[-1]) if there else START, 2):
+            there += page
+        assert len(there) == tasks
+        assert max(each.order for each in there) == last_order
+        assert [place_of(each) for each in there] == sorted(place_of(each) for each in there)
+        found += there
+    return sorted(found, key=lambda each: (each.order, each.id))
 
 
 def ids(store: Store, **filters: Any) -> list[int]:

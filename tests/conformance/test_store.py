@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from poolmgr.core.changes import Change, TaskAdded, TaskEnded, TaskRequeued, TasksPurged
+from poolmgr.core.shelf import START, LineKey
 from poolmgr.errors import StoreUnavailable
-from poolmgr.model import FINAL, TaskOptions, TaskState
+from poolmgr.model import FINAL, TaskOptions, TaskState, last_id_of
 from poolmgr.post_mortem import PostMortem
 from poolmgr.store.base import Outcome, Store
 from poolmgr.store.memory import MemoryStore
@@ -22,6 +25,7 @@ from tests.conformance.samples import (
     moved,
     record,
     task_id,
+    unfinished,
 )
 
 # ------------------------------------------------------------------------------------------------ life
@@ -72,7 +76,7 @@ def test_an_added_task_is_kept_whole(medium: Medium) -> None:
     medium.store.apply([TaskAdded(task)])
     store = medium.reopen()
     assert store.record(task.id) == task
-    assert list(store.unfinished()) == [task]
+    assert unfinished(store) == [task]
     info = store.task(task.id)
     assert info is not None
     assert (info.id, info.name, info.state) == (task.id.hex(), "thumbnail", TaskState.SCHEDULED)
@@ -93,7 +97,7 @@ def test_a_final_task_tells_how_it_ended(medium: Medium) -> None:
     assert (completed.started_at, completed.ended_at, completed.cause) == (NOW + 1, NOW + 2, None)
     assert (buried.cause, buried.message, buried.failures, buried.attempt) == ("timeout", "took too long", 4, 4)
     assert buried.assigned_to == "worker-3"
-    assert list(store.unfinished()) == []
+    assert unfinished(store) == []
     kept = store.record(task_id(2))  # whole, for a requeue
     assert kept == record(2, state=TaskState.DEAD, failures=4, attempt=4)
 
@@ -277,31 +281,109 @@ def test_of_several_moves_in_one_batch_the_last_counts(store: Store) -> None:
 def test_batches_of_any_size_are_applied_whole(store: Store, count: int) -> None:
     numbers = range(count)
     store.apply([added(number) for number in numbers])
-    assert [each.id for each in store.unfinished()] == [task_id(number) for number in numbers]
+    assert [each.id for each in unfinished(store)] == [task_id(number) for number in numbers]
     store.apply([moved(number, TaskState.RUNNING, attempt=number) for number in numbers])
-    assert [each.attempt for each in store.unfinished()] == list(numbers)
+    assert [each.attempt for each in unfinished(store)] == list(numbers)
     store.apply([ended(number) for number in numbers])
     assert [store.outcome(task_id(number)) for number in numbers] == [
         Outcome(TaskState.COMPLETED, "", b"result %d" % number) for number in numbers
     ]
 
 
-def test_unfinished_tasks_come_by_order(medium: Medium) -> None:
-    orders = {1: 30, 2: 10, 3: 20, 4: 10, 5: 0, 6: -5}
-    medium.store.apply([added(number, order=order) for number, order in orders.items()])
-    medium.store.apply([moved(3, TaskState.RUNNING), moved(1, TaskState.SCHEDULED, due_at=NOW), ended(5)])
-    found = [int.from_bytes(each.id, "big") for each in medium.reopen().unfinished()]
-    assert found == [6, 2, 4, 3, 1]
+def test_what_must_be_in_hand_comes_by_order(medium: Medium) -> None:
+    keyed, expiring = TaskOptions(key="a"), TaskOptions(expires_s=9.0)
+    medium.store.apply(
+        [
+            *(added(number, order=order) for number, order in {1: 30, 2: 10, 3: 20}.items()),
+            added(4, order=15, options=keyed),
+            added(5, order=5, options=expiring, state=TaskState.SCHEDULED, due_at=NOW + 1),
+            added(6, order=1),
+            added(7, order=2, options=keyed),
+            moved(1, TaskState.RUNNING),
+            moved(3, TaskState.SCHEDULED, due_at=NOW, attempt=1),
+            ended(7),
+        ]
+    )
+    store = medium.reopen()
+    assert [each.id for each in store.in_hand()] == [task_id(number) for number in (5, 4, 3, 1)]
+    assert [each.id for each in unfinished(store)] == [task_id(number) for number in (6, 5, 2, 4, 3, 1)]
 
 
-def test_unfinished_tasks_may_end_while_they_are_read(store: Store) -> None:
-    store.apply([added(number) for number in range(2_500)])
+def test_what_is_in_hand_may_end_while_it_is_read(store: Store) -> None:
+    store.apply([added(number, options=TaskOptions(expires_s=60.0)) for number in range(2_500)])
     seen = []
-    for each in store.unfinished():
+    for each in store.in_hand():
         seen.append(each.order)
         store.apply([TaskEnded(each.id, TaskState.CANCELLED, NOW, None, 0, 0, None, "cancelled", "", b"", NOW)])
     assert seen == list(range(2_500))
     assert store.counts() == {TaskState.CANCELLED: 2_500}
+
+
+def test_a_shelf_is_one_line_and_is_read_from_any_place(medium: Medium) -> None:
+    here = LineKey("thumbnail", frozenset({"gpu", "big"}), False, 3, "g")
+    mine = TaskOptions(requires=frozenset({"big", "gpu"}), priority=3)
+    others = {
+        "name": {"name": "resize", "options": mine, "group": "g"},
+        "requires": {"options": mine._replace(requires=frozenset({"gpu"})), "group": "g"},
+        "ephemeral": {"options": mine._replace(ephemeral=True), "group": "g"},
+        "priority": {"options": mine._replace(priority=4), "group": "g"},
+        "group": {"options": mine, "group": "h"},
+    }
+    numbers = itertools.count(1)
+    for _ in range(3):
+        medium.store.apply([added(next(numbers), options=mine._replace(timeout_s=7.0), group="g")])
+        medium.store.apply([added(next(numbers), **fields) for fields in others.values()])
+    store = medium.reopen()
+    assert len(store.shelves()) == 6
+    assert all(tasks == 3 for _, tasks, _ in store.shelves())
+    assert (here, 3, 13) in store.shelves()
+    assert [each.order for each in store.shelf(here, START, 10)] == [1, 7, 13]
+    assert [each.order for each in store.shelf(here, (0.0, 1), 1)] == [7]
+    assert store.shelf(here, (0.0, 13), 10) == []
+
+
+def test_the_schedule_is_read_by_due_time_and_then_by_order(medium: Medium) -> None:
+    due = {1: 9.0, 2: 3.0, 3: 3.0, 4: 5.0}
+    changes = [added(number, state=TaskState.SCHEDULED, due_at=NOW + after) for number, after in due.items()]
+    medium.store.apply([*changes, added(5), added(6, state=TaskState.SCHEDULED, due_at=NOW, attempt=1, failures=1)])
+    medium.store.apply([moved(4, TaskState.QUEUED, attempt=0)])
+    store = medium.reopen()
+    assert (None, 3, 3) in store.shelves()
+    assert [each.order for each in store.shelf(None, START, 10)] == [2, 3, 1]
+    assert [each.order for each in store.shelf(None, (NOW + 3.0, 2), 1)] == [3]
+
+
+def test_keys_of_final_tasks_hold_for_their_windows(medium: Medium) -> None:
+    hour = TaskOptions(key="a", key_window_s=3600.0)
+    medium.store.apply([added(1, options=hour), added(2, options=hour._replace(key="b")), added(3, options=hour)])
+    medium.store.apply([added(4, options=TaskOptions(key="c")), ended(1), dead(2), ended(4)])
+    store = medium.reopen()
+    assert store.keys(NOW + 10) == [("a", task_id(1), NOW + 3600.0), ("b", task_id(2), NOW + 3600.0)]
+    assert store.keys(NOW + 3600.0) == []
+
+
+def test_it_tells_the_largest_id_that_it_has_had(medium: Medium) -> None:
+    now = last_id_of(NOW)
+    assert medium.store.ids(now) == (b"", b"")
+    medium.store.apply([added(number) for number in (3, 9, 5)])
+    medium.store.apply([ended(3), ended(9), dead(5)])
+    assert medium.reopen().ids(now) == (task_id(9), b"")
+    medium.store.apply([TasksPurged((task_id(5),))])
+    assert medium.reopen().ids(now) == (task_id(9), task_id(5))
+    medium.store.expire(NOW + 9_999)
+    assert medium.reopen().ids(now) == (task_id(9), task_id(9))
+    medium.store.apply([added(1), ended(1), TasksPurged((task_id(1),))])
+    assert medium.reopen().ids(now) == (task_id(9), task_id(9))
+
+
+def test_an_id_from_the_future_makes_no_other_old(medium: Medium) -> None:
+    soon, late = (int.from_bytes(last_id_of(NOW + after)) for after in (59.0, 61.0))
+    medium.store.apply([added(soon, order=1), added(late, order=2), ended(soon), ended(late)])
+    assert medium.store.ids(last_id_of(NOW)) == (b"", b"")
+    medium.store.apply([TasksPurged((task_id(late),))])
+    assert medium.reopen().ids(last_id_of(NOW)) == (b"", b"")
+    medium.store.apply([TasksPurged((task_id(soon),))])
+    assert medium.reopen().ids(last_id_of(NOW)) == (task_id(soon), task_id(soon))
 
 
 def test_a_batch_of_a_thousand_changes_is_applied_in_order(medium: Medium) -> None:

@@ -10,17 +10,34 @@ from typing import Any, NamedTuple
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poolmgr.core.changes import Change, TaskRequeued, TasksPurged
+from poolmgr.core.changes import Change, TaskAdded, TaskMoved, TaskRequeued, TasksPurged
 from poolmgr.model import FINAL, TaskOptions, TaskState
 from poolmgr.store.base import Store
 from poolmgr.store.memory import MemoryStore
 from poolmgr.store.sqlite import SqliteStore
-from tests.conformance.samples import NOW, REMAINS, added, ended, failed, moved, task_id
+from tests.conformance.samples import NOW, REMAINS, added, ended, failed, moved, task_id, unfinished
 
 
 def options(priority: int, key: str | None) -> TaskOptions:
     """Options that differ from the default ones."""
     return TaskOptions(priority=priority, key=key)
+
+
+def adding(number: int, state: TaskState, due_at: float, **fields: Any) -> TaskAdded:
+    """Tasks as the scheduler adds them: each with an order of its own, and all that its state says."""
+    return added(number, order=number, **_in_state(state, due_at, 0), **fields)
+
+
+def moving(number: int, state: TaskState, due_at: float, attempt: int, **fields: Any) -> TaskMoved:
+    return moved(number, **_in_state(state, due_at, attempt), **fields)
+
+
+def _in_state(state: TaskState, due_at: float, attempt: int) -> dict[str, Any]:
+    return {
+        "state": state,
+        "due_at": due_at if state is TaskState.SCHEDULED else None,
+        "attempt": attempt or int(state is TaskState.RUNNING),
+    }
 
 
 NUMBERS = st.integers(1, 6)
@@ -30,16 +47,15 @@ SMALL = st.integers(0, 3)
 CONTENTS = st.binary(max_size=20) | st.binary(max_size=3).map(lambda content: content + bytes(300))  # short, long
 CHANGES = st.one_of(
     st.builds(
-        added,
+        adding,
         NUMBERS,
+        state=UNFINISHED,
+        due_at=TIMES,
         name=st.sampled_from(["a", "b"]),
         payload=CONTENTS,
-        order=SMALL,
-        state=UNFINISHED,
-        due_at=st.none() | TIMES,
         options=st.builds(options, st.integers(0, 100), st.none() | st.text(min_size=1)),
     ),
-    st.builds(moved, NUMBERS, UNFINISHED, due_at=st.none() | TIMES, attempt=SMALL, failures=SMALL, kills=SMALL),
+    st.builds(moving, NUMBERS, UNFINISHED, due_at=TIMES, attempt=SMALL, failures=SMALL, kills=SMALL),
     st.builds(failed, NUMBERS, SMALL | st.integers(9, 13), message=st.text(), post_mortem=st.none() | st.just(REMAINS)),
     st.builds(
         ended,
@@ -96,7 +112,10 @@ def observed(store: Store) -> list[Any]:
     states, names = [None, *TaskState], [None, "a", "b"]
     return [
         [(store.record(id), store.task(id), store.outcome(id)) for id in known],
-        list(store.unfinished()),
+        unfinished(store),
+        list(store.in_hand()),
+        store.keys(NOW),
+        store.ids(task_id(6)),
         [store.tasks(state=state, name=name, limit=3) for state in states for name in names],
         [store.tasks(before=id) for id in known],
         store.counts(),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from poolmgr.config.groups import REST
-from poolmgr.core.changes import TasksPurged
+from poolmgr.core.changes import TaskRecord, TasksPurged
 from poolmgr.errors import PoolError
 from poolmgr.model import TaskState, WorkerState
 from tests.simulation.drafts import Draft, Drafter
@@ -144,24 +144,23 @@ class Clients:
             self._again(shell, self._world.random.choice(durable)._replace(payload=b"other content"))
 
     def _again(self, shell: Shell, draft: Draft) -> None:
-        """An id that may be known: where no live task has it, the store is asked first, after all commits so far."""
-        if draft.id in shell.scheduler.state.tasks:
-            self._send_again(shell, draft)
-        else:
-            shell.disk.read(lambda: self._looked_up(shell, draft, shell.disk.store.record(draft.id) is not None))
+        """An id that may be known: where no live task has it, the store is asked first."""
+        shell.look_ups.find(draft.id, lambda record: self._send_again(shell, draft, record))
 
-    def _looked_up(self, shell: Shell, draft: Draft, found: bool) -> None:
-        if not found:
-            shell.hear(self._send_again, shell, draft)
-
-    def _send_again(self, shell: Shell, draft: Draft) -> None:
-        task = shell.scheduler.state.tasks.get(draft.id)
-        before = self._oracle.tasks.get(draft.id)
-        if task is None and before is not None and (draft.payload != before.payload or before.has_ended):
-            return  # since it was looked up; or long ago, and it is forgotten
+    def _send_again(self, shell: Shell, draft: Draft, final: TaskRecord | None) -> None:
         strangers = [client for client in self._connected if not self._oracle.has_sent(client, draft.id)]
-        if strangers:
-            self._send(shell, self._world.random.choice(strangers), draft)
+        if not strangers:
+            return
+        client = self._world.random.choice(strangers)
+        if final is not None:
+            self._oracle.submitting(client, *draft)
+            try:
+                shell.tell(shell.scheduler.intake.known, final, draft.name, draft.payload, client, False)
+            except PoolError:
+                assert draft.payload != final.payload
+                self._oracle.submitted(client, draft.id, False, True, self._world.now)
+        elif draft.id in shell.scheduler.state.tasks or self._oracle.may_be_new(draft.id, draft.payload):
+            self._send(shell, client, draft)
 
     # ------------------------------------------------------------------------------------------ requests
 
@@ -172,24 +171,36 @@ class Clients:
         self._ask_to_cancel(shell, kill=True)
 
     def _ask_to_cancel(self, shell: Shell, kill: bool) -> None:
-        if not self._drafts:
-            return
-        draft = self._world.random.choice(self._drafts)
+        if self._drafts:
+            id = self._world.random.choice(self._drafts).id
+            self._with(shell, id, lambda: self._cancel_it(shell, id, kill))
+
+    def _cancel_it(self, shell: Shell, id: bytes, kill: bool) -> None:
         self._last_token += 1
-        self._oracle.asks(self._last_token, draft.id, kill)
+        self._oracle.asks(self._last_token, id, kill)
         try:
-            shell.tell(shell.scheduler.intake.cancel, draft.id, kill, self._last_token, self._world.now)
+            shell.tell(shell.scheduler.intake.cancel, id, kill, self._last_token, self._world.now)
         except PoolError:
             del self._oracle.asked[self._last_token]
+
+    def _with(self, shell: Shell, id: bytes, act: Callable[[], None]) -> None:
+        """With the task in memory, if it is live."""
+        if id in shell.scheduler.state.tasks:
+            act()
+        else:
+            shell.look_ups.find(id, lambda _: act())
 
     def _watch(self, shell: Shell) -> None:
         client = self._client()
         if self._drafts and client:
-            draft = self._world.random.choice(self._drafts)
-            if self._oracle.first(client, draft.id).id != draft.id:
-                return  # to this client the id means another task, and has had its answer
-            if shell.tell(shell.scheduler.intake.watch, draft.id, client):
-                self._oracle.watching.setdefault((client, draft.id), 0)
+            id = self._world.random.choice(self._drafts).id
+            self._with(shell, id, lambda: self._watch_it(shell, id, client))
+
+    def _watch_it(self, shell: Shell, id: bytes, client: int) -> None:
+        if client not in self._connected or self._oracle.first(client, id).id != id:
+            return  # it has gone; or to this client the id means another task, and has had its answer
+        if shell.tell(shell.scheduler.intake.watch, id, client):
+            self._oracle.watching.setdefault((client, id), 0)
 
     def _pause(self, shell: Shell) -> None:
         shell.tell(shell.scheduler.intake.pause, self._world.random.choice(("quick", "work", "limited")))

@@ -10,7 +10,8 @@ from types import FunctionType
 from typing import Any, Final
 
 from poolmgr.core.changes import TaskAdded, TaskRecord
-from poolmgr.core.effects import Effect, Persist
+from poolmgr.core.effects import Effect, Persist, Refill
+from poolmgr.core.shelf import LineKey, ShelfSize
 from poolmgr.model import TaskOptions
 
 
@@ -67,6 +68,10 @@ def _record(record: TaskRecord) -> str:
     return f"({before!r}, {_options(record.options)}, {after!r})"
 
 
+def _line(line: LineKey) -> str:
+    return f"line({', '.join(map(_text, line))})"
+
+
 _OPTIONS: Final = TaskOptions._fields
 _RECORD: Final = TaskRecord._fields
 _WRITERS: Final[dict[type, Callable[[Any], str]]] = {
@@ -74,6 +79,9 @@ _WRITERS: Final[dict[type, Callable[[Any], str]]] = {
     tuple: lambda values: f"({', '.join(map(_text, values))})",
     list: lambda values: f"[{', '.join(map(_text, values))}]",
     TaskOptions: _options,
+    LineKey: _line,
+    ShelfSize: lambda size: f"shelf({', '.join(map(_text, size))})",
+    Refill: lambda effect: f"Refill({', '.join(map(_text, effect))})",
     TaskRecord: _record,
     TaskAdded: lambda change: f"TaskAdded({_record(change.task)})",
     Persist: lambda effect: f"Persist({effect.number}, {', '.join(map(_text, effect.changes))})",

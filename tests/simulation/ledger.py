@@ -6,10 +6,12 @@ from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 
 from poolmgr.core.changes import Change, TaskEnded, TasksPurged
+from poolmgr.core.shelf import START
 from poolmgr.store.base import Store
 from poolmgr.store.memory import MemoryStore
 
 _ALL = 1_000_000
+_NEWEST = b"\xff" * 16
 
 
 class Ledger:
@@ -44,7 +46,11 @@ class Ledger:
     def compare(self, store: Store) -> None:
         """The store holds what it must, and nothing else: tasks, their failed attempts, their ends."""
         mine = self._store
-        _same("to be done", store.unfinished(), mine.unfinished())
+        _same("in hand", store.in_hand(), mine.in_hand())
+        _same("a shelf", sorted(store.shelves(), key=repr), sorted(mine.shelves(), key=repr))
+        for line, tasks, _ in mine.shelves():
+            _same("on a shelf", store.shelf(line, START, tasks), mine.shelf(line, START, tasks))
+        _same("an id", store.ids(_NEWEST), mine.ids(_NEWEST))
         _same("a count", sorted(store.counts().items()), sorted(mine.counts().items()))
         infos = mine.tasks(limit=_ALL)
         _same("known", store.tasks(limit=_ALL), infos)

@@ -20,11 +20,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from poolmgr.core.changes import AttemptEnded, Change, TaskAdded, TaskEnded, TaskMoved, TaskRecord
+from poolmgr.core.changes import AttemptEnded, Change, TaskAdded, TaskEnded, TaskMoved
 from poolmgr.core.effects import Accepted, Answer, Effect, Emit, Finished, Persist, Same, Start
 from poolmgr.core.scheduler import Scheduler
+from poolmgr.core.shelf import START, is_plain
 from poolmgr.core.task import ABANDONED
 from poolmgr.model import AttemptInfo, TaskOptions, TaskState, WorkerState
+from poolmgr.store.base import Left
 from tests.simulation.disk import Disk
 from tests.simulation.order import LATE_S
 from tests.simulation.scripts import result_of
@@ -113,9 +115,12 @@ class Oracle:
                 assert safe, f"{known.id.hex()} was acknowledged, and is lost"
                 known.charged = record.kills if record is not None else 0
 
-    def recovered(self, records: Sequence[TaskRecord]) -> None:
-        """It has read these from the store."""
-        for record in records:
+    def recovered(self, left: Left) -> None:
+        """It has read this from the store."""
+        for line, tasks, _ in left.shelves:
+            for record in self._disk.store.shelf(line, START, tasks):
+                self.tasks[record.id].given_now = True
+        for record in left.in_hand:
             self.tasks[record.id].given_now = True
             task = self.scheduler.state.tasks.get(record.id)
             interruptions = record.interruptions + (record.state is TaskState.RUNNING)
@@ -126,8 +131,8 @@ class Oracle:
                 assert interruptions < self.scheduler.state.settings.poison_after
         for known in self.tasks.values():
             if known.acknowledged and known.options.durable and known.id not in self.scheduler.state.tasks:
-                final = self._disk.store.outcome(known.id) is not None
-                assert final or known.ended_now or self._is_forgotten(known), (
+                kept = self._disk.store.record(known.id) is not None
+                assert kept or known.ended_now or self._is_forgotten(known), (
                     f"{known.id.hex()} was acknowledged, and is forgotten"
                 )
 
@@ -147,7 +152,8 @@ class Oracle:
     def submitted(self, client: int, id: bytes, watch: bool, refused: bool, now: float) -> None:
         """It was."""
         known = self.tasks[id]
-        if id in self.scheduler.state.tasks and not known.given_now:
+        shelved = is_plain(known.options) and not refused  # perhaps, and else it is in memory
+        if (shelved or id in self.scheduler.state.tasks) and not known.given_now:
             known.given_now = True
             known.not_before = now + known.options.delay_s
             if known.options.expires_s is not None:
@@ -174,6 +180,11 @@ class Oracle:
     def has_sent(self, client: int, id: bytes) -> bool:
         """Whether this id is in use on this connection."""
         return (client, id) in self.watching or any(entry.id == id for entry in self.sessions[client].entries)
+
+    def may_be_new(self, id: bytes, payload: bytes) -> bool:
+        """Whether an id that no store has may stand for a new task: it was refused before, or died on its way."""
+        known = self.tasks.get(id)
+        return known is None or (known.payload == payload and not known.has_ended)
 
     def first(self, client: int, known_as: bytes) -> Known:
         """The task that a client knows by this id."""

@@ -5,7 +5,8 @@
 2. Among tasks of one demand (what they need of a worker) none starts while one of a smaller priority number waits,
    unless that one's name is paused or at its limit.
 3. No task waits that could run: no idle worker fits a waiting task whose name is neither paused nor at its limit. That
-   holds for prefetched tasks too: nothing is put behind another task while a fitting worker is idle.
+   holds for prefetched tasks too: nothing is put behind another task while a fitting worker is idle. Of those that were
+   twice interrupted only one is to run at a time.
 4. In no window of a rate limit's length are there more starts than it allows, since that limit was set; and a start
    never makes more tasks of a name run than its limit of concurrency.
 
@@ -82,12 +83,15 @@ class OrderCheck:
                     f"{_of(task)} of priority {task.options.priority} started before {_of(waiting)} "
                     f"of priority {waiting.options.priority}"
                 )
-            if not blocked[name]:
+            if not blocked[name] and not (waiting.runs_alone and self._one_runs_alone()):
                 for slot in idle:
                     fits = slot.fits(waiting.options.requires)
                     assert not fits or (waiting.options.ephemeral and slot.executed), (
                         f"{_of(waiting)} waits, and {slot.id} is idle"
                     )
+
+    def _one_runs_alone(self) -> bool:
+        return any(task.runs_alone for slot in self._state.slots.values() for task in slot.in_flight)
 
     def _blocked(self, name: str, now: float) -> bool:
         if name in self._state.paused:
@@ -112,8 +116,8 @@ class OrderCheck:
         assert not limits.max_concurrency or running <= limits.max_concurrency, f"{running} of {start.name} run"
 
 
-def _demand(task: Task) -> tuple[frozenset[str], bool]:
-    return task.options.requires, task.options.ephemeral
+def _demand(task: Task) -> tuple[frozenset[str], bool, bool]:
+    return task.options.requires, task.options.ephemeral, task.runs_alone
 
 
 def _of(task: Task) -> str:

@@ -15,15 +15,18 @@ from typing import Any, Final
 from poolmgr.config import Settings
 from poolmgr.core import effects as do
 from poolmgr.core.balancer import BALANCERS, Affine
+from poolmgr.core.changes import TaskRecord
 from poolmgr.core.invariants import check_invariants
 from poolmgr.core.measurements import RunTimes
 from poolmgr.core.scheduler import Scheduler
 from poolmgr.core.task import ABANDONED
 from poolmgr.post_mortem import PostMortem
+from poolmgr.store.base import left_in
 from poolmgr.store.memory import MemoryStore
 from tests.simulation.disk import Disk
 from tests.simulation.faults import Faults
 from tests.simulation.journal import Journal
+from tests.simulation.lookups import LookUps
 from tests.simulation.old_news import OldNews
 from tests.simulation.oracle import Oracle
 from tests.simulation.order import LATE_S, OrderCheck
@@ -46,6 +49,7 @@ class Shell:
         disk: Disk,
         oracle: Oracle,
         settings: Settings,
+        window: int,
         over: Callable[[str], None],
     ) -> None:
         self.world = world
@@ -61,8 +65,13 @@ class Shell:
         self.memory.open()
         balancer = Affine(BALANCERS[settings.load_balancing]())
         self.scheduler = Scheduler(
-            settings, random=world.random.random, balancer=balancer, wall_offset=world.wall_offset
+            settings,
+            random=world.random.random,
+            balancer=balancer,
+            wall_offset=world.wall_offset,
+            window=window,
         )
+        self.look_ups = LookUps(self)
         self.order = OrderCheck(self.scheduler)
         self.rolling = RollCheck(self.scheduler)
         self._journal = journal
@@ -80,7 +89,8 @@ class Shell:
         self._told_at = float("inf")  # when the first input since the last flush came
         self._soon: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
         self._performers: dict[type, Callable[[Any], None]] = {
-            do.Persist: self._persist, do.Start: self._start, do.Look: self._look, do.Recall: self._recall,
+            do.Persist: self._persist, do.Refill: self._refill, do.Start: self._start,
+            do.Look: self._look, do.Recall: self._recall,
             do.Interrupt: self._interrupt, do.Inspect: self._inspect, do.Continue: self._continue,
             do.Kill: self._kill, do.Spawn: self._spawn, do.Retire: self._retire, do.Forget: self._forget,
             do.Accepted: oracle.accepted, do.Finished: oracle.finished, do.Same: self._nothing,
@@ -125,6 +135,10 @@ class Shell:
             check_invariants(self.scheduler)
             check_punctual(self.scheduler.state, self.processes.values(), self.world.now, self.oracle.unblocked_at)
 
+    def act(self) -> None:
+        """Perform what has been decided so far."""
+        self._flush()
+
     def _late_flush(self) -> None:
         if self.world.now < self._blocked_until:
             self.world.at(self._blocked_until, self._late_flush)
@@ -165,6 +179,11 @@ class Shell:
         self.tell(self.scheduler.tick, self.world.now)
 
     @property
+    def busy(self) -> bool:
+        """A task has not ended, wherever it is."""
+        return bool(self.scheduler.state.tasks or self.scheduler.state.waiting)
+
+    @property
     def quiet(self) -> bool:
         """Nothing that was decided waits to be performed."""
         return not self._held and self._flush_at == float("inf")
@@ -183,12 +202,12 @@ class Shell:
                 times = self.scheduler.state.statistics.by_name[name] = RunTimes()
                 for _ in range(16):
                     times.add(0.0001)
-        records = list(self.disk.store.unfinished())
-        self.tell(self.scheduler.recover, records, known, now)
+        left = left_in(self.disk.store, now + self.world.wall_offset)
+        self.tell(self.scheduler.recovery.recover, left.in_hand, known, now, left.shelves, left.keys)
         self.order.limits_may_have_changed()
         self.tell(self.scheduler.begin, now)
         self._flush()
-        self.oracle.recovered(records)
+        self.oracle.recovered(left)
 
     def _dies(self) -> None:
         self.die("at a commit")
@@ -327,6 +346,16 @@ class Shell:
         else:
             assert effect.number == 0
             self.memory.apply(effect.changes)
+
+    def _refill(self, effect: do.Refill) -> None:
+        self.disk.read(lambda: self._refilled(effect, self.disk.store.shelf(effect.line, effect.after, effect.limit)))
+
+    def _refilled(self, effect: do.Refill, records: list[TaskRecord]) -> None:
+        self.world.after(self.world.between(0.0, 0.005), self.hear, self._loaded, effect.number, records)
+
+    def _loaded(self, number: int, records: list[TaskRecord]) -> None:
+        self.tell(self.scheduler.recovery.loaded, number, records, self.world.now)
+        self.order.limits_may_have_changed()
 
     def _current(self, worker: str, incarnation: int) -> Process | None:
         process = self.processes.get(worker)

@@ -62,6 +62,7 @@ class Simulation:
         self.disk = Disk(self.world, self.faults, self.medium)
         self.oracle = Oracle(self.disk)
         self.settings = _settings(self.world)
+        self.window = self.world.random.choice((2, 4, 8, 4000))
         self.clients = Clients(self.world, self.faults, self.oracle, self.world.random.randrange(10, 70))
         self.shell: Shell | None = None
         self.steps = 0
@@ -88,7 +89,9 @@ class Simulation:
 
     def _start(self) -> None:
         self.epochs += 1
-        shell = Shell(self.world, self.journal, self.faults, self.disk, self.oracle, self.settings, self._over)
+        shell = Shell(
+            self.world, self.journal, self.faults, self.disk, self.oracle, self.settings, self.window, self._over
+        )
         self.shell = shell
         changed = self.faults.strikes("app-changed")
         shell.begin(lambda name: not (changed and name == "dropped"))
@@ -115,7 +118,7 @@ class Simulation:
             self.disk.heal()
             self._tend()
         shell = self.shell
-        if shell is None or shell.scheduler.state.tasks or not shell.disk.idle or not shell.quiet:
+        if shell is None or shell.busy or not shell.disk.idle or not shell.quiet:
             assert now - self._calm_since < _SETTLES_WITHIN_S, f"it does not settle: {self._unsettled()}"
             return False
         slots = shell.scheduler.state.slots.values()

@@ -19,7 +19,7 @@ class Queue:
     """A ready queue and a counter for orders; ``take`` is what a dispatcher with idle workers for all does."""
 
     def __init__(self) -> None:
-        self.queue = ReadyQueue()
+        self.queue = ReadyQueue(window=1000)
         self._orders = iter(range(1, 1_000_000))
 
     def push(self, group: str = "g", name: str = "work", **options: Any) -> Task:

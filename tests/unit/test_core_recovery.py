@@ -23,7 +23,7 @@ def _record(state: str = "queued", *, id: bytes = ID, order: int = 7, **known: A
 
 def _recovered(*records: TaskRecord, names: str = "work", **settings: Any) -> Pool:
     pool = Pool(begin=False, **settings)
-    pool.scheduler.recover(records, lambda name: name in names.split(), pool.now)
+    pool.scheduler.recovery.recover(records, lambda name: name in names.split(), pool.now)
     pool.begin()
     return pool
 

@@ -160,7 +160,7 @@ def test_the_one_behind_is_not_charged_for_it() -> None:
 
 def test_time_outs_are_the_reason_to_wake() -> None:
     pool = Pool()
-    pool.submit(timeout_s=0.25)
+    pool.submit(timeout_s=0.25, durable=False)
     assert pool.scheduler.next_wake() == pool.now + 0.25
     idle = Pool()
     assert idle.scheduler.next_wake() == idle.now + 1.0

@@ -1,0 +1,101 @@
+"""What comes from the store: the tasks that earlier epochs left, and those that have waited there for their turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from poolmgr.core.changes import TaskRecord
+from poolmgr.core.intake import Intake
+from poolmgr.core.lifecycle import Lifecycle
+from poolmgr.core.shelf import ShelfSize
+from poolmgr.core.state import State
+from poolmgr.core.storeroom import Storeroom
+from poolmgr.core.task import Task
+from poolmgr.model import TaskState
+
+
+class Recovery:
+    """The store's side of the scheduler."""
+
+    def __init__(self, state: State, storeroom: Storeroom, lifecycle: Lifecycle, intake: Intake) -> None:
+        self._state = state
+        self._storeroom = storeroom
+        self._lifecycle = lifecycle
+        self._intake = intake
+
+    def recover(
+        self,
+        records: Iterable[TaskRecord],
+        known: Callable[[str], bool],
+        now: float,
+        shelves: Iterable[ShelfSize] = (),
+        keys: Iterable[tuple[str, bytes, float]] = (),
+    ) -> None:
+        """Take over the unfinished tasks of earlier epochs. One that ran when its daemon died was interrupted.
+
+        Args:
+            records: those that may not stay in the store alone.
+            known: whether the app has a handler of that name.
+            shelves: how many others there are, and where.
+            keys: deduplication keys of final tasks whose windows last: (key, task, wall time until when).
+        """
+        state = self._state
+        state.known = known
+        for key, id, until in keys:
+            state.keys[key] = (id, until - state.wall_offset)
+            state.deadlines.add(until - state.wall_offset, "key", key)
+        self._storeroom.recover(shelves)
+        for record in records:
+            task = Task.restored(record, now)
+            task.recovered = True
+            state.last_order = max(state.last_order, record.order)
+            due_at = None if record.due_at is None else record.due_at - state.wall_offset
+            follows_wall = record.options.at is not None and not record.attempt
+            self._intake.limit(task.name, task.options)
+            self._lifecycle.admit(task, due_at, record.due_at if follows_wall else None, now)
+            if record.state is TaskState.RUNNING:
+                self._interrupted(task, now)
+            if task.id in state.tasks:
+                self._give_up_unknown(task, now)
+        state.recovered_to = state.last_order
+
+    def _interrupted(self, task: Task, now: float) -> None:
+        state = self._state
+        state.statistics.interrupted += 1
+        task.interruptions += 1
+        state.moved(task)
+        if not task.options.restartable:
+            message = "the daemon died while it ran, and it may not be run again (restartable=False)"
+            self._lifecycle.give_up(task, now, "interrupted", message)
+        elif task.interruptions >= state.settings.poison_after:
+            message = f"quarantined: the daemon died {task.interruptions} times while it ran"
+            self._lifecycle.give_up(task, now, "interrupted", message)
+
+    def _give_up_unknown(self, task: Task, now: float) -> None:
+        if not self._state.known(task.name):
+            self._lifecycle.give_up(task, now, "unknown_task", f"the app has no task {task.name!r} any more")
+
+    def loaded(self, number: int, records: Sequence[TaskRecord], now: float) -> None:
+        """The answer to the ``Refill`` of that number."""
+        for task in self._storeroom.loaded(number, records, now):
+            self._take_in(task, now)
+
+    def look_up(self, looking: bool) -> None:
+        """Tasks are looked up by their ids from now on; or, where not ``looking``, no more. ``fetch`` is to be called
+        with what was read in between."""
+        self._storeroom.look_up(looking)
+
+    def fetch(self, record: TaskRecord, now: float) -> Task | None:
+        """Take a waiting task that only the store holds into memory, so that it can be asked about by its id.
+
+        ``record`` is what the store has shown after all that had been decided before. None if the task is on no shelf
+        any more: look again.
+        """
+        task = self._storeroom.fetch(record, now)
+        if task is not None:
+            self._take_in(task, now)
+        return task
+
+    def _take_in(self, task: Task, now: float) -> None:
+        self._intake.limit(task.name, task.options)
+        self._give_up_unknown(task, now)

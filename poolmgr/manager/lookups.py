@@ -1,0 +1,85 @@
+"""Tasks by their ids, wherever they are: in memory, on a shelf, or final in the store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
+
+from poolmgr.core.changes import TaskRecord
+from poolmgr.core.shelf import LineKey, Place
+from poolmgr.core.task import Task
+from poolmgr.manager.clock import now
+from poolmgr.manager.shell import Shell
+from poolmgr.model import FINAL, last_id_of
+from poolmgr.store.base import Store
+
+_PAGE = 1000
+
+T = TypeVar("T")
+
+
+class Found(NamedTuple):
+    """What the store has of some ids. What it lacks and is not beyond ``forgotten`` it may have had."""
+
+    records: dict[bytes, TaskRecord]
+    forgotten: bytes
+
+
+class LookUps:
+    """``async with look_ups:`` one looks up, and does something with what was found, before the next one may.
+
+    So what the store shows is as it is: all that was decided before is kept, and nobody else takes the same task.
+    """
+
+    def __init__(self, shell: Shell, act: Callable[[], None]) -> None:
+        self._shell = shell
+        self._act = act
+        self._lock = asyncio.Lock()
+
+    async def __aenter__(self) -> LookUps:
+        await self._lock.acquire()
+        self._shell.scheduler.recovery.look_up(True)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._shell.scheduler.recovery.look_up(False)
+        self._lock.release()
+
+    async def find(self, task_id: bytes) -> Task | None:
+        """The live task of that id, brought into memory if only the store has it; None if it is final or unknown.
+
+        Raises:
+            StoreUnavailable: the store cannot be asked now.
+        """
+        tasks = self._shell.scheduler.state.tasks
+        while (task := tasks.get(task_id)) is None:
+            record = await self._read(lambda store: store.record(task_id))
+            if record is None or record.state in FINAL:
+                return tasks.get(task_id)
+            if task_id not in tasks:
+                self.take(record)
+        return task
+
+    def take(self, record: TaskRecord) -> Task | None:
+        """The live task of a record that was read just now; None if it has ended since."""
+        live = self._shell.scheduler.state.tasks.get(record.id)
+        return live or self._shell.scheduler.recovery.fetch(record, now())
+
+    async def records(self, ids: Sequence[bytes]) -> Found:
+        """What the store has of these. Raises ``StoreUnavailable``."""
+        newest = last_id_of(now() + self._shell.scheduler.state.wall_offset)
+
+        def read(store: Store) -> Found:
+            found = ((id, store.record(id)) for id in ids)
+            return Found({id: record for id, record in found if record is not None}, store.ids(newest).forgotten)
+
+        return await self._read(read)
+
+    async def shelf(self, line: LineKey | None, after: Place) -> list[TaskRecord]:
+        """The next tasks of a line that may be in the store alone, beyond ``after``. Raises ``StoreUnavailable``."""
+        return await self._read(lambda store: store.shelf(line, after, _PAGE))
+
+    async def _read(self, function: Callable[[Store], T]) -> T:
+        self._act()
+        return await asyncio.wrap_future(self._shell.writer.read(function))

@@ -1,0 +1,46 @@
+"""Submits that may have been made before, on another connection: the store knows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from poolmgr.core.intake import Intake
+from poolmgr.errors import OutcomeUnknown, StoreUnavailable
+from poolmgr.manager.lookups import Found, LookUps
+from poolmgr.model import FINAL
+
+
+async def look_up(look_ups: LookUps, ids: list[bytes]) -> Found | StoreUnavailable:
+    """What the store has of these, or why it does not tell. Those that wait are in memory then."""
+    try:
+        found = await look_ups.records(ids)
+    except StoreUnavailable as error:
+        return error
+    for record in found.records.values():
+        if record.state not in FINAL:
+            look_ups.take(record)
+    return found
+
+
+def is_known(intake: Intake, client: int, message: list[Any], found: Found | StoreUnavailable) -> bool:
+    """Whether a SUBMIT of an id that no live task has is one that has ended; then it has had its answer.
+
+    Raises:
+        IdConflict: the id is another's.
+        OutcomeUnknown: whether it was run cannot be told.
+        StoreUnavailable: not now.
+    """
+    _, task_id, name, payload, _, watch, *_ = message
+    if isinstance(found, StoreUnavailable):
+        intake.refused(client)
+        raise found
+    record = found.records.get(task_id)
+    if record is not None and record.state in FINAL:
+        intake.known(record, name, payload, client, watch)
+        return True
+    if task_id <= found.forgotten:
+        intake.refused(client)
+        raise OutcomeUnknown(
+            f"task {task_id.hex()} is older than what is remembered of ended tasks: whether it ran cannot be told"
+        )
+    return False
