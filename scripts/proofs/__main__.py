@@ -25,8 +25,8 @@ from typing import Any
 
 _HERE = Path(__file__).resolve().parent
 _NOT_PROOFS = {
-    "__init__", "__main__", "chores", "disk", "fuzz", "hostile_cases", "hostile_tasks", "pool", "report", "served",
-    "samples", "soak_load", "under_systemd",
+    "__init__", "__main__", "chores", "deadly", "disk", "disk_model", "fuzz", "hostile_cases", "hostile_tasks",
+    "marks", "pool", "recorded", "report", "samples", "served", "soak_load", "traced", "under_systemd", "witness",
 }  # fmt: skip
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 
 import pytest
 
 from scripts.proofs import (
     cancel_races,
+    crash,
     daemon_kill,
     depth,
     durable_speed,
@@ -18,6 +20,7 @@ from scripts.proofs import (
     hostile,
     kills,
     poison,
+    power_loss,
     reload,
     reuse,
     soak,
@@ -38,6 +41,7 @@ SPEEDS = (
     "queued: restart to the first task run",
     "delayed: restart to the first answer",
     "delayed: restart to the first due task run",
+    "slowest of them",
 )
 
 
@@ -56,6 +60,12 @@ def _without_speeds(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (kills.prove, 0.05),
         (daemon_kill.prove, 0.1),
+        (crash.prove, 0.02),
+        pytest.param(
+            power_loss.prove,
+            0.04,
+            marks=pytest.mark.skipif(shutil.which("strace") is None, reason="no strace records what is written"),
+        ),
         (reload.prove, 0.1),
         (reuse.prove, 0.01),
         (ephemeral.prove, 0.1),
