@@ -195,7 +195,7 @@ class Dispatcher:
                 move_worker(slot, WorkerState.BUSY)
             self.begin(slot, now)
             if options.durable and _starts_after_commit(task):
-                commit = state.commit
+                commit = slot.start_commit = state.commit
         elif slot.next_look > slot.begun_at + RECALL_AFTER_S:
             self.look_again(slot, slot.begun_at + RECALL_AFTER_S)
         if state.limits and (limits := state.limits.get(task.name)) is not None:

@@ -11,7 +11,7 @@ from poolmgr.core.lifecycle import Lifecycle
 from poolmgr.core.limits import NameLimits
 from poolmgr.core.state import Session, State
 from poolmgr.core.task import ABANDONED, Task
-from poolmgr.errors import IdConflict, NotFound, QueueFull, ShuttingDown, WrongState
+from poolmgr.errors import IdConflict, NotFound, QueueFull, ShuttingDown, StoreUnavailable, WrongState
 from poolmgr.model import TaskOptions, TaskState
 
 _WATCHERS_FEW = 8
@@ -69,7 +69,8 @@ class Intake:
         """A new task. ``client`` 0 is nobody: the task is acknowledged to none, and never cancelled with its client.
 
         Raises:
-            ShuttingDown, QueueFull, IdConflict: refused; nothing has changed, but that the submit is counted.
+            ShuttingDown, StoreUnavailable, QueueFull, IdConflict: refused; nothing has changed, but that the submit
+                is counted.
         """
         state = self.state
         session = state.sessions.get(client)
@@ -83,6 +84,8 @@ class Intake:
             return
         if options.key is not None and origin is None and self._deduplicated(options.key, id, client, watch, now):
             return
+        if options.durable and state.store_trouble:
+            raise self._not_kept()
         if self._queue_limit:
             self._check_room(self._queue_limit, 1, now)
         if options.rate_limit is not None or options.max_concurrency or name in state.limits:
@@ -109,6 +112,11 @@ class Intake:
         if state.listening:
             commit = state.commit if options.durable else 0
             state.emit("task-submitted", {"task_id": id.hex(), "name": name, "priority": options.priority}, commit)
+
+    def _not_kept(self) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"nothing durable is taken, since the store refuses to write: {self.state.store_trouble}"
+        )
 
     def _check_room(self, limit: int, wanted: int, now: float) -> None:
         state = self.state
@@ -183,11 +191,13 @@ class Intake:
         """Submit dead tasks again, each as a new one with the id beside it: all or none. Old and new remember it.
 
         Raises:
-            ShuttingDown, QueueFull: nothing has changed.
+            ShuttingDown, StoreUnavailable, QueueFull: nothing has changed.
             WrongState: another task holds a key, or two of these have the same; nothing has changed.
         """
         if self.state.shutting_down:
             raise ShuttingDown("the daemon is shutting down and takes no new work")
+        if self.state.store_trouble and any(record.options.durable for record, _ in made):
+            raise self._not_kept()
         self._check_keys([record for record, _ in made])
         if self._queue_limit:
             self._check_room(self._queue_limit, len(made), now)

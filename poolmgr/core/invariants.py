@@ -96,7 +96,8 @@ def _check_queue(queue: ReadyQueue) -> None:
             reachable += alive
             if alive:
                 assert (row.entry is not None) != row.parked, f"row {row.priority} {row.group} can not be reached"
-            assert not row.parked or lane.blocks, f"lane {lane.name} is parked and not blocked"
+            assert not row.parked or queue.holds(lane), f"lane {lane.name} is parked and not blocked"
+            assert not alive or all(task.options.durable == lane.durable for task in row), f"{lane.name} is mixed"
             if row.shelf is not None:
                 _check_shelf(queue, row, row.shelf)
     assert reachable == len(queue), f"{reachable} of {len(queue)} queued tasks can be reached"

@@ -1,8 +1,8 @@
 """The tasks that could run now, in the order in which they should.
 
 Order: by priority (lower first); within a priority the groups take turns; within a group first in, first out. A
-*lane* holds the tasks that block together (one name, one set of required capabilities). A *demand* holds the lanes
-that can use the same workers.
+*lane* holds the tasks that block together (one name, one set of required capabilities, durable or not). A *demand*
+holds the lanes that can use the same workers.
 
 How the turns work. Each (priority, group) counts the turns that it has had. A *row* (one lane, one priority, one
 group) is a line of its tasks by ``order``, and stands in its demand's heap under (priority, turns had, order of its
@@ -71,13 +71,14 @@ class Row(Line):
 
 
 class Lane:
-    """The tasks of one name and one set of capabilities: what blocks, blocks them all."""
+    """The tasks of one name and one set of capabilities, durable or not: what blocks, blocks them all."""
 
-    __slots__ = ("blocks", "demand", "name", "parked", "rows")
+    __slots__ = ("blocks", "demand", "durable", "name", "parked", "rows")
 
-    def __init__(self, name: str, demand: Demand, blocks: dict[str, None]) -> None:
+    def __init__(self, name: str, demand: Demand, durable: bool, blocks: dict[str, None]) -> None:
         self.name = name
         self.demand = demand
+        self.durable = durable
         self.rows: dict[tuple[int, str], Row] = {}
         self.blocks = blocks  # why it is held ("paused", "rate", "concurrency"): shared by the lanes of its name
         self.parked: list[Row] = []
@@ -110,7 +111,7 @@ class ReadyQueue:
         self._rows = 0
         self.demands: list[Demand] = []
         self.lanes: list[Lane] = []
-        self._lane_of: dict[tuple[str, frozenset[str], bool, bool], Lane] = {}
+        self._lane_of: dict[tuple[str, frozenset[str], bool, bool, bool], Lane] = {}
         self._lanes_of: dict[str, list[Lane]] = {}  # by name
         self._blocks: dict[str, dict[str, None]] = {}
         self._turns: dict[tuple[int, str], Turns] = {}
@@ -118,6 +119,7 @@ class ReadyQueue:
         self._turns_limit = 256
         self._lanes_limit = 256
         self._length = 0
+        self._durable_held = False
 
     def __len__(self) -> int:
         return self._length
@@ -132,9 +134,9 @@ class ReadyQueue:
         """How many tasks are queued, and in the store alone."""
         return sum(row.shelf.count for row in self.shelved_rows if row.shelf is not None)
 
-    def lane(self, name: str, requires: frozenset[str], fresh: bool, alone: bool = False) -> Lane:
+    def lane(self, name: str, requires: frozenset[str], fresh: bool, durable: bool = True, alone: bool = False) -> Lane:
         """The lane of that name and demand, made if need be."""
-        lane = self._lane_of.get((name, requires, fresh, alone))
+        lane = self._lane_of.get((name, requires, fresh, durable, alone))
         if lane is not None:
             return lane
         if len(self.lanes) >= self._lanes_limit:
@@ -144,10 +146,10 @@ class ReadyQueue:
         if demand is None:
             demand = Demand(requires, fresh, alone)
             self.demands.append(demand)
-        lane = Lane(name, demand, self._blocks.setdefault(name, {}))
+        lane = Lane(name, demand, durable, self._blocks.setdefault(name, {}))
         self.lanes.append(lane)
         self._lanes_of.setdefault(name, []).append(lane)
-        self._lane_of[name, requires, fresh, alone] = lane
+        self._lane_of[name, requires, fresh, durable, alone] = lane
         return lane
 
     def push(self, task: Task) -> Row | None:
@@ -165,7 +167,8 @@ class ReadyQueue:
     def row_of(self, task: Task) -> Row:
         """The row that a task belongs to, made if need be."""
         options = task.options
-        lane = self.lane(task.name, options.requires, options.ephemeral, task.interruptions >= ALONE_AFTER)
+        alone = task.interruptions >= ALONE_AFTER
+        lane = self.lane(task.name, options.requires, options.ephemeral, options.durable, alone)
         key = (options.priority, task.group)
         row = lane.rows.get(key)
         return self._row(lane, *key) if row is None else row
@@ -216,7 +219,7 @@ class ReadyQueue:
             if first is None:
                 heappop(heads)
                 self._emptied(row)
-            elif row.lane.blocks:
+            elif row.lane.blocks or (self._durable_held and row.lane.durable):
                 heappop(heads)
                 row.entry = None
                 row.parked = True
@@ -245,7 +248,7 @@ class ReadyQueue:
     def goes_on(self, row: Row) -> bool:
         """Whether ``row``, the only one of its demand, has another task; then that is ``row.next``."""
         first = row.first()
-        if first is None or row.lane.blocks:
+        if first is None or self.holds(row.lane):
             return False
         row.next = first
         return True
@@ -277,13 +280,27 @@ class ReadyQueue:
         if blocks:
             return
         for lane in self._lanes_of.get(name, ()):
-            if lane.parked:
-                parked, lane.parked = lane.parked, []
-                for row in parked:
-                    row.parked = False
-                    first = row.first()
-                    if first is not None:
-                        self._enter(row, first)
+            self._unpark(lane)
+
+    def hold_durable(self, held: bool) -> None:
+        """Hold every lane of durable tasks, or hold them no more."""
+        if held != self._durable_held:
+            self._durable_held = held
+            for lane in self.lanes:
+                self._unpark(lane)
+
+    def holds(self, lane: Lane) -> bool:
+        """Whether nothing of this lane may be started."""
+        return bool(lane.blocks) or (self._durable_held and lane.durable)
+
+    def _unpark(self, lane: Lane) -> None:
+        if lane.parked and not self.holds(lane):
+            parked, lane.parked = lane.parked, []
+            for row in parked:
+                row.parked = False
+                first = row.first()
+                if first is not None:
+                    self._enter(row, first)
 
     def tasks(self) -> Iterator[Task]:
         """Every queued task, in no particular order."""
@@ -318,8 +335,10 @@ class ReadyQueue:
         """Lanes in which nothing waits, and then demands without a lane: both are made again when they are needed."""
         self.lanes = [lane for lane in self.lanes if any(row.waiting or row.shelf for row in lane.rows.values())]
         self._counted(sum(len(lane.rows) for lane in self.lanes) - self._rows)
-        demands = [(lane, lane.demand) for lane in self.lanes]
-        self._lane_of = {(lane.name, each.requires, each.fresh, each.alone): lane for lane, each in demands}
+        self._lane_of = {
+            (lane.name, lane.demand.requires, lane.demand.fresh, lane.durable, lane.demand.alone): lane
+            for lane in self.lanes
+        }
         self._lanes_of = {}
         for lane in self.lanes:
             self._lanes_of.setdefault(lane.name, []).append(lane)

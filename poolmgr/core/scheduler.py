@@ -34,6 +34,7 @@ from poolmgr.core.recovery import Recovery
 from poolmgr.core.rollout import Rollout
 from poolmgr.core.slot import Slot
 from poolmgr.core.state import State
+from poolmgr.core.store_trouble import StoreTrouble
 from poolmgr.core.storeroom import Storeroom
 from poolmgr.core.supervisor import Supervisor
 from poolmgr.core.task import Task
@@ -70,6 +71,7 @@ class Scheduler:
         self.recovery = Recovery(self.state, self._storeroom, self._lifecycle, self.intake)
         self.supervisor = Supervisor(self.state, self._dispatcher, self._lifecycle)
         self.rollout = Rollout(self.state, self.supervisor, self._lifecycle)
+        self.store_trouble = StoreTrouble(self.state, self._dispatcher, self._lifecycle, self.supervisor)
         self._second_at = NEVER
         self._drained = False
 

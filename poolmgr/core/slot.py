@@ -23,8 +23,8 @@ class Slot:
         "affinities", "begun_at", "bucket", "capabilities", "charges", "continued_after", "cpu_percent",
         "doomed", "executed", "executed_before", "generation", "group", "heard_at", "id", "in_flight",
         "incarnation", "interrupted", "last_activity", "leaving", "memory_mb", "next_look", "open", "pid",
-        "ready_at", "recalling", "restarts", "retiring", "seen", "slow", "spawned_at", "state", "suspected",
-        "tasks_limit", "trouble",
+        "ready_at", "recalling", "restarts", "retiring", "seen", "slow", "spawned_at", "start_commit", "state",
+        "suspected", "tasks_limit", "trouble",
     )  # fmt: skip
 
     def __init__(self, id: str, group: Group = _PLAIN) -> None:
@@ -55,6 +55,7 @@ class Slot:
         self.next_look = _NEVER
         self.slow = False  # runs one task for over 10 ms: takes no prefetch
         self.recalling = 0  # the fence of a recall that has no answer yet
+        self.start_commit = 0  # the commit that the latest start which waited for one has waited for
         self.interrupted = 0  # the fence that an interrupt was sent for
         self.retiring = ""  # why it is being drained: costs nobody
         self.doomed: tuple[str, int] | None = None  # (reason, fence) for which it is being killed

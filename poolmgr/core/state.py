@@ -69,6 +69,7 @@ class State:
         self.statistics = Statistics()
         self.limits: dict[str, NameLimits] = {}
         self.paused: dict[str, None] = {}
+        self.store_trouble = ""  # why the store refuses to write, while it does
         self.keys: dict[str, tuple[bytes, float]] = {}  # deduplication key -> (task, held until)
         self.sessions: dict[int, Session] = {}
         self.stuck_pids: dict[int, str] = {}

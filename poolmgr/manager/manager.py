@@ -254,10 +254,15 @@ class Manager:
             if self.shell.store_error is None:
                 _log.error("the store refuses commit %d: %s", number, error)
             self.shell.store_error = str(error)
+            self.shell.outbox.drop_starts()
+            self.scheduler.store_trouble.begins(str(error), number, now())
+            self._wake()
             return
         if self.shell.store_error is not None:
             _log.info("the store takes commits again")
-        self.shell.store_error = None
+            self.shell.store_error = None
+            self.scheduler.store_trouble.ends()
+            self._wake()
         self._release(number)
         self._performer.flush()
 

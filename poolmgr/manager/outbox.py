@@ -49,5 +49,10 @@ class Outbox:
             released.extend(self._held.pop(commit))
         return released
 
+    def drop_starts(self) -> None:
+        """Forget the starts that wait: their commits are refused, and they are not to be made when these succeed."""
+        for commit, effects in self._held.items():
+            self._held[commit] = deque(effect for effect in effects if not isinstance(effect, Start))
+
     def __len__(self) -> int:
         return sum(len(each) for each in self._held.values())

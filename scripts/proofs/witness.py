@@ -190,8 +190,11 @@ class Witness:
                 self._unknown(sent, message[2])
 
     def _refused(self, id: bytes, code: str) -> None:
-        self.refused[code] += 1
         sent = self.sent[id]
+        if sent not in self._order:  # it was watched, and its end is not kept any more
+            self._unknown(sent, code)
+            return
+        self.refused[code] += 1
         self._order[self._order.index(sent)] = Sent(id, "refused", b"", b"")  # what counts it, promises nothing
         if not sent.acknowledged:
             del self.sent[id]

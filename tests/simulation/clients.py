@@ -110,14 +110,11 @@ class Clients:
     def _send(self, shell: Shell, client: int, draft: Draft) -> None:
         watch = bool(client) and self._world.chance(0.7)
         self._oracle.submitting(client, *draft)
-        refused = draft.options.durable and shell.disk.refusing  # the shell refuses what it could not keep
-        if refused:
-            shell.tell(shell.scheduler.intake.refused, client)
-        else:
-            try:
-                shell.tell(shell.scheduler.intake.submit, self._world.now, *draft, client, watch)
-            except PoolError:
-                refused = True
+        refused = False
+        try:
+            shell.tell(shell.scheduler.intake.submit, self._world.now, *draft, client, watch)
+        except PoolError:
+            refused = True
         shell.order.limits_may_have_changed()
         self._oracle.submitted(client, draft.id, watch, refused, self._world.now)
 

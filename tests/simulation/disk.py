@@ -43,10 +43,15 @@ class Disk:
         return self._medium.store
 
     def begin(
-        self, committed: Callable[[int], None], applied: Callable[[Sequence[Change]], None], die: Callable[[], None]
+        self,
+        committed: Callable[[int], None],
+        refused: Callable[[int, str], None],
+        applied: Callable[[Sequence[Change]], None],
+        die: Callable[[], None],
     ) -> int:
-        """A daemon opens the store; its epoch. It hears of each commit by ``committed``, unless it ``die``s there."""
-        self._committed, self._applied, self._die = committed, applied, die
+        """A daemon opens the store; its epoch. It hears of each commit by ``committed``, and by ``refused`` each time
+        that one is not, unless it ``die``s there."""
+        self._committed, self._refused, self._applied, self._die = committed, refused, applied, die
         epoch = self._medium.open()
         self.ledger.compare(self.store)
         self._world.after(_EXPIRE_S, self._upkeep, self._life)
@@ -117,6 +122,7 @@ class Disk:
         trouble = self._trouble()
         self.refusing = not self._try(trouble, lambda: self.store.apply(changes))
         if self.refusing:
+            self._refused(self._writing[0].number, trouble)
             self._world.after(_FULL_S if trouble == "full" else _BUSY_S, self._write, life)
             return
         self.ledger.applied(changes)

@@ -7,7 +7,8 @@
 3. No task waits that could run: no idle worker fits a waiting task whose name is neither paused nor at its limit. That
    holds for prefetched tasks too: nothing is put behind another task while a fitting worker is idle. Of those that were
    twice interrupted only one is to run at a time.
-4. In no window of a rate limit's length are there more starts than it allows, since that limit was set; and a start
+4. While the store refuses to write, nothing durable starts, and it stands in nobody's way.
+5. In no window of a rate limit's length are there more starts than it allows, since that limit was set; and a start
    never makes more tasks of a name run than its limit of concurrency.
 
 The turns of groups are left to tests/unit: which group is next depends on who was idle when.
@@ -58,6 +59,8 @@ class OrderCheck:
         state = self._state
         for start in starts:
             assert start.name not in state.paused, f"{start.name} is paused, and starts"
+            kept = state.tasks[start.task_id].options.durable
+            assert not kept or not state.store_trouble, f"{start.name} starts, and that cannot be kept"
             self._check_limits(start, now)
         if state.shutting_down or not len(state.queue):
             return
@@ -68,6 +71,8 @@ class OrderCheck:
     def _check_waiting(self, started: list[Task], idle: list[Slot], now: float) -> None:
         blocked: dict[str, bool] = {}
         for waiting in self._state.queue.tasks():
+            if self._state.store_trouble and waiting.options.durable:
+                continue
             name = waiting.name
             if name not in blocked:
                 blocked[name] = self._blocked(name, now)

@@ -193,7 +193,12 @@ class Shell:
     def begin(self, known: Callable[[str], bool]) -> None:
         """Open the store, take over what is in it, fill the pool."""
         now = self.world.now
-        epoch = self.disk.begin(lambda number: self.hear(self._commit_done, number), self.oracle.applied, self._dies)
+        epoch = self.disk.begin(
+            lambda number: self.hear(self._commit_done, number),
+            lambda number, why: self.hear(self._commit_refused, number, why),
+            self.oracle.applied,
+            self._dies,
+        )
         self._journal.note(now, f"epoch {epoch} begins")
         self.oracle.begin(self.scheduler)
         self.scheduler.state.listening = self.world.chance(0.5)
@@ -336,6 +341,12 @@ class Shell:
         held, self._held = self._held, []
         for effect in held:
             self._perform(effect)
+        if self.scheduler.state.store_trouble:
+            self.tell(self.scheduler.store_trouble.ends)
+
+    def _commit_refused(self, number: int, why: str) -> None:
+        self._held = [effect for effect in self._held if not isinstance(effect, do.Start)]
+        self.tell(self.scheduler.store_trouble.begins, why, number, self.world.now)
 
     def _nothing(self, effect: do.Effect) -> None:
         pass
