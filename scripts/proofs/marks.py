@@ -29,3 +29,12 @@ def work(number: int, seconds: float, failures: int, size: int, padding: bytes =
     if run.attempt <= failures:
         raise ValueError(f"attempt {run.attempt} of {number}")
     return result(number, size)
+
+
+@task
+def work_until(number: int, path: str) -> bytes:
+    """Works until there is a file ``path``."""
+    os.write(_file(), f"{current_task().id} {current_task().attempt}\n".encode())
+    while not os.path.exists(path):
+        time.sleep(0.002)
+    return result(number, 16)

@@ -16,6 +16,7 @@ from scripts.proofs import (
     ephemeral,
     executor,
     frames,
+    full_disk,
     hangs,
     hostile,
     kills,
@@ -24,6 +25,7 @@ from scripts.proofs import (
     reload,
     reuse,
     soak,
+    small_disk,
     systemd,
     time_outs,
 )
@@ -72,6 +74,11 @@ def _without_speeds(monkeypatch: pytest.MonkeyPatch) -> None:
         (hangs.prove, 0.01),
         (time_outs.prove, 0.1),
         (cancel_races.prove, 0.02),
+        pytest.param(
+            full_disk.prove,
+            0.25,
+            marks=pytest.mark.skipif(not small_disk.can_mount(), reason="no small tmpfs can be mounted here"),
+        ),
         (poison.prove, 0.1),
         (executor.prove, 0.01),
         (frames.prove, 0.01),
