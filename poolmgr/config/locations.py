@@ -104,14 +104,20 @@ def is_system_socket(path: str) -> bool:
 
 
 def make_private(directory: str) -> bool:
-    """Make ``directory`` (0700, parents as usual) where it is missing; whether it was.
+    """Make ``directory`` (0700, parents as usual) where it is missing; whether it was. It outlives a power loss.
 
     Raises:
         ConfigError: it cannot be made.
     """
+    directory = os.path.abspath(directory)
+    made = [directory]
+    while not os.path.lexists(parent := os.path.dirname(made[-1])):
+        made.append(parent)
     try:
         os.makedirs(os.path.dirname(directory), exist_ok=True)
         os.mkdir(directory, 0o700)
+        for each in made:
+            _sync(os.path.dirname(each))
     except FileExistsError:
         if os.path.isdir(directory):
             return False
@@ -119,6 +125,18 @@ def make_private(directory: str) -> bool:
     except OSError as error:
         raise ConfigError(f"the directory {directory} cannot be made: {error.strerror}") from None
     return True
+
+
+def _sync(directory: str) -> None:
+    """Have the names in it reach the disk. One that may not be read cannot be synced, nor need it be: it was there."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def group_id(name: str) -> int:

@@ -75,6 +75,8 @@ class Disk:
 
     def __init__(self, image: Image) -> None:
         self.names = {name: File(bytearray(data), bytearray(data)) for name, data in image.items()}
+        self._directories = {".", *map(_directory, image)}
+        self.names.update({name: File() for name in self._directories})
         self._synced: dict[str, File] = dict(self.names)
         self._pending: list[_Names] = []
 
@@ -83,6 +85,9 @@ class Disk:
         if call.call == "create":
             if call.name not in self.names:
                 self._rename({call.name: File()})
+        elif call.call == "mkdir":
+            self._directories.add(call.name)
+            self._rename({call.name: File()})
         elif call.call == "unlink":
             self._rename({call.name: None})
         elif call.call == "rename":
@@ -93,10 +98,10 @@ class Disk:
                 file.change(piece)
         elif call.call == "truncate":
             self._resize(self.names[call.name], call.offset)
-        elif call.call == "sync" and call.name in self.names:
-            self.names[call.name].sync()
-        elif call.call == "sync":
+        elif call.call == "sync" and call.name in self._directories:
             self._sync_directory(call.name)
+        elif call.call == "sync":
+            self.names[call.name].sync()
 
     def _sync_directory(self, directory: str) -> None:
         for change in self._pending:
@@ -121,11 +126,11 @@ class Disk:
 
     def whole(self) -> Image:
         """Everything has reached the disk, in its order."""
-        return {name: bytes(file.content) for name, file in self.names.items()}
+        return {name: bytes(file.content) for name, file in self._reached(self.names)}
 
     def least(self) -> Image:
         """Nothing has reached it but what had to."""
-        return {name: bytes(file.synced) for name, file in self._synced.items()}
+        return {name: bytes(file.synced) for name, file in self._reached(self._synced)}
 
     def any(self, chance: random.Random) -> Image:
         """Some of it has."""
@@ -134,7 +139,14 @@ class Disk:
         for change in self._pending:
             if chance.random() < share:
                 _apply(change, names)
-        return {name: file.after(chance, chance.choice((0.0, 0.1, 0.5, 0.9, 1.0))) for name, file in names.items()}
+        shares = (0.0, 0.1, 0.5, 0.9, 1.0)  # of what is pending, by file
+        return {name: file.after(chance, chance.choice(shares)) for name, file in self._reached(names)}
+
+    def _reached(self, names: dict[str, File]) -> Iterator[tuple[str, File]]:
+        """The files among these names whose directories are there."""
+        for name, file in names.items():
+            if name not in self._directories and _directory(name) in names:
+                yield name, file
 
 
 def _apply(change: _Names, names: dict[str, File]) -> None:

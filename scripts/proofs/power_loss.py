@@ -35,6 +35,7 @@ STEPS: Final = 200  # of each recording
 REORDERINGS: Final = 1000  # for each level of ``synchronous``
 LEVELS: Final = ("FULL", "NORMAL")
 OLD_TASKS: Final = 50
+STATE: Final = "state"  # the state directory, in a directory that was there before
 # Where images are made and opened: thousands of times, so where a sync costs nothing.
 _FAST: Final = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
@@ -78,19 +79,21 @@ def prove(scale: float) -> Report:
 
 def _record(level: str, seed: str, steps: int, before: Image) -> Recording:
     with tempfile.TemporaryDirectory(prefix="poolmgr-") as place:
-        directory = Path(place) / "state"
+        directory = Path(place) / "disk"
         _write(before, directory)
-        command = [sys.executable, "-P", str(HERE / "recorded.py"), str(directory), level, seed, str(steps)]
+        command = [sys.executable, "-P", str(HERE / "recorded.py"), str(directory / STATE), level, seed, str(steps)]
         calls = record(command, directory, Path(place) / "trace")
     with tempfile.TemporaryDirectory(prefix="poolmgr-", dir=_FAST) as place:
-        digests = list(_digests(before, Path(place) / "state", seed, steps))
+        digests = list(_digests(before, Path(place), seed, steps))
     return Recording(before, calls, digests)
 
 
 def _digests(before: Image, directory: Path, seed: str, steps: int) -> Iterator[str]:
     """What a store holds before the first step, and after each."""
     _write(before, directory)
-    store = SqliteStore(directory / DATABASE, synchronous="NORMAL")
+    path = directory / STATE / DATABASE
+    path.parent.mkdir(exist_ok=True)
+    store = SqliteStore(path, synchronous="NORMAL")
     store.open()
     yield _digest(store)
     for step in Steps(seed).draw(steps):
@@ -123,7 +126,7 @@ def _old_file() -> Image:
         connection.executemany(row, [(number.to_bytes(16), number) for number in range(OLD_TASKS)])
         connection.commit()
         connection.close()
-        return {DATABASE: path.read_bytes()}
+        return {f"{STATE}/{DATABASE}": path.read_bytes()}
 
 
 # ---------------------------------------------------------------------------------------- losing it
@@ -141,7 +144,7 @@ def _lose_power(report: Report, title: str, recording: Recording, reorderings: i
         disk.apply(call)
         found["calls"] += 1
         found["syncs"] += call.call == "sync"
-        found["checkpoints"] += call == Call("sync", DATABASE)
+        found["checkpoints"] += call == Call("sync", f"{STATE}/{DATABASE}")
         images = [disk.whole()] if disk.certain else [disk.whole(), disk.least()]
         found["prefixes"] += len(images)
         images += [disk.any(chance) for _ in range(drawn[number])]
@@ -166,7 +169,9 @@ def _recovered(image: Image, promise: Promise, digests: list[str], full: bool) -
     with tempfile.TemporaryDirectory(prefix="poolmgr-", dir=_FAST) as place:
         directory = Path(place)
         _write(image, directory)
-        store = SqliteStore(directory / DATABASE, synchronous="NORMAL")
+        path = directory / STATE / DATABASE
+        path.parent.mkdir(exist_ok=True)
+        store = SqliteStore(path, synchronous="NORMAL")
         try:
             epoch = store.open()
             digest = _digest(store)
@@ -174,7 +179,7 @@ def _recovered(image: Image, promise: Promise, digests: list[str], full: bool) -
             return "damaged"
         finally:
             store.close()
-        connection = sqlite3.connect(directory / DATABASE)
+        connection = sqlite3.connect(path)
         sound = connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         connection.close()
     if not sound:

@@ -17,6 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, cast
 
+from poolmgr.config.locations import make_private
 from poolmgr.core.changes import (
     AttemptEnded,
     Change,
@@ -138,6 +139,7 @@ class Steps:
 
 def main(directory: str, synchronous: str, seed: str, steps: str) -> None:
     """Take so many steps, and say so."""
+    make_private(directory)
     store = SqliteStore(Path(directory) / DATABASE, synchronous=cast(Literal["FULL", "NORMAL"], synchronous))
     for number, step in enumerate(Steps(seed).draw(int(steps)), start=1):
         os.write(1, b"begins %d\n" % number)

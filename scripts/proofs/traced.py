@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 TRACED: Final = (
     "openat,creat,pwrite64,pwritev,pwritev2,write,writev,ftruncate,truncate,fallocate,sendfile,copy_file_range,"
-    "fdatasync,fsync,sync_file_range,unlink,unlinkat,rename,renameat,renameat2,link,linkat,symlink"
+    "fdatasync,fsync,sync_file_range,mkdir,mkdirat,unlink,unlinkat,rename,renameat,renameat2,link,linkat,symlink"
 )
 
 # One call of a trace: its name, what is in the parentheses, and what it returned (the number alone).
@@ -57,7 +57,7 @@ def _calls(lines: Iterator[str], directory: str) -> Iterator[Call]:
             name = _within(texts[0].decode(), directory)
             if name and "O_CREAT" in arguments:
                 yield Call("create", name)
-        elif call in ("unlink", "rename"):
+        elif call in ("mkdir", "unlink", "rename"):
             name, *to = (_within(each.decode(), directory) for each in texts)
             if name:
                 yield Call(call, name, to="".join(to))
