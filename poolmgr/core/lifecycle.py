@@ -279,7 +279,7 @@ class Lifecycle:
             if self._storeroom.reading:
                 self._storeroom.ended(task)
         else:
-            state.fact(TaskAdded(task.record(state.wall_offset)._replace(state=TaskState.RUNNING)), False)
+            state.fact(TaskAdded(task.record(state.stored_due(task))._replace(state=TaskState.RUNNING)), False)
             for info in task.attempts or ():
                 state.fact(AttemptEnded(task.id, info), False)
         return state.fact(

@@ -303,7 +303,7 @@ class Scheduler:
 
     def clock_changed(self, wall_offset: float, now: float) -> None:
         """The wall clock was set: what follows it (``at=``) moves, delays do not."""
-        self.state.wall_offset = wall_offset
+        self.state.clock_changed(wall_offset)
         for task in self.state.tasks.values():
             if task.state is TaskState.SCHEDULED and task.due_wall is not None:
                 task.due_at = task.due_wall - wall_offset

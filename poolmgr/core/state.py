@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -52,7 +53,8 @@ class State:
         self.balancer = balancer
         self.retry: RetryPolicy = ExponentialBackoff(random, settings.retry_jitter)
         self.wall_offset = wall_offset
-        self.stored_offset = wall_offset  # relative times are kept as wall times with this, also after a clock jump
+        self._offsets = [(-1, wall_offset)]  # (order, the offset since the task of that order was submitted)
+        self.largest_offset = wall_offset  # of all in this epoch
         self.known: Callable[[str], bool] = lambda name: True  # whether the app has a handler of that name
         self.started_at = 0.0
         self.generation = 1  # of the code that new processes run
@@ -85,6 +87,23 @@ class State:
         self._facts: list[Change] = []
         self._volatile: list[Change] = []
         self._to_accept: dict[int, Session] = {}
+
+    def clock_changed(self, wall_offset: float) -> None:
+        """The wall clock was set."""
+        self.wall_offset = wall_offset
+        self._offsets.append((self.last_order, wall_offset))
+        self.largest_offset = max(self.largest_offset, wall_offset)
+
+    def offset_of(self, order: int) -> float:
+        """The wall time less the boot time when the task of that order was submitted; of earlier epochs: at start."""
+        return self._offsets[bisect_left(self._offsets, (order,)) - 1][1]
+
+    def stored_due(self, task: Task) -> float | None:
+        """When the task is due, as a store keeps it: wall time. A delay is kept by the clock of its submit, so that one
+        that comes back from a shelf has the length that it had."""
+        if task.due_at is None or task.due_wall is not None:
+            return task.due_wall
+        return task.due_at + (self.wall_offset if task.attempt else self.offset_of(task.order))
 
     @property
     def all_scheduled(self) -> int:
@@ -172,13 +191,12 @@ class State:
         if self._volatile:
             found.append(Persist(0, False, tuple(self._volatile)))
             self._volatile = []
-        offset = self.stored_offset
         changes: list[Change] = []
         for task in self._added:
-            changes.append(TaskAdded(task.record(offset)))
+            changes.append(TaskAdded(task.record(self.stored_due(task))))
             self._moved.pop(task.id, None)
         for task in self._moved.values():
-            due = task.stored_due(offset)
+            due = self.stored_due(task)
             changes.append(
                 TaskMoved(task.id, task.state, due, task.attempt, task.failures, task.kills, task.interruptions)
             )

@@ -104,7 +104,7 @@ class Storeroom:
 
     def _place(self, task: Task) -> Place:
         if task.state is TaskState.SCHEDULED:
-            due = task.stored_due(self._state.stored_offset)
+            due = self._state.stored_due(task)
             assert due is not None
             return due, task.order
         return 0.0, task.order
@@ -143,9 +143,9 @@ class Storeroom:
             self._read(None, shelf, max(1, self._schedule_window // 2))
 
     def _schedule_is_short(self, shelf: Shelf, now: float) -> bool:
-        """What follows the wall clock may be due earlier than it was when it was put away."""
+        """Where the clock was set, what is kept by the time that it showed then may be due earlier."""
         state = self._state
-        known_until = shelf.after[0] - max(state.wall_offset, state.stored_offset)
+        known_until = shelf.after[0] - state.largest_offset
         return state.scheduled < self._schedule_window // 8 or known_until < now + _AHEAD_S
 
     def _read(self, row: Row | None, shelf: Shelf, limit: int) -> None:
@@ -197,7 +197,7 @@ class Storeroom:
                 task.due_wall = record.due_at
                 task.due_at = record.due_at - state.wall_offset
             else:
-                task.due_at = record.due_at - state.stored_offset
+                task.due_at = record.due_at - state.offset_of(task.order)
         return task
 
     def _fill(self, row: Row, tasks: list[Task], shelf: Shelf) -> None:

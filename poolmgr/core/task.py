@@ -83,15 +83,8 @@ class Task:
         task.interruptions, task.origin = record.interruptions, record.origin
         return task
 
-    def stored_due(self, offset: float) -> float | None:
-        """When it is due, as a store keeps it: wall time. ``offset`` is what relative times are kept with."""
-        if self.due_wall is None and self.due_at is not None:
-            return self.due_at + offset
-        return self.due_wall
-
-    def record(self, offset: float) -> TaskRecord:
-        """This task as a store keeps it; for ``offset`` see ``stored_due``."""
-        due = self.stored_due(offset)
+    def record(self, due: float | None) -> TaskRecord:
+        """This task as a store keeps it; ``due`` is ``State.stored_due``."""
         return TaskRecord(
             self.id, self.name, self.payload, self.options, self.group, self.order, self.state, self.submitted_at,
             due, self.attempt, self.failures, self.kills, self.interruptions, self.origin,

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from poolmgr.core.shelf import START
 from poolmgr.daemon.life import DATABASE
 from poolmgr.errors import StoreUnavailable
 from poolmgr.store.schema import load_migrations
@@ -108,7 +109,9 @@ def _digest(store: SqliteStore) -> str:
     for info in store.tasks(limit=1_000_000):
         id = bytes.fromhex(info.id)
         found.update(repr((store.task(id), store.record(id), store.outcome(id))).encode())
-    found.update(repr([record.id for record in store.unfinished()]).encode())
+    found.update(repr([record.id for record in store.in_hand()]).encode())
+    for line, tasks, _ in store.shelves():
+        found.update(repr([record.id for record in store.shelf(line, START, tasks)]).encode())
     return found.hexdigest()
 
 

@@ -24,8 +24,8 @@ from scripts.proofs import (
     power_loss,
     reload,
     reuse,
-    soak,
     small_disk,
+    soak,
     systemd,
     time_outs,
 )

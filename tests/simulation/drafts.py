@@ -28,7 +28,7 @@ def _one(*values: Any) -> Callable[[World], Any]:
 _VALUES: Final[dict[str, Callable[[World], Any]]] = {
     "priority": _one(0, 5, 10, 50, 100),
     "group": _one("a", "b", "c"),
-    "delay_s": _one(0.001, 0.3, 2.0),
+    "delay_s": _one(0.001, 0.3, 2.0, 20.0),
     "at": lambda world: world.now + world.wall_offset + world.random.uniform(-5.0, 5.0),
     "expires_s": _one(0.005, 0.1, 1.0, 5.0),
     "key": _one("k", "l", "m"),

@@ -10,7 +10,8 @@
 6. A death charges the task that ran in that process, once, and no other.
 7. Failed attempts are within bounds and retried as the options say; a task that was quarantined for killing workers
    has killed exactly ``poison_after`` of them.
-8. Nothing starts before its delay or its back-off is over, nor (but for a late timer) once it has expired.
+8. Nothing starts before its delay or its back-off is over, nor (but for a late timer) once it has expired. Delays and
+   back-offs go on under the next daemon, by the wall clock; but for that clock's jumps they keep their length.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from poolmgr.core.changes import AttemptEnded, Change, TaskAdded, TaskEnded, TaskMoved
@@ -117,11 +119,13 @@ class Oracle:
 
     def recovered(self, left: Left) -> None:
         """It has read this from the store."""
-        for line, tasks, _ in left.shelves:
-            for record in self._disk.store.shelf(line, START, tasks):
-                self.tasks[record.id].given_now = True
-        for record in left.in_hand:
-            self.tasks[record.id].given_now = True
+        shelved = [self._disk.store.shelf(line, START, tasks) for line, tasks, _ in left.shelves]
+        for record in [*left.in_hand, *chain.from_iterable(shelved)]:
+            known = self.tasks[record.id]
+            known.given_now = True
+            follows_wall = record.options.at is not None and not record.attempt  # and may be moved by a later jump
+            if record.due_at is not None and not follows_wall:
+                known.not_before = record.due_at - self.scheduler.state.wall_offset
             task = self.scheduler.state.tasks.get(record.id)
             interruptions = record.interruptions + (record.state is TaskState.RUNNING)
             if task is not None:
@@ -313,6 +317,12 @@ class Oracle:
         )
 
     def _changes(self, change: Change) -> None:
+        if isinstance(change, TaskAdded) and change.task.origin is None:
+            due_at, options = change.task.due_at, change.task.options
+            if due_at is not None and options.at is None:
+                offset = self.scheduler.state.offset_of(change.task.order)
+                off_s = due_at - offset - self.tasks[change.task.id].not_before
+                assert abs(off_s) < 1e-5, f"{change.task.id.hex()} is kept with a delay that is {off_s} s off"
         if isinstance(change, TaskEnded):
             known = self.tasks[change.id]
             assert not known.ended_now, f"{change.id.hex()} ends twice"
