@@ -86,21 +86,24 @@ class Storeroom:
             self._shorten_schedule()
 
     def _shorten_schedule(self) -> None:
-        state = self._state
-        waiting = [task for task in state.tasks.values() if task.state is TaskState.SCHEDULED and may_be_shelved(task)]
-        waiting.sort(key=self._place)
-        kept, taken = waiting[: self._schedule_window // 2], waiting[self._schedule_window // 2 :]
-        self._schedule_most = max(self._schedule_window, 2 * (state.scheduled - len(taken)))
-        if not taken:
+        state, shelf = self._state, self._state.shelf
+        if shelf is not None and shelf.asked:
             return
-        if state.shelf is None:
-            state.shelf = Shelf(START)
-        state.shelf.after = self._place(kept[-1])
+        waiting = [task for task in state.tasks.values() if task.state is TaskState.SCHEDULED and may_be_shelved(task)]
+        places = sorted(map(self._place, waiting))
+        self._schedule_most = max(self._schedule_window, 2 * (state.scheduled - len(waiting)))
+        if len(places) <= self._schedule_window // 2:
+            return
+        after = places[self._schedule_window // 2 - 1]
+        if shelf is None:
+            shelf = state.shelf = Shelf(after)
+        shelf.after = min(after, shelf.after)  # some may be in memory that stand behind others that are not
+        taken = [task for task in waiting if self._place(task) > shelf.after]
         gone = set(taken)
         state.deadlines.drop(lambda kind, subject: kind == "due" and subject in gone)
         state.scheduled -= len(taken)
         for task in taken:
-            self._put_away(task, state.shelf)
+            self._put_away(task, shelf)
 
     def _place(self, task: Task) -> Place:
         if task.state is TaskState.SCHEDULED:

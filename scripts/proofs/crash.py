@@ -38,9 +38,11 @@ WORKERS: Final = 2
 RECOVERED_S: Final = 5.0
 SIDES: Final = (deadly.BEFORE, deadly.AFTER)
 _KILLED: Final = -signal.SIGKILL
-_LOAD: Final = (20, 400)  # tasks that a witness sends in one life: the least, and the most
+_LOAD: Final = 1 << 30  # tasks that a witness sends in one life, if that is long enough
+_LITTLE: Final = 50  # ... where the death comes when all is done
+_WHEN_IDLE: Final = ("expire BEGIN", "expire COMMIT", "expire checkpoint", "close")
 _LONGEST_LIFE_S: Final = 0.5  # of those that end at a random moment
-_PATIENCE_S: Final = 6.0  # for a point to be passed as often as was drawn
+_PATIENCE_S: Final = 20.0  # for a point to be passed as often as was drawn
 
 
 class Plan(NamedTuple):
@@ -125,7 +127,6 @@ class Chapter:
         self._pool.environ["MARKS"] = str(marks)
         self._marks = marks
         self._witnesses = [Witness(self._pool.socket, marks, f"{number} {each}") for each in range(WITNESSES)]
-        self._chance = random.Random(number)
         self._finals: dict[bytes, tuple[str, float]] = {}  # what was final when we looked: its state, and since when
         self._found = found
         self._starts_s = starts_s
@@ -158,7 +159,7 @@ class Chapter:
             return
         self._starts_s.append(time.monotonic() - began_at)
         for witness in self._witnesses:
-            witness.connect(self._chance.randrange(*_LOAD))
+            witness.connect(_LITTLE if plan.point in _WHEN_IDLE else _LOAD)
         try:
             self._die(plan)
         finally:
