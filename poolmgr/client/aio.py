@@ -219,7 +219,8 @@ class AsyncClient(AsyncCaller):
         return await self._ask(commands.tasks(state, name, limit, before))
 
     async def cancel(self, task_id: str, kill: bool = False) -> bool:
-        """Cancel a task. True: it never began. ``kill`` also ends a running one, and True then means that too."""
+        """Cancel a task. True: it never began. A handler that runs is told (``current_task().cancelled``) and may go on;
+        ``kill`` ends it, and True then means that too."""
         return await self._ask(commands.cancel(commands.key_of(task_id), kill))
 
     async def dead_letters(self, limit: int = 100) -> list[TaskInfo]:

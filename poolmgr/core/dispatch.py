@@ -225,8 +225,9 @@ class Dispatcher:
             when = min(when, at + options.soft_timeout_s)
         if len(slot.in_flight) > 1:
             when = min(when, at + RECALL_AFTER_S)
-        if task.cancel_tokens or task.kill_wanted:
-            when = self._too_late_to_cancel(task, at, when)
+        if task.cancel_wanted:
+            self._too_late_to_cancel(task)
+            when = at
         self.look_again(slot, when)
         if options.durable:
             self._state.began(task, at, _starts_after_commit(task))
@@ -243,14 +244,12 @@ class Dispatcher:
         fields = {"task_id": task.id.hex(), "name": task.name, "worker_id": slot.id, "attempt": task.attempt}
         self._state.emit("task-started", fields, self._state.commit if task.options.durable else 0)
 
-    def _too_late_to_cancel(self, task: Task, at: float, when: float) -> float:
-        """A cancel waited for the answer to a recall, and the task has begun: kill it, or say so."""
-        if task.kill_wanted:
-            return at
-        for token in task.cancel_tokens:
-            self._state.effects.append(Answer(token, False, 0))
-        task.cancel_tokens = ()
-        return when
+    def _too_late_to_cancel(self, task: Task) -> None:
+        """A cancel waited for the answer to a recall, and the task has begun. Unless it is to be killed, say so."""
+        if not task.kill_wanted:
+            for token in task.cancel_tokens:
+                self._state.effects.append(Answer(token, False, 0))
+            task.cancel_tokens = ()
 
     def ended(self, task: Task) -> None:
         """A task is no longer in flight: its name's limits have room again."""

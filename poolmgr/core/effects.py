@@ -69,7 +69,8 @@ class Recall(NamedTuple):
 
 
 class Interrupt(NamedTuple):
-    """Raise in the handler, if ``fence`` is still what the worker runs."""
+    """Tell the handler, if ``fence`` is still what the worker runs: raise in it at its ``soft_timeout``, let it know
+    that it is ``cancelled``. The page has shown that it has begun. At most one of a kind for each fence."""
 
     worker: str
     incarnation: int

@@ -10,7 +10,7 @@ from poolmgr.core.effects import Answer, Look, Same
 from poolmgr.core.lifecycle import Lifecycle
 from poolmgr.core.limits import NameLimits
 from poolmgr.core.state import Session, State
-from poolmgr.core.task import ABANDONED, Task
+from poolmgr.core.task import Task
 from poolmgr.errors import IdConflict, NotFound, QueueFull, ShuttingDown, StoreUnavailable, WrongState
 from poolmgr.model import TaskOptions, TaskState
 
@@ -31,7 +31,7 @@ class Intake:
         self.state.sessions[client] = Session(client)
 
     def disconnected(self, client: int, now: float) -> None:
-        """A client has gone: what it waited for as a call is cancelled, unless it runs already."""
+        """A client has gone: what it waited for as a call is cancelled; if it runs already, its handler is told."""
         session = self.state.sessions.pop(client, None)
         if session is None:
             return
@@ -45,7 +45,7 @@ class Intake:
             elif task.slot is None:
                 self._lifecycle.cancel(task, now)
             else:
-                task.owner = ABANDONED  # it may finish what it has begun, and is not tried again
+                self._tell_handler(task)
 
     def refused(self, client: int) -> None:
         """A submit that never came so far as to be one; it counts all the same."""
@@ -245,6 +245,8 @@ class Intake:
     def cancel(self, task_id: bytes, kill: bool, token: int, now: float) -> None:
         """Cancel a task; ``Answer(token, True)`` follows if it never began, or was ended by ``kill``, else False.
 
+        One that runs, and is not to be killed, goes on: its handler is told, and may return. It does not run again.
+
         Raises:
             NotFound: no live task has that id.
         """
@@ -256,16 +258,23 @@ class Intake:
             task.kill_wanted = kill
             self._lifecycle.cancel(task, now)
             return
-        slot = self.state.slots[task.slot]
+        task.kill_wanted = task.kill_wanted or kill
         if task.state is TaskState.RUNNING and not kill:
             self.state.effects.append(Answer(token, False, 0))
-            return
-        task.cancel_tokens = (*task.cancel_tokens, token)
-        task.kill_wanted = task.kill_wanted or kill
-        if task.state is TaskState.RUNNING:
-            self.state.effects.append(Look(slot.id, slot.incarnation))
         else:
-            self._dispatcher.recall(slot)
+            task.cancel_tokens = (*task.cancel_tokens, token)
+        self._tell_handler(task)
+        if task.state is not TaskState.RUNNING:
+            self._dispatcher.recall(self.state.slots[task.slot])
+
+    def _tell_handler(self, task: Task) -> None:
+        """A task in flight is not wanted any more. Where it is only assumed to have begun, or waits for its turn, the
+        page decides when it is told, or killed."""
+        task.cancel_wanted = True
+        if task.state is TaskState.RUNNING:
+            assert task.slot is not None
+            slot = self.state.slots[task.slot]
+            self.state.effects.append(Look(slot.id, slot.incarnation))
 
     def clear(self, now: float) -> int:
         """Cancel every task that waits in memory and is not assigned; how many there were."""

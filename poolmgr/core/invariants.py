@@ -19,7 +19,8 @@ def check_invariants(scheduler: Scheduler) -> None:
     2. The queue's length is the number of tasks in it, and every one of them can be reached from a heap.
     3. A worker's line is in order of its fences; only its first task is running; all know their worker.
     4. A task's current fence is unique: at most one current attempt a task, and none of two tasks share one.
-    5. Failures are within bounds: at most ``max_retries`` while a task lives; never ``poison_after`` kills.
+    5. Failures are within bounds: at most ``max_retries`` while a task lives; never ``poison_after`` kills. No more
+       deaths than that are free because no page has shown whose they were.
     6. A worker's state fits what it holds: ready is empty, busy is not, none without a process holds anything.
     7. No limit is exceeded, and the running counts are right.
     8. Deduplication keys that are held by a live task name it.
@@ -77,6 +78,8 @@ def _check_tasks(state: State, in_flight: dict[bytes, Slot]) -> None:
         scheduled += task.state is TaskState.SCHEDULED
         assert task.failures <= task.options.max_retries, f"{_name(task)} has failed {task.failures} times"
         assert task.kills < state.settings.poison_after, f"{_name(task)} has killed {task.kills} workers"
+        free = task.unshown - task.failures
+        assert free <= state.settings.poison_after, f"{_name(task)}: {free} deaths have cost it nothing"
         assert task.attempt >= task.failures, f"{_name(task)}: more failures than attempts"
         assert (task.fence != 0) == (task.slot is not None), f"{_name(task)}: a fence without a worker"
         if task.options.key is not None:

@@ -14,7 +14,7 @@ from poolmgr.core.retry import is_retried
 from poolmgr.core.slot import Slot
 from poolmgr.core.state import State
 from poolmgr.core.storeroom import Storeroom
-from poolmgr.core.task import ABANDONED, Task
+from poolmgr.core.task import Task
 from poolmgr.core.transitions import move_task
 from poolmgr.model import RESERVED, AttemptInfo, TaskState
 from poolmgr.post_mortem import ATTEMPTS_KEPT
@@ -86,7 +86,7 @@ class Lifecycle:
             task.attempt -= 1
             if not task.attempt:
                 task.started_at = 0.0
-        if task.cancel_tokens or task.kill_wanted or task.owner == ABANDONED:
+        if task.cancel_wanted:
             self.cancel(task, now)
         elif begun and not task.options.restartable:
             self._interrupted(task, now)
@@ -132,12 +132,9 @@ class Lifecycle:
         self._out_of_flight(task)
         task.last_worker = slot.id
         self._remember(task, slot, begun_at, failure, now)
-        if task.kill_wanted or task.owner == ABANDONED:
+        if task.cancel_wanted:
             self.cancel(task, now)
             return
-        for token in task.cancel_tokens:  # asked while it was thought not to have begun
-            state.effects.append(Answer(token, False, 0))
-        task.cancel_tokens = ()
         task.failures += 1
         state.statistics.failed_attempts += 1
         if failure.code in ("worker_died", "out_of_memory"):

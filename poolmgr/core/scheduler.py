@@ -190,6 +190,9 @@ class Scheduler:
         if options.timeout_s is not None and now >= begun_at + options.timeout_s:
             self.supervisor.doom(slot, "timeout", fence, now)
             return
+        if task.cancel_wanted and slot.cancelled != fence:
+            slot.cancelled = fence
+            self.state.effects.append(Interrupt(slot.id, incarnation, fence, "cancelled"))
         soft_at = NEVER if options.soft_timeout_s is None else begun_at + options.soft_timeout_s
         if slot.interrupted == fence:
             soft_at = NEVER

@@ -71,6 +71,7 @@ def may_be_shelved(task: Task) -> bool:
         task.attempt == 0
         and is_plain(task.options)
         and not task.cancel_tokens
-        and not task.kill_wanted
+        and not task.cancel_wanted
+        and not task.unshown
         and (not watchers or (len(watchers) == 1 and next(iter(watchers))[1] == task.id))
     )

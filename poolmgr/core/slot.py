@@ -20,10 +20,10 @@ class Slot:
     """
 
     __slots__ = (
-        "affinities", "begun_at", "bucket", "capabilities", "charges", "continued_after", "cpu_percent",
-        "doomed", "executed", "executed_before", "generation", "group", "heard_at", "id", "in_flight",
-        "incarnation", "interrupted", "last_activity", "leaving", "memory_mb", "next_look", "open", "pid",
-        "ready_at", "recalling", "restarts", "retiring", "seen", "slow", "spawned_at", "start_commit", "state",
+        "affinities", "begun_at", "bucket", "cancelled", "capabilities", "charges", "continued_after",
+        "cpu_percent", "doomed", "executed", "executed_before", "generation", "group", "heard_at", "id",
+        "in_flight", "incarnation", "interrupted", "last_activity", "leaving", "memory_mb", "next_look", "open",
+        "pid", "ready_at", "recalling", "restarts", "retiring", "seen", "slow", "spawned_at", "start_commit", "state",
         "suspected", "tasks_limit", "trouble",
     )  # fmt: skip
 
@@ -56,7 +56,8 @@ class Slot:
         self.slow = False  # runs one task for over 10 ms: takes no prefetch
         self.recalling = 0  # the fence of a recall that has no answer yet
         self.start_commit = 0  # the commit that the latest start which waited for one has waited for
-        self.interrupted = 0  # the fence that an interrupt was sent for
+        self.interrupted = 0  # the fence that was told of its soft time-out
+        self.cancelled = 0  # the fence that was told that it is cancelled
         self.retiring = ""  # why it is being drained: costs nobody
         self.doomed: tuple[str, int] | None = None  # (reason, fence) for which it is being killed
         self.trouble = ""  # why the process was of no use

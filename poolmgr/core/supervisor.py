@@ -1,8 +1,9 @@
 """The slots and the processes in them: made, ready, retired, dead, replaced; and how many there should be.
 
-Who pays for a death: one during a task is the task's failure. One before the worker was ready, or while it was idle and
-had never completed anything, is charged to the slot: it backs off, and fails after ``max_restart_attempts``. A stop, a
-drain, a recycle costs nobody. A worker that was of use is replaced at once.
+Who pays for a death: one during a task is the task's failure; whether it had begun, the page shows (``_has_begun``).
+One before the worker was ready, or while it was idle and had never completed anything, is charged to the slot: it backs
+off, and fails after ``max_restart_attempts``. A stop, a drain, a recycle costs nobody. A worker that was of use is
+replaced at once.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from poolmgr.core.failure import Failure
 from poolmgr.core.lifecycle import Lifecycle
 from poolmgr.core.slot import Slot
 from poolmgr.core.state import State
-from poolmgr.core.transitions import move_task, move_worker
+from poolmgr.core.transitions import move_worker
 from poolmgr.errors import BadOption, NotFound
-from poolmgr.model import TaskState, WorkerState
+from poolmgr.model import WorkerState
 from poolmgr.post_mortem import PostMortem
 
 KILL_GRACE_S = 1.0  # between SIGTERM and SIGKILL
@@ -203,12 +204,12 @@ class Supervisor:
     ) -> None:
         """The process has ended, and every result that it wrote has been taken in.
 
-        ``page_fence`` is what its page shows: the task that it had begun last. Only that one can be charged, and it
-        keeps the ``post_mortem``.
+        ``page_fence`` is what its page shows: the task that it had begun last, at ``begun_at``. As the results of those
+        before it are in, only the first in line can be charged. That one keeps the ``post_mortem``.
         """
         in_flight = list(slot.in_flight)
-        if in_flight and (page_fence > in_flight[-1].fence or slot.seen == in_flight[0].fence > page_fence):
-            page_fence = in_flight[0].fence  # no worker writes that: the task that it ran has
+        failure = _blame(slot, in_flight[0].fence, how) if in_flight else None
+        begun = bool(in_flight) and self._has_begun(slot, page_fence, failure)
         slot.open = False
         slot.in_flight.clear()
         self._dispatcher.forget(slot)
@@ -218,13 +219,14 @@ class Supervisor:
             {"worker_id": slot.id, "pid": slot.pid, "how": how, "retiring": retiring, "executed": executed},
         )
         for task in reversed(in_flight):
-            if task.fence == page_fence and (failure := _blame(slot, page_fence, how)) is not None:
-                if task.state is TaskState.QUEUED:  # begun behind one whose end was never told
-                    move_task(task, TaskState.RUNNING)
-                failure = failure._replace(post_mortem=post_mortem)
-                self._lifecycle.failed(task, slot, begun_at or task.started_at, failure, now)
+            if task is not in_flight[0]:
+                unread = slot.doomed is not None and slot.doomed[0] == "broken"  # what it wrote last was not taken in
+                self._lifecycle.requeue_free(task, now, begun=unread and task.fence <= page_fence)
+            elif begun and failure is not None:
+                at = begun_at if task.fence == page_fence and begun_at else task.started_at
+                self._lifecycle.failed(task, slot, at, failure._replace(post_mortem=post_mortem), now)
             else:
-                self._lifecycle.requeue_free(task, now, begun=task.fence <= page_fence)
+                self._lifecycle.requeue_free(task, now, begun=begun)
         slot.pid = None
         slot.next_look = float("inf")
         slot.trouble = slot.trouble or how
@@ -238,6 +240,20 @@ class Supervisor:
             self._replace(slot, now)
         else:
             self._charge(slot, how, now)
+
+    def _has_begun(self, slot: Slot, page_fence: int, failure: Failure | None) -> bool:
+        """Whether a process that has ended had begun the first in its line, for which that would be this ``failure``.
+
+        A page that does not show the task is the word of a worker that died on the way to it; or the task itself has
+        written there, and would kill workers for ever. To die like that by chance is rare, and to do so again and again
+        is no chance: after ``poison_after`` such deaths it is taken to have begun.
+        """
+        task = slot.in_flight[0]
+        if page_fence >= task.fence or slot.seen == task.fence:  # of the later ones, no honest worker has begun any
+            return True
+        if failure is not None:
+            task.unshown += 1
+        return failure is not None and task.unshown > self._state.settings.poison_after
 
     def _replace(self, slot: Slot, now: float) -> None:
         if self._state.settings.auto_restart or slot.retiring:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from poolmgr.core.changes import TaskRecord
 from poolmgr.model import AttemptInfo, TaskOptions, TaskState
 
-ABANDONED = -1
 ALONE_AFTER = 2  # interruptions
 Watchers = tuple[tuple[int, bytes], ...] | dict[tuple[int, bytes], None]  # (client, the id by which it knows the task)
 
@@ -18,10 +17,10 @@ class Task:
     """
 
     __slots__ = (
-        "attempt", "attempts", "beyond", "cancel_tokens", "due_at", "due_wall", "failures", "fence", "group", "id",
-        "in_queue", "interruptions", "kill_wanted", "kills", "last_worker", "name", "options", "order", "origin",
-        "overdue", "owner", "payload", "progress", "queued_at", "recovered", "slot", "started_at", "state",
-        "submitted_at", "watchers",
+        "attempt", "attempts", "beyond", "cancel_tokens", "cancel_wanted", "due_at", "due_wall", "failures", "fence",
+        "group", "id", "in_queue", "interruptions", "kill_wanted", "kills", "last_worker", "name", "options",
+        "order", "origin", "overdue", "owner", "payload", "progress", "queued_at", "recovered", "slot",
+        "started_at", "state", "submitted_at", "unshown", "watchers",
     )  # fmt: skip
 
     def __init__(
@@ -42,7 +41,7 @@ class Task:
         self.options = options
         self.group = group
         self.order = order
-        self.owner = owner  # the client whose call this is; 0: it is no call; ABANDONED: its client has gone
+        self.owner = owner  # the client whose call this is; 0: it is no call, or its client has gone
         self.submitted_at = wall
         self.queued_at = now
         self.state = TaskState.QUEUED
@@ -53,6 +52,7 @@ class Task:
         self.attempt = 0
         self.failures = 0
         self.kills = 0
+        self.unshown = 0  # workers that died with it first in line, and did not show that they had begun it
         self.interruptions = 0
         self.recovered = False  # from an earlier epoch
         self.overdue = False  # its ``expires_s`` passed while it was assigned
@@ -62,7 +62,8 @@ class Task:
         self.last_worker: str | None = None
         self.watchers: Watchers = ()
         self.cancel_tokens: tuple[int, ...] = ()
-        self.kill_wanted = False
+        self.cancel_wanted = False  # it may finish what it has begun, and does not begin again
+        self.kill_wanted = False  # ... nor finish
         self.origin: bytes | None = None
         self.attempts: list[AttemptInfo] | None = None
         self.progress: tuple[float, str] | None = None

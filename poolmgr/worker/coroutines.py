@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from poolmgr.worker.context import SoftTimeout
@@ -13,21 +14,25 @@ class Coroutines:
     def __init__(self) -> None:
         self._loop: Any = None
         self._task: Any = None
-        self._timed_out = False  # the coroutine that runs was cancelled for its soft time-out
+        self._reasons: set[str] = set()  # for which the coroutine that runs was cancelled
 
-    def run(self, coroutine: Any) -> Any:
-        """What it returns. Raises what it raises; ``SoftTimeout`` where that has ended it."""
+    def run(self, coroutine: Any, is_cancelled: Callable[[], bool]) -> Any:
+        """What it returns. Raises what it raises; ``SoftTimeout`` where that has ended it. ``is_cancelled`` tells of
+        the time before it could be interrupted."""
         import asyncio
 
-        self._timed_out = False
+        self._reasons = set()
         if self._loop is None or self._loop.is_closed():
             self._loop = asyncio.new_event_loop()
             asyncio.set_event_loop(self._loop)
         self._task = task = self._loop.create_task(coroutine)
+        if is_cancelled() and "cancelled" not in self._reasons:
+            self._reasons.add("cancelled")
+            task.cancel()  # before its first step
         try:
             return self._loop.run_until_complete(task)
         except asyncio.CancelledError:
-            if self._timed_out:
+            if "soft_timeout" in self._reasons:
                 raise SoftTimeout from None
             raise
         finally:
@@ -35,10 +40,11 @@ class Coroutines:
             if not task.done():  # the handler has stopped the loop under itself
                 task.cancel()
 
-    def interrupt(self, *, timed_out: bool) -> bool:
-        """Cancel the coroutine that runs, from a signal handler. Whether there is one."""
+    def interrupt(self, reason: str) -> bool:
+        """Cancel the coroutine that runs, once for each reason; from a signal handler, too. Whether there is one."""
         if self._task is None:
             return False
-        self._timed_out = timed_out
-        self._loop.call_soon_threadsafe(self._task.cancel)
+        if reason not in self._reasons:
+            self._reasons.add(reason)
+            self._loop.call_soon_threadsafe(self._task.cancel)
         return True

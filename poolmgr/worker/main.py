@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import Callable
 from select import POLLIN, poll
 from types import FrameType
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from msgpack import packb, unpackb
 
@@ -79,24 +79,6 @@ class Channels(NamedTuple):
     stderr: int
 
 
-def run_and_exit(work: Callable[[], int]) -> NoReturn:
-    """Do ``work``, all that this process is for, and exit with what it returns. Threads that still run are not waited
-    for: the manager wants the slot back."""
-    code = 1
-    try:
-        code = work()
-    except BrokenPipeError:
-        code = 0  # the daemon is gone
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-    finally:
-        try:
-            sys.stdout.flush()
-            sys.stderr.flush()
-        finally:
-            os._exit(code)
-
-
 class Worker:
     """The process in a slot."""
 
@@ -119,7 +101,8 @@ class Worker:
         self._write_lock = _thread.allocate_lock()  # handlers may have threads, and those may tell of progress
         self._shielded = False  # a message is being written: an interrupt waits
         self._interrupt_waits = False
-        self._interrupted_early = 0  # the last fence for which an interrupt came while it was not running
+        self._early_fence = 0  # the last one for which an interrupt came while it was not running
+        self._early: set[str] = set()  # ... and the reasons
         self._reading = False  # the control channel is being read
         self._read_again = False  # a signal has struck meanwhile
         self._main = _thread.get_ident()
@@ -237,10 +220,10 @@ class Worker:
             raise undecodable(error) from error
         try:
             self._running = fence
-            if self._interrupted_early == fence:
+            if self._early_fence == fence and self._heed(self._early):
                 raise SoftTimeout
             if handler.is_async:
-                result = self._coroutines.run(handler.function(*args, **kwargs))
+                result = self._coroutines.run(handler.function(*args, **kwargs), self._is_cancelled)
             else:
                 result = handler.function(*args, **kwargs)
             self._running = 0
@@ -386,14 +369,21 @@ class Worker:
 
     def _interrupted(self, fence: int, reason: str) -> bool:
         """Whether ``SoftTimeout`` is to be raised here and now: it is for the handler that runs. One whose arguments
-        are still being decoded is not called at all; one that has returned is let be."""
-        if fence != self._running:
-            self._interrupted_early = max(fence, self._interrupted_early)
-            return False
-        if reason == "cancelled":
-            current = self._current_task()
-            if current is not None:
-                current.cancelled = True
-        if self._coroutines.interrupt(timed_out=reason != "cancelled"):
-            return False
-        return reason != "cancelled"
+        are still being decoded is told when it is called; one that has returned is let be."""
+        if fence == self._running:
+            return self._heed({reason})
+        if fence >= self._early_fence:
+            self._early = {reason, *self._early} if fence == self._early_fence else {reason}
+            self._early_fence = fence
+        return False
+
+    def _heed(self, reasons: set[str]) -> bool:
+        """Whether ``SoftTimeout`` is to be raised in the handler that runs, or would now. A coroutine is cancelled for
+        either reason."""
+        if "cancelled" in reasons and (current := self._current_task()) is not None:
+            current.cancelled = True
+        interrupted = [self._coroutines.interrupt(reason) for reason in sorted(reasons)]
+        return "soft_timeout" in reasons and not any(interrupted)
+
+    def _is_cancelled(self) -> bool:
+        return self._current is not None and self._current.cancelled

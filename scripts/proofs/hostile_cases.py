@@ -121,6 +121,7 @@ def _files() -> Iterator[Case]:
         yield Case(f"the page says {value}, {begun_at}", tasks.scribble_on_the_page,
                    (value, begun_at, "return"), returns="scribbled")  # fmt: skip
     yield Case("the page is wrong, and it dies", tasks.scribble_on_the_page, (1 << 63, 1e300, "die"), DIES)
+    yield Case("the page is wiped, and it dies", tasks.scribble_on_the_page, (0, 0.0, "die"), DIES, limit_s=2)
     yield Case("the page is wrong, and no end", tasks.scribble_on_the_page, (1 << 63, 1e300, "loop"),
                (*LATE, *DIES), None, {"timeout_s": 0.5}, 8.0)  # fmt: skip
     yield Case("10 MB of output", tasks.print_much, (10 << 20,), returns="printed", limit_s=5)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from poolmgr import Retry, SoftTimeout, current_task, task
@@ -68,11 +69,15 @@ def count_calls() -> int:
     return calls
 
 
+def _say(gate: str, label: str) -> None:
+    with open(f"{gate}/begun", "w") as begun:
+        begun.write(f"{label}\t{os.getpid()}\t{current_task().attempt}\t{current_task().worker}\n")
+
+
 @task
 def hold(gate: str, label: str = "") -> str:
     """Says that it has begun, and goes on when the gate is opened."""
-    with open(f"{gate}/begun", "w") as begun:
-        begun.write(f"{label}\t{os.getpid()}\t{current_task().attempt}\t{current_task().worker}\n")
+    _say(gate, label)
     with open(f"{gate}/go", "rb", buffering=0) as go:
         go.read(1)
     return label
@@ -339,6 +344,60 @@ async def catch_in_async() -> str:
 @task
 async def cancel_itself() -> None:
     raise asyncio.CancelledError("on its own account")
+
+
+@task
+def hold_until_cancelled(gate: str) -> str:
+    """Says that it has begun, waits to be told that nobody wants it any more, and says so."""
+    _say(gate, "begun")
+    give_up_at = time.monotonic() + 20
+    while not current_task().cancelled and time.monotonic() < give_up_at:
+        time.sleep(0.01)
+    heard = "told" if current_task().cancelled else "never told"
+    _say(gate, heard)
+    return heard
+
+
+@task
+async def hold_as_coroutine(gate: str, last_words: bool) -> str:
+    """An async one is cancelled, and may have ``last_words``."""
+    _say(gate, "begun")
+    try:
+        await asyncio.sleep(20)
+    except asyncio.CancelledError:
+        if not last_words:
+            raise
+        return f"told: {current_task().cancelled}"
+    return "never told"
+
+
+class _Holding:
+    """A field that, set in a worker, holds at its gate."""
+
+    def __get__(self, instance: Any, owner: type) -> str:
+        if instance is None:
+            raise AttributeError
+        return str(instance.__dict__["gate"])
+
+    def __set__(self, instance: Any, gate: str) -> None:
+        instance.__dict__["gate"] = gate
+        if current_task().id:
+            hold(gate, "decoding")
+
+
+@dataclass
+class SlowToDecode:
+    gate: _Holding = _Holding()
+
+
+@task
+def is_cancelled(value: SlowToDecode) -> bool:
+    return current_task().cancelled
+
+
+@task
+async def begin_as_coroutine(value: SlowToDecode) -> str:
+    return "begun"
 
 
 @task

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 
 import pytest
@@ -9,8 +10,8 @@ import pytest
 from poolmgr import Client
 from poolmgr.errors import TaskCancelled
 from poolmgr.model import TaskState
-from scripts.proofs.pool import until
-from tests.integration.conftest import Gate
+from scripts.proofs.pool import Pool, until
+from tests.integration.conftest import APPS, Gate
 
 
 def test_a_queued_task_never_begins(client: Client) -> None:
@@ -38,6 +39,51 @@ def test_a_running_task_goes_on(client: Client, gate: Gate) -> None:
     gate.open()
     assert future.result(timeout=10) == "went on"
     assert not future.cancel()
+
+
+def test_a_running_task_is_told_and_may_return(client: Client, gate: Gate) -> None:
+    future = client.submit("hold_until_cancelled", gate.path)
+    gate.begun()
+    assert not future.cancel()
+    assert future.result(timeout=10) == "told"
+    assert client.task(future.id).state is TaskState.COMPLETED
+
+
+@pytest.mark.parametrize("last_words", [False, True])
+def test_a_running_coroutine_is_cancelled_and_may_return(client: Client, gate: Gate, last_words: bool) -> None:
+    future = client.submit("hold_as_coroutine", gate.path, last_words)
+    gate.begun()
+    assert not future.cancel()
+    if last_words:
+        assert future.result(timeout=10) == "told: True"
+    else:
+        with pytest.raises(TaskCancelled):
+            future.result(timeout=10)
+        assert client.task(future.id).attempt == 1, "it is not tried again"
+    assert client.run("gather", [1, 2]) == 6, "the next one is not struck"
+
+
+def test_one_whose_arguments_are_being_decoded_is_told_when_it_begins(
+    client: Client, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(APPS)
+    slow = importlib.import_module("handlers").SlowToDecode(gate.path)
+    calls = client.using(durable=False)
+    plain, coroutine = calls.submit("is_cancelled", slow), calls.submit("begin_as_coroutine", slow)
+    assert [gate.begun().label for _ in range(2)] == ["decoding"] * 2
+    assert not plain.cancel()
+    assert not coroutine.cancel()
+    gate.open(2)
+    assert plain.result(timeout=10) is True
+    with pytest.raises(TaskCancelled):
+        coroutine.result(timeout=10)
+
+
+def test_a_call_is_told_when_its_client_goes(shared_pool: Pool, client: Client, gate: Gate) -> None:
+    with shared_pool.client() as other:
+        other.using(durable=False).submit("hold_until_cancelled", gate.path)
+        assert gate.begun().label == "begun"
+    assert gate.begun().label == "told"
 
 
 def test_a_running_task_can_be_killed(client: Client, gate: Gate) -> None:

@@ -90,7 +90,7 @@ class Clients:
             client = self._connected.pop(self._world.random.randrange(len(self._connected)))
             self._oracle.disconnected(client)
             shell.tell(shell.scheduler.intake.disconnected, client, self._world.now)
-            self._oracle.abandoned()
+            self._oracle.unwanted()
         self._connect(shell)
 
     def _client(self) -> int:
@@ -179,6 +179,7 @@ class Clients:
             shell.tell(shell.scheduler.intake.cancel, id, kill, self._last_token, self._world.now)
         except PoolError:
             del self._oracle.asked[self._last_token]
+        self._oracle.unwanted()
 
     def _with(self, shell: Shell, id: bytes, act: Callable[[], None]) -> None:
         """With the task in memory, if it is live."""

@@ -28,6 +28,7 @@ KINDS: Final[dict[str, float]] = {
     "wrong-reply": 0.05,
     "worn": 0.05,
     "slow-pipe": 0.1,
+    "wiped-page": 0.5,  # by what kills its worker, or is long
     # the daemon and its store
     "slow-commit": 0.1,
     "store-busy": 0.1,

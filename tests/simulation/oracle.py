@@ -7,10 +7,13 @@
 4. Whoever asked to be told is told once, the truth, and of a durable task only what is committed.
 5. Each request is answered once. A cancel that is answered True ended a task that had not begun in this epoch, or
    killed it. An expired task had not begun in this epoch. (Under a daemon that has died it may have: nobody knows.)
-6. A death charges the task that ran in that process, once, and no other.
+6. A death charges the task that ran in that process, once, and no other. What dies without showing what it ran charges
+   nobody, ``poison_after`` times for each task that was first in its line; to that extent that has not begun.
 7. Failed attempts are within bounds and retried as the options say; a task that was quarantined for killing workers
    has killed exactly ``poison_after`` of them.
-8. Nothing starts before its delay or its back-off is over, nor (but for a late timer) once it has expired. Delays and
+8. A handler is told once at most of each thing, while its task runs; one that was told that it is cancelled does not
+   run again in this epoch.
+9. Nothing starts before its delay or its back-off is over, nor (but for a late timer) once it has expired. Delays and
    back-offs go on under the next daemon, by the wall clock; but for that clock's jumps they keep their length.
 """
 
@@ -23,10 +26,9 @@ from itertools import chain
 from typing import Any
 
 from poolmgr.core.changes import AttemptEnded, Change, TaskAdded, TaskEnded, TaskMoved
-from poolmgr.core.effects import Accepted, Answer, Effect, Emit, Finished, Persist, Same, Start
+from poolmgr.core.effects import Accepted, Answer, Effect, Emit, Finished, Interrupt, Persist, Same, Start
 from poolmgr.core.scheduler import Scheduler
 from poolmgr.core.shelf import START, is_plain
-from poolmgr.core.task import ABANDONED
 from poolmgr.model import AttemptInfo, TaskOptions, TaskState, WorkerState
 from poolmgr.store.base import Left
 from tests.simulation.disk import Disk
@@ -58,7 +60,9 @@ class Known:
     not_before: float = 0.0
     expires_at: float = float("inf")  # of a task that this epoch was given
     kill_asked: bool = False
-    abandoned: bool = False
+    unwanted: bool = False  # in this epoch
+    spared: int = 0  # deaths with it first in line that cost it nothing, in this epoch
+    wiped: int = 0  # ... in which it ran
 
     @property
     def has_ended(self) -> bool:
@@ -98,18 +102,20 @@ class Oracle:
         self.sessions: dict[int, Session] = {}
         self.watching: dict[tuple[int, bytes], int] = {}
         self.asked: dict[int, bytes] = {}  # token -> task
+        self.told: set[Interrupt] = set()
 
     # ------------------------------------------------------------------------------------------ epochs
 
     def begin(self, scheduler: Scheduler) -> None:
         """A daemon has started: what it acknowledged in earlier epochs must be there."""
         self.scheduler = scheduler
-        self.sessions, self.watching, self.asked = {}, {}, {}
+        self.sessions, self.watching, self.asked, self.told = {}, {}, {}, set()
         for known in self.tasks.values():
             known.begun_now = known.failed_now = 0
             known.runs_in = None
             known.ended_now = False
             known.given_now = False
+            known.unwanted, known.spared, known.wiped = False, 0, 0
             known.not_before, known.expires_at = 0.0, float("inf")
             if known.options.durable:
                 record = self._disk.store.record(known.id)
@@ -175,11 +181,11 @@ class Oracle:
         """A client has gone: it is told nothing any more."""
         del self.sessions[client]
 
-    def abandoned(self) -> None:
-        """Calls whose client has gone, and that run: they are not to start again."""
+    def unwanted(self) -> None:
+        """What was cancelled, or called by a client that has gone, and runs: it is not to start again."""
         for task in self.scheduler.state.tasks.values():
-            if task.owner == ABANDONED:
-                self.tasks[task.id].abandoned = True
+            if task.cancel_wanted:
+                self.tasks[task.id].unwanted = True
 
     def has_sent(self, client: int, id: bytes) -> bool:
         """Whether this id is in use on this connection."""
@@ -274,17 +280,35 @@ class Oracle:
         """A worker has ended a task."""
         self.tasks[start.task_id].runs_in = None
 
-    def charged(self, process: Process, broken: bool, chargeable: set[int], charges: Sequence[Effect]) -> None:
-        """A death was told. ``chargeable`` are the fences that the slot held, where nobody wanted it to die."""
+    def charged(
+        self, process: Process, broken: bool, held: dict[int, bytes], chargeable: set[int], charges: Sequence[Effect]
+    ) -> None:
+        """A death was told. ``held`` are the tasks that the slot had, by their fences; ``chargeable`` are the fences of
+        those that nobody wanted to end."""
         failed = [each.fields for each in charges if isinstance(each, Emit) and each.name == "task-failed"]
         assert len(failed) <= 1, f"{len(failed)} tasks were charged for one death"
         ran = process.current
-        if failed and not broken:
+        first = self.tasks[next(iter(held.values()))] if held else None
+        if first is not None and not failed:
+            first.spared += 1
+        elif first is not None and first.spared >= self.scheduler.state.settings.poison_after:
+            assert failed[0]["task_id"] == first.id.hex(), "another task was charged than the first in line"
+        elif failed and not broken:
             assert ran is not None, f"{failed[0]['task_id']} was charged for the death of an idle worker"
             assert failed[0]["task_id"] == ran.task_id.hex(), "another task was charged than the one that ran"
-        if ran is not None and ran.fence in chargeable and process.killed_for in ("", "broken"):
+        if ran is not None and process.wiped == ran.fence and ran.fence in held and not failed:
+            self._denied(self.tasks[ran.task_id], ran.fence in chargeable)
+        elif ran is not None and ran.fence in chargeable and process.killed_for in ("", "broken"):
             assert failed, f"{ran.task_id.hex()} killed its worker, and was not charged"
             assert failed[0]["code"] == "worker_died"
+
+    def _denied(self, known: Known, chargeable: bool) -> None:
+        """It ran in a worker that died, and the page says that it had not begun."""
+        known.wiped += chargeable
+        known.begun -= 1
+        known.begun_now -= 1
+        limit = self.scheduler.state.settings.poison_after
+        assert known.wiped <= limit, f"{known.id.hex()} has killed {known.wiped} workers, and paid for none"
 
     # ------------------------------------------------------------------------------------------ decisions
 
@@ -295,6 +319,8 @@ class Oracle:
                 self._same(effect)
             elif isinstance(effect, Start):
                 self._starts(effect, now)
+            elif isinstance(effect, Interrupt):
+                self._interrupts(effect)
             elif isinstance(effect, Emit):
                 self.events[effect.name] += 1
                 if effect.name == "worker-error" and "does not end" in effect.fields["error"]:
@@ -308,13 +334,20 @@ class Oracle:
 
     def _starts(self, start: Start, now: float) -> None:
         known = self.tasks[start.task_id]
-        assert not known.abandoned, f"{known.id.hex()} starts again, and nobody waits for it"
+        assert not known.unwanted, f"{known.id.hex()} starts again, and nobody wants it any more"
         early_s = known.not_before - now
         assert early_s < 1e-6, f"{known.id.hex()} starts {early_s} s too early"
         late_s = now - max(known.expires_at, self.unblocked_at)
         assert late_s < LATE_S or known.begun or start.attempt > 1, (
             f"{known.id.hex()} starts {late_s} s after it has expired"
         )
+
+    def _interrupts(self, interrupt: Interrupt) -> None:
+        assert interrupt not in self.told, f"{interrupt} is told twice"
+        self.told.add(interrupt)
+        [first, *_] = self.scheduler.state.slots[interrupt.worker].in_flight
+        assert (first.fence, first.state) == (interrupt.fence, TaskState.RUNNING), f"{interrupt} is not for what runs"
+        assert interrupt.reason != "cancelled" or self.tasks[first.id].unwanted, f"{interrupt}, and nobody asked"
 
     def _changes(self, change: Change) -> None:
         if isinstance(change, TaskAdded) and change.task.origin is None:

@@ -17,10 +17,12 @@ class Course(NamedTuple):
     crash: bool = False  # its worker dies instead
     progress: bool = False
     deaf: bool = False  # it does not hear interrupts
+    wipes: bool = False  # if a fault says so, it makes its page show that nothing has begun
 
 
 RESULT: Final = b"result of "
 INTERRUPTED: Final = Failure("timeout", "it ran longer than its soft_timeout_s", "SoftTimeout", "", ("SoftTimeout",))
+CANCELLED: Final = Failure("task_failed", "", "asyncio.CancelledError", "", ("asyncio.CancelledError",))
 
 
 def course(world: World, name: str) -> Course:
@@ -46,7 +48,7 @@ def _work(world: World) -> Course:
 
 
 def _long(world: World) -> Course:
-    return Course(world.between(0.5, 8.0), progress=world.chance(0.5), deaf=world.chance(0.3))
+    return Course(world.between(0.5, 8.0), progress=world.chance(0.5), deaf=world.chance(0.3), wipes=world.chance(0.2))
 
 
 def _flaky(world: World) -> Course:
@@ -67,11 +69,11 @@ def _flaky(world: World) -> Course:
 
 
 def _deadly(world: World) -> Course:
-    return Course(world.between(0.0001, 0.3), crash=world.chance(0.6))
+    return Course(world.between(0.0001, 0.3), crash=world.chance(0.6), wipes=world.chance(0.5))
 
 
 def _poison(world: World) -> Course:
-    return Course(world.between(0.0001, 0.05), crash=True)
+    return Course(world.between(0.0001, 0.05), crash=True, wipes=True)
 
 
 _COURSES: Final[dict[str, Callable[[World], Course]]] = {

@@ -19,7 +19,6 @@ from poolmgr.core.changes import TaskRecord
 from poolmgr.core.invariants import check_invariants
 from poolmgr.core.measurements import RunTimes
 from poolmgr.core.scheduler import Scheduler
-from poolmgr.core.task import ABANDONED
 from poolmgr.post_mortem import PostMortem
 from poolmgr.store.base import left_in
 from poolmgr.store.memory import MemoryStore
@@ -318,14 +317,17 @@ class Shell:
             del self.processes[process.worker]
         state = self.scheduler.state
         slot = state.slots.get(process.worker)
+        held: dict[int, bytes] = {}  # what stands in its line: fence -> task
         chargeable: set[int] = set()  # where nothing else explains a death
-        if slot is not None and slot.incarnation == process.incarnation and (slot.doomed or ("broken",))[0] == "broken":
-            chargeable = {task.fence for task in slot.in_flight if not task.kill_wanted and task.owner != ABANDONED}
+        if slot is not None and slot.incarnation == process.incarnation:
+            held = {task.fence: task.id for task in slot.in_flight}
+        if slot is not None and held and (slot.doomed or ("broken",))[0] == "broken":
+            chargeable = {task.fence for task in slot.in_flight if not task.cancel_wanted}
         before = len(state.effects)
         end = (process.worker, process.incarnation, process.how, *process.page)
         self._past.remember(self.scheduler.worker_exited, end)
         self.tell(self.scheduler.worker_exited, *end, self.world.now, PostMortem(output="{}.{}".format(*end)))
-        self.oracle.charged(process, process.pid in self._broken, chargeable, state.effects[before:])
+        self.oracle.charged(process, process.pid in self._broken, held, chargeable, state.effects[before:])
 
     # ------------------------------------------------------------------------------------------ performing
 
@@ -393,7 +395,7 @@ class Shell:
     def _interrupt(self, effect: do.Interrupt) -> None:
         process = self._current(effect.worker, effect.incarnation)
         if process is not None:
-            process.interrupt(effect.fence)
+            process.interrupt(effect.fence, effect.reason)
 
     def _inspect(self, effect: do.Inspect) -> None:
         self.world.after(0.1, self.hear, self._inspect_again, effect)

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 from poolmgr.core.effects import Start
 from poolmgr.core.failure import Failure
 from tests.simulation.faults import Faults
-from tests.simulation.scripts import INTERRUPTED, Course, course, result_of
+from tests.simulation.scripts import CANCELLED, INTERRUPTED, Course, course, result_of
 from tests.simulation.world import World
 
 POLL_AFTER_S = 0.001  # as the worker has it
@@ -102,6 +102,7 @@ class Process:
         self.sent_at = 0.0
         self.frozen = ""  # asleep | stopped | running: no heart beats
         self.page = (0, 0.0)
+        self.wiped = 0  # the fence of a task that has made its page show less
         self.outbox: deque[Message] = deque()
         self.current: Start | None = None
         self.begun_at = 0.0
@@ -201,13 +202,16 @@ class Process:
         if self._selects and self.current is None and self._is_ready and not self.frozen and self.alive:
             self._read_control()
 
-    def interrupt(self, fence: int) -> None:
-        """INTERRUPT on the control channel, and SIGUSR1: the handler is interrupted, if it is this one's."""
+    def interrupt(self, fence: int, reason: str) -> None:
+        """INTERRUPT on the control channel, and SIGUSR1: the handler is told, if it is this one's."""
         if not self.alive or self.frozen or not self._is_ready:
             return
         self._read_control()
         if self.current is not None and self.current.fence == fence and not self._course.deaf:
-            self._course = Course(0.0, INTERRUPTED)
+            if reason == "cancelled" and self._world.chance(0.5):
+                return  # it does not look
+            heard = (None, CANCELLED) if reason == "cancelled" else (INTERRUPTED,)
+            self._course = Course(0.0, self._world.random.choice(heard))
             self._step += 1
             self._world.after(self._world.between(0.00001, 0.01), self._finish, self._step)
 
@@ -287,6 +291,9 @@ class Process:
         self._step += 1
         self._manager.begins(self, start)
         self._course = way = course(self._world, start.name)
+        if way.wipes and self._faults.strikes("wiped-page"):
+            self.page = (0, self.begun_at)
+            self.wiped = start.fence
         if way.progress:
             self._world.after(way.run_s / 2, self._report, self._step)
         if way.crash or self._faults.strikes("crash-in-task"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from poolmgr.core.changes import TaskEnded
-from poolmgr.core.effects import Answer, Kill, Look, Recall
+from poolmgr.core.effects import Answer, Interrupt, Kill, Look, Recall
 from poolmgr.errors import NotFound
 from tests.unit.driver import Pool
 
@@ -64,6 +64,83 @@ def test_a_running_task_without_kill_goes_on() -> None:
     assert pool.new(Answer) == [Answer(7, False, 0)]
     pool.done(task)
     assert pool.state(task) == "completed"
+
+
+def test_a_running_task_is_told_once() -> None:
+    pool = Pool()
+    task = pool.submit()
+    pool.cancel(task)
+    pool.cancel(task)
+    pool.advance(1.0)
+    assert pool.all(Interrupt) == [Interrupt("worker-0", 1, pool.task(task).fence, "cancelled")]
+
+
+def test_it_is_told_when_the_page_shows_that_it_has_begun() -> None:
+    pool = Pool()
+    task = pool.submit()
+    pool.pages["worker-0"] = (0, 0.0)
+    pool.cancel(task)
+    pool.advance(0.5)
+    assert pool.all(Interrupt) == []
+    pool.pages["worker-0"] = (pool.task(task).fence, pool.now)
+    pool.advance(0.11)
+    assert [each.reason for each in pool.all(Interrupt)] == ["cancelled"]
+
+
+def test_it_is_told_of_its_soft_time_out_as_well() -> None:
+    pool = Pool()
+    task = pool.submit(soft_timeout_s=1.0)
+    pool.cancel(task)
+    pool.advance(2.0)
+    assert [each.reason for each in pool.all(Interrupt)] == ["cancelled", "soft_timeout"]
+
+
+def test_a_running_task_that_fails_afterwards_is_cancelled_and_not_retried() -> None:
+    pool = Pool()
+    task = pool.submit()
+    pool.cancel(task)
+    pool.fail(task)
+    assert pool.state(task) == "cancelled"
+    assert _answers(pool) == [False]
+
+
+def test_so_is_one_whose_worker_dies() -> None:
+    pool = Pool()
+    task = pool.submit()
+    pool.cancel(task)
+    pool.die("worker-0")
+    assert pool.state(task) == "cancelled"
+
+
+def test_a_call_that_runs_is_told_when_its_client_goes() -> None:
+    pool = Pool()
+    task = pool.submit(durable=False)
+    fence = pool.task(task).fence
+    pool.disconnect(1)
+    assert pool.all(Interrupt) == [Interrupt("worker-0", 1, fence, "cancelled")]
+    pool.done(task)
+
+
+def test_a_prefetched_call_is_told_when_it_begins_after_all() -> None:
+    pool = Pool()
+    pool.teach("fast", 0.0001)
+    first, second = pool.submit_many(2, "fast", durable=False)
+    fence = pool.task(second).fence
+    pool.disconnect(1)
+    pool.done(first)
+    pool.advance(0.0)
+    assert Interrupt("worker-0", 1, fence, "cancelled") in pool.all(Interrupt)
+
+
+def test_a_call_that_others_wait_for_is_told_nothing() -> None:
+    pool = Pool()
+    task = pool.submit(durable=False)
+    pool.scheduler.intake.connected(2)
+    pool.scheduler.intake.watch(task, 2)
+    pool.disconnect(1)
+    assert pool.all(Interrupt) == []
+    pool.fail(task)
+    assert pool.state(task) == "scheduled"
 
 
 def test_a_running_task_with_kill_costs_it_its_worker_and_no_failure() -> None:

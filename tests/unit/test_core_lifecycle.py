@@ -292,6 +292,51 @@ def test_a_worker_that_died_before_it_began_charges_nobody() -> None:
     assert (pool.task(task).failures, pool.task(task).attempt) == (0, 1)
 
 
+def _dies_unshown(pool: Pool, page: int = 0) -> None:
+    pool.pages["worker-0"] = (page, 0.0)
+    pool.die("worker-0")
+
+
+def test_so_does_one_that_has_wiped_the_page_but_not_for_ever() -> None:
+    pool = Pool(poison_after=3)
+    task = pool.submit(max_retries=0)
+    for _ in range(3):
+        _dies_unshown(pool)
+        assert (pool.task(task).failures, pool.task(task).attempt) == (0, 1)
+    _dies_unshown(pool)
+    assert (pool.end(task).state, pool.end(task).code) == ("dead", "worker_died")
+
+
+def test_with_poison_after_1_too_one_such_death_is_free() -> None:
+    pool = Pool(poison_after=1)
+    task = pool.submit()
+    _dies_unshown(pool)
+    assert pool.state(task) == "running"
+    _dies_unshown(pool)
+    assert pool.state(task) == "dead"
+
+
+def test_a_task_whose_worker_is_killed_for_others_pays_for_none() -> None:
+    """A kill for what ran before it is explained, however often that happens."""
+    pool = Pool(poison_after=1, max_restart_attempts=0)
+    task = pool.submit()
+    for _ in range(3):
+        pool.scheduler.supervisor.doom(pool.slot(), "timeout", pool.task(task).fence - 1, pool.now)
+        pool.flush()
+        _dies_unshown(pool)
+    assert (pool.state(task), pool.task(task).failures) == ("running", 0)
+
+
+def test_the_first_in_line_is_charged_though_the_page_shows_the_next() -> None:
+    """That one can not have begun: the first one's result would be in. Who has written that there is the first one."""
+    pool = Pool()
+    pool.teach("fast", 0.0001)
+    first, second = pool.submit_many(2, "fast", retry_backoff_s=10.0)
+    _dies_unshown(pool, pool.task(second).fence)
+    assert [pool.task(task).failures for task in (first, second)] == [1, 0]
+    assert (pool.state(first), pool.state(second), pool.task(second).attempt) == ("scheduled", "running", 1)
+
+
 def test_not_restartable_is_never_tried_again() -> None:
     pool = Pool()
     task = pool.submit(restartable=False)
