@@ -41,6 +41,8 @@ def _metrics_lines(status: Mapping[str, Any]) -> Iterator[str]:
         [f"{times['throughput_per_s']:,.1f} tasks/s", _spans("run", times["run_s"]), _spans("wait", times["wait_s"])],
     )
     yield entry("health", [*_health_parts(health), f"worker reuse {times['worker_reuse_rate']:.4f}"])
+    if status["cgroup"]:
+        yield entry("cgroups", ["one for each worker"])
     if status["store"]["error"]:
         yield entry("store", [f"refuses: {status['store']['error']}", f"{status['store']['pending']} waiting"])
     yield from _alert_lines(health)

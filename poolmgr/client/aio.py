@@ -219,7 +219,7 @@ class AsyncClient(AsyncCaller):
         return await self._ask(commands.tasks(state, name, limit, before))
 
     async def cancel(self, task_id: str, kill: bool = False) -> bool:
-        """Cancel a task. True: it never began. A handler that runs is told (``current_task().cancelled``) and may go on;
+        """Cancel a task. True: it never began. One that runs is told (``current_task().cancelled``), and may go on;
         ``kill`` ends it, and True then means that too."""
         return await self._ask(commands.cancel(commands.key_of(task_id), kill))
 

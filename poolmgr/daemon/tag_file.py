@@ -11,6 +11,7 @@ import os
 from types import TracebackType
 from typing import Final
 
+from poolmgr.manager.delegation import pool_cgroup
 from poolmgr.worker.warden import kill_pool, tagged
 
 _log = logging.getLogger(__name__)
@@ -32,9 +33,8 @@ class TagFile:
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             last = os.pread(fd, 256, 0).decode("ascii", "replace").strip()
-            if last and (left := tagged(last)):
-                _log.warning("the last daemon was killed and left %d processes behind: they are killed now", len(left))
-                kill_pool(last, ())
+            if last:
+                _kill_what_is_left(last)
             os.ftruncate(fd, 0)
             os.pwrite(fd, f"{self._tag}\n".encode(), 0)
         finally:
@@ -46,3 +46,11 @@ class TagFile:
             os.unlink(self._path)
         except FileNotFoundError:
             pass  # somebody removed it, or the whole directory
+
+
+def _kill_what_is_left(tag: str) -> None:
+    left, cgroup = tagged(tag), pool_cgroup(tag)
+    if left:
+        _log.warning("the last daemon was killed and left %d processes behind: they are killed now", len(left))
+    if left or os.path.isdir(cgroup):
+        kill_pool(tag, (), (), cgroup)

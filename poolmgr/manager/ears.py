@@ -142,6 +142,7 @@ class Ears:
         """The template has forked it."""
         process.handed_over()
         process.begin(pid)
+        self._shell.sweeper.worker_came(process)
         self._shell.scheduler.worker_spawned(process.worker, process.incarnation, pid)
 
     def not_spawned(self, process: WorkerProcess, why: str) -> None:

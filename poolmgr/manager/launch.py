@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import msgpack
 
 from poolmgr.config import Group, Settings
+from poolmgr.manager.delegation import pool_cgroup
 from poolmgr.worker.warden import TAG, WORKER, template_label
 
 PACKET_BYTES = 1 << 20
@@ -52,13 +53,15 @@ def template_order(settings: Settings, path: list[str] | None = None) -> dict[st
 
     ``path``: its whole ``sys.path``; by default its own, led by this process's directory.
     """
+    tag = f"{os.getpid()}.{os.urandom(8).hex()}"
     return {
         "app": list(settings.app),
         "forks": any(group.forks for group in settings.worker_groups()),
         "directory": os.getcwd(),
         "path": path,
         "manager": os.getpid(),
-        "tag": f"{os.getpid()}.{os.urandom(8).hex()}",
+        "tag": tag,
+        "cgroup": pool_cgroup(tag),
         "label": template_label(1),
         "heartbeat_interval_s": settings.heartbeat_interval_s,
     }

@@ -23,6 +23,7 @@ from poolmgr.config import Settings
 from poolmgr.core.scheduler import Scheduler
 from poolmgr.errors import StartFailed
 from poolmgr.manager.balancers import load_balancer
+from poolmgr.manager.cgroups import make_cgroups
 from poolmgr.manager.clock import now, wall_offset
 from poolmgr.manager.ears import Ears
 from poolmgr.manager.handlers import all_handlers
@@ -86,6 +87,7 @@ class Manager:
         self.shell.writer = StoreWriter(store, self._store_says)
         ears = self._ears
         self.shell.templates = Templates(order, ears.spawned, ears.not_spawned, ears.unanswered, self._template_died)
+        self._cgroup: str = order["cgroup"]
         self._first_template = self.shell.templates.start(launched, scheduler.state.generation)
         self._maintenance: Maintenance | None = None
         self._flush_wanted = False
@@ -123,7 +125,9 @@ class Manager:
         self.scheduler.begin(at)
         self._maintenance = Maintenance(self.shell)
         shell = self.shell
-        shell.sweeper = Sweeper(self._loop, shell.processes, shell.dying, shell.templates)
+        cgroups = make_cgroups(self._loop, self._cgroup)
+        self._cgroup = cgroups.path if cgroups is not None else ""
+        shell.sweeper = Sweeper(self._loop, shell.processes, shell.dying, shell.templates, cgroups)
         self._wake()
         await self._ready
 
@@ -331,6 +335,7 @@ class Manager:
             "pid": os.getpid(),
             "epoch": self.epoch,
             "mode": self.settings.mode,
+            "cgroup": self._cgroup or None,
             "store": {
                 "commits": committed,
                 "pending": self.scheduler.state.commit - 1 - committed,

@@ -58,6 +58,7 @@ class WorkerProcess:
     ) -> None:
         self.worker = worker
         self.incarnation = incarnation
+        self.label = f"{worker}.{incarnation}"  # marks all that it starts (worker/warden.py)
         self.generation = generation  # of the code that it is to run
         self.group = group
         self.pid: int | None = None

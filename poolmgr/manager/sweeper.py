@@ -5,7 +5,7 @@ process when its parent dies: this is the subreaper. Its environment tells which
 While that worker lives it stays (a worker in which a task has left a process goes by itself, worker/surroundings.py);
 it goes with its worker, whyever that ends. What the app's modules have started goes with their version: after a reload,
 once the old template has ended. What has thrown its environment away can not be told, and goes as soon as it is an
-orphan.
+orphan; unless control groups tell (cgroups.py): there, all that a worker has started goes with it.
 
 The list of one's own children is one short file; a look costs 50 us. Nobody else reaps them, so their numbers are safe.
 """
@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from poolmgr.manager import procfs
+from poolmgr.manager.cgroups import Cgroups
 from poolmgr.manager.process import WorkerProcess
 from poolmgr.manager.templates import Templates
 from poolmgr.worker.warden import TAG, WORKER, started_with
@@ -34,6 +35,7 @@ class Sweeper:
         processes: by slot, the workers that are not to be swept, nor what they have started.
         dying: by pid, those that were given up and have not ended.
         templates: which are not to be swept, nor what the app's modules have started, while that version is in use.
+        cgroups: of the workers; None where there are none.
     """
 
     def __init__(
@@ -42,11 +44,13 @@ class Sweeper:
         processes: Mapping[str, WorkerProcess],
         dying: Mapping[int, WorkerProcess],
         templates: Templates,
+        cgroups: Cgroups | None,
     ) -> None:
         self._loop = loop
         self._processes = processes
         self._dying = dying
         self._templates = templates
+        self._cgroups = cgroups
         # From before an exec, as a shell may have it: no worker has made these.
         self._strangers = frozenset(procfs.children(os.getpid())).difference(templates.pids)
         self._knows_all = os.getpid() != 1  # where it is init, anybody's orphans become its own
@@ -56,6 +60,14 @@ class Sweeper:
     def stop(self) -> None:
         """Safe to call twice."""
         self._timer.cancel()
+        if self._cgroups is not None:
+            self._cgroups.close()
+            self._cgroups = None
+
+    def worker_came(self, process: WorkerProcess) -> None:
+        """The process of a worker exists, and has just begun."""
+        if self._cgroups is not None and process.pid is not None:
+            self._cgroups.join(process.label, process.pid)
 
     def worker_gone(self) -> None:
         """A worker has ended: look soon."""
@@ -76,10 +88,13 @@ class Sweeper:
         """Kill and reap; how many were killed."""
         workers = self._processes.values()
         known = {process.pid for process in workers}.union(self._dying, self._templates.pids)
+        labels = {process.label for process in workers}
+        if self._cgroups is not None:
+            self._cgroups.sweep(labels)
         orphans = [pid for pid in procfs.children(os.getpid()) if pid not in known]
         if not orphans:
             return 0
-        living = {f"{process.worker}.{process.incarnation}" for process in workers} | self._templates.labels
+        living = labels | self._templates.labels
         all_told = all(process.pid is not None for process in workers)
         return sum(self._kill(pid, living, all_told) for pid in orphans)
 

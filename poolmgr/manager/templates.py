@@ -138,4 +138,4 @@ class Templates:
         templates = [*self._by_generation.values(), *self._others]
         await asyncio.gather(*(template.close() for template in templates))
         # One that was killed has ended nothing.
-        await self._loop.run_in_executor(None, kill_pool, self._order["tag"], ())
+        await self._loop.run_in_executor(None, kill_pool, self._order["tag"], (), (), self._order["cgroup"])

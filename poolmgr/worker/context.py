@@ -39,8 +39,8 @@ class CurrentTask:
         name: the task's name.
         attempt: which dispatch this is, from 1.
         worker: the slot, such as ``worker-3``.
-        cancelled: whether somebody has asked to cancel it since it began, or its caller has gone. A long handler may look,
-            and return: what it returns is its result. An async one is cancelled in the way of asyncio.
+        cancelled: whether somebody has asked to cancel it since it began, or its caller has gone. A long handler may
+            look, and return: what it returns is its result. An async one is cancelled in the way of asyncio.
     """
 
     __slots__ = ("_deadline", "_emit", "_fence", "attempt", "cancelled", "id", "name", "worker")

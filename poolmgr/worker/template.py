@@ -139,6 +139,7 @@ class Template:
         self._app = app
         self._manager: int = order["manager"]
         self._tag: str = order["tag"]
+        self._cgroup: str = order["cgroup"]
         self._heartbeat_interval_s: float = order["heartbeat_interval_s"]
         self._groups: set[int] = set()
         self._templates: list[int] = []  # of this pool: while code is reloaded there are two
@@ -161,7 +162,7 @@ class Template:
             except ConnectionError:
                 data, fds = b"", []
             if not data:
-                kill_pool(self._tag, self._groups, self._templates)
+                kill_pool(self._tag, self._groups, self._templates, self._cgroup)
                 return 0
             message = msgpack.unpackb(data)
             if message[0] == TEMPLATES:

@@ -2,7 +2,8 @@
 
 A process belongs to the pool if it is in the process group of one of its workers (and in the pool's own session:
 group numbers are used again), or if it carries the pool's tag in its environment, as every descendant does that has
-not thrown its environment away.
+not thrown its environment away; or if it is in one of the pool's control groups, where it has some
+(manager/cgroups.py).
 """
 
 from __future__ import annotations
@@ -29,17 +30,19 @@ def template_label(number: int) -> str:
     return f"template.{number}".ljust(LABEL_BYTES, ".")
 
 
-def kill_pool(tag: str, groups: Collection[int], spared: Collection[int] = ()) -> None:
+def kill_pool(tag: str, groups: Collection[int], spared: Collection[int] = (), cgroup: str = "") -> None:
     """SIGKILL everything of the pool but the caller, until nothing of it is left (2 s at most).
 
-    ``spared`` are other templates: each has groups of its own to kill, and then ends by itself.
+    ``groups`` are process groups, and ``cgroup`` is the directory of the control groups, '' for none. ``spared`` are
+    other templates: each has groups of its own to kill, and then ends by itself.
     """
     session = os.getsid(0)
     kept = {os.getpid(), *spared}
     until = time.monotonic() + _ROUNDS_S
     while time.monotonic() < until:
         victims = [pid for pid in processes() if pid not in kept and _belongs(pid, tag, groups, session)]
-        if not victims:
+        removed = not cgroup or remove_cgroup(cgroup)
+        if removed and not victims:
             return
         for pid in victims:
             try:
@@ -47,6 +50,21 @@ def kill_pool(tag: str, groups: Collection[int], spared: Collection[int] = ()) -
             except OSError:
                 pass
         time.sleep(0.005)
+
+
+def remove_cgroup(group: str) -> bool:
+    """SIGKILL all that is in a control group and below it, and remove it. Whether it is gone: not as long as what was
+    killed has not ended."""
+    try:
+        with open(os.path.join(group, "cgroup.kill"), "w") as file:
+            file.write("1")
+        for directory, _, _ in os.walk(group, topdown=False):
+            os.rmdir(directory)
+    except FileNotFoundError:
+        pass
+    except OSError:
+        return False
+    return True
 
 
 def tagged(tag: str) -> list[int]:

@@ -39,6 +39,18 @@ def hand_on(number: int) -> str:
 
 
 @task
+def hide() -> tuple[str, list[int]]:
+    """The name of this worker's control group; and the pids of a process and its child that are in it, but in a session
+    of their own, and with no environment."""
+    command = ["sh", "-c", "sleep 1000 & echo $!; wait"]
+    hidden = subprocess.Popen(command, env={}, start_new_session=True, stdout=subprocess.PIPE, text=True)
+    assert hidden.stdout is not None
+    pids = [hidden.pid, int(hidden.stdout.readline())]
+    [own, *others] = [Path(f"/proc/{each}/cgroup").read_text() for each in (os.getpid(), *pids)]
+    return (Path(own.splitlines()[-1]).name if others == [own, own] else ""), pids
+
+
+@task
 def fails_at() -> list[str]:
     """What handlers may well do, and this one could not."""
     return [f"{what.__name__}: {error}" for what in (_files, _database, _shared, _program, _thread, _network)

@@ -87,6 +87,7 @@ def main(rounds: int) -> None:
     _install()
     _files()
     _start()
+    _control_groups()
     _reload()
     _restarts("SIGSTOP of the daemon (the watchdog)", signal.SIGSTOP, rounds)
     if rounds > 1:
@@ -189,6 +190,29 @@ def _start() -> None:
     holds("a stranger may not", not _submits("stranger", MINE))
 
 
+def _control_groups() -> None:
+    """Each worker has one, and what a task has hidden goes with its worker, and so does the group."""
+    with Client(MINE) as pool:
+        group = Path(pool.metrics()["cgroup"] or "/none")
+        until(lambda: all((group / each / "cgroup.procs").read_text() for each in _labels(pool)), "they are in them")
+        worker, hidden = pool.run("hide")  # as it has left processes, its worker is replaced
+        holds("workers have control groups", worker.startswith("worker-") and group.name.startswith("poolmgr."))
+        until(lambda: worker not in _labels(pool), "its worker has ended")
+        began = time.monotonic()
+        until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in hidden), "what it has hidden is gone")
+        figure("  what it has hidden is gone, after its worker", time.monotonic() - began, "s", at_most=2)
+        until(lambda: _groups_in(group) == _labels(pool), "each worker has a group, and nobody else")
+        holds("  no group is left of a worker that has ended", True)
+
+
+def _labels(pool: Client) -> list[str]:
+    return sorted(f"{each.id}.{each.incarnation}" for each in pool.workers())
+
+
+def _groups_in(group: Path) -> list[str]:
+    return sorted(each.name for each in group.iterdir() if each.is_dir())
+
+
 def _submits(user: str, socket: str) -> bool:
     """Whether a user can have a task done by the pool. Who may not is told so."""
     command = (f"{VENV}/bin/poolmgr", "--json", "--socket", socket, "submit", *NINE, "--wait")
@@ -238,9 +262,11 @@ def _restarts(what: str, number: int, rounds: int) -> None:
         left += sum(os.path.exists(f"/proc/{pid}") for pid in (before, *family))
         with Client(MINE) as pool:
             done += pool.result(future.id, timeout=30) == each * each
+            group = Path(pool.metrics()["cgroup"])
+            left += len([name for name in _groups_in(group.parent) if name.startswith("poolmgr.")]) - 1
     figure(f"{what}: restarts", rounds, at_least=rounds)
     figure("  until it was ready again, longest", took_s, "s", at_most=PATIENCE_S)
-    figure("  processes left of the one before", left, at_most=0)
+    figure("  processes and groups left of it", left, at_most=0)
     figure("  acknowledged tasks completed after it", done, at_least=rounds)
     if number == signal.SIGSTOP:
         stacks = journal().count("Fatal Python error: Aborted")

@@ -475,6 +475,15 @@ def start_and_hold(gate: str) -> None:
 
 
 @task
+def hide_and_hold(gate: str) -> None:
+    """As ``start_and_hold``: a process and its child, in a session of their own and with no environment."""
+    command = ["sh", "-c", "sleep 1000 & echo $!; wait"]
+    hidden = subprocess.Popen(command, env={}, start_new_session=True, stdout=subprocess.PIPE, text=True)
+    assert hidden.stdout is not None
+    hold(gate, f"{hidden.pid} {hidden.stdout.readline().strip()}")
+
+
+@task
 def wait_for_term(path: str) -> None:
     """Has a handler for SIGTERM, which writes to ``path``."""
 

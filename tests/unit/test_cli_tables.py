@@ -95,6 +95,7 @@ def status(**changes: dict[str, Any]) -> dict[str, Any]:
         "pid": 4242,
         "epoch": 3,
         "mode": "managed",
+        "cgroup": None,
         "version": "0.1.0",
         "pool": {
             "size": 20,
