@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from poolmgr.client.sync import Client as Client
     from poolmgr.errors import PoolError as PoolError
     from poolmgr.errors import TaskFailed as TaskFailed
+    from poolmgr.schedule import Timing as Timing
     from poolmgr.worker.context import Retry as Retry
     from poolmgr.worker.context import SoftTimeout as SoftTimeout
     from poolmgr.worker.context import current_task as current_task
@@ -40,6 +41,7 @@ _HOMES = {
     "SoftTimeout": "poolmgr.worker.context",
     "PoolError": "poolmgr.errors",
     "TaskFailed": "poolmgr.errors",
+    "Timing": "poolmgr.schedule",
 }
 
 __all__ = [
@@ -54,6 +56,7 @@ __all__ = [
     "SoftTimeout",
     "TaskFailed",
     "TaskFuture",
+    "Timing",
     "__version__",
     "current_task",
     "task",

@@ -326,7 +326,7 @@ class TaskInfo(NamedTuple):
     assigned_to: str | None = None
     cause: str | None = None
     message: str = ""
-    origin: str | None = None
+    origin: str | None = None  # the dead task that it was requeued from, or "schedule:" and a schedule's id
     requeued_as: str | None = None
     attempts: tuple[AttemptInfo, ...] = ()
 

@@ -43,6 +43,7 @@ COMMANDS: Final = {
     "cancel": "tasks:cancel",
     "tasks": "tasks:tasks",
     "clear": "tasks:clear",
+    "schedule": "schedules:schedule",
     "dlq": "dead_letters:dlq",
     "config": "settings:config",
 }

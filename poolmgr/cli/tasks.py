@@ -25,13 +25,15 @@ _OPTIONS: Final = (
 )
 
 
-def _task_options(function: Callable[..., Any]) -> Callable[..., Any]:
+def task_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the flags that set options of its tasks; it gets them by the options' names, None: not given."""
     for flag, name, kind, metavar, text in reversed(_OPTIONS):
         function = click.option(flag, name, type=kind, metavar=metavar, help=text)(function)
     return function
 
 
-def _keywords(_: click.Context, __: click.Parameter, text: str | None) -> dict[str, Any]:
+def keywords(_: click.Context, __: click.Parameter, text: str | None) -> dict[str, Any]:
+    """What --kwargs gives."""
     try:
         found = json.loads(text) if text else {}
     except ValueError as error:
@@ -56,8 +58,8 @@ def _refuse_constant(name: str) -> Any:
 @click.command()
 @click.argument("name")
 @click.argument("args", nargs=-1, metavar="[ARG]...")
-@click.option("--kwargs", callback=_keywords, metavar="JSON", help="Keyword arguments, as a JSON object.")
-@_task_options
+@click.option("--kwargs", callback=keywords, metavar="JSON", help="Keyword arguments, as a JSON object.")
+@task_options
 @click.option("--wait", is_flag=True, help="Wait for the result, and print it.")
 @answering
 def submit(

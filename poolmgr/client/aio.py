@@ -15,8 +15,10 @@ from poolmgr.client.aio_results import AsyncEventStream, AsyncMapResults
 from poolmgr.client.awaited import Awaited
 from poolmgr.client.batches import CHUNK, Batches
 from poolmgr.client.calling import Options, handler_name
+from poolmgr.client.schedules import AsyncSchedules
 from poolmgr.errors import ConnectionLost, WrongState
 from poolmgr.model import TaskInfo, WorkerInfo
+from poolmgr.schedule import ScheduleInfo, Timing
 from poolmgr.wire.values import pack_call
 
 P = ParamSpec("P")
@@ -101,6 +103,18 @@ class AsyncCaller:
         return future
 
     @overload
+    async def schedule(
+        self, id: str, timing: Timing, handler: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs
+    ) -> ScheduleInfo: ...
+    @overload
+    async def schedule(self, id: str, timing: Timing, handler: str, /, *args: Any, **kwargs: Any) -> ScheduleInfo: ...
+    async def schedule(self, id: str, timing: Timing, handler: Any, /, *args: Any, **kwargs: Any) -> ScheduleInfo:
+        """Have a handler called with these arguments again and again; see ``Client.schedule``."""
+        name, payload = handler_name(handler), pack_call(args, kwargs)
+        question = commands.schedule(id, timing, name, payload, self._options.for_submit)
+        return await (await self._redial.live()).ask(question, self._redial.timeout_s)
+
+    @overload
     async def run(self, handler: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
     async def run(self, handler: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -154,7 +168,7 @@ class AsyncCaller:
         return AsyncMapResults(self._redial.live, batches, timeout)
 
 
-class AsyncClient(AsyncCaller):
+class AsyncClient(AsyncCaller, AsyncSchedules):
     """A connection to the daemon, for one event loop. ``async with`` connects, and flushes and closes at the end.
 
     Without ``async with`` the first awaited call connects. See ``Client`` for the arguments, the errors, and what

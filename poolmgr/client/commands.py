@@ -10,6 +10,7 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from poolmgr.errors import BadValue, NotFound
 from poolmgr.model import TaskInfo, TaskState, WorkerInfo, task_info, worker_info
+from poolmgr.schedule import ScheduleInfo, Timing, check_id, schedule_info, timing_of
 from poolmgr.wire.framing import ENVELOPE
 
 T = TypeVar("T")
@@ -102,6 +103,39 @@ def pause(name: str) -> Question[None]:
 
 def resume(name: str) -> Question[None]:
     return Question("resume", {"name": name}, _nothing)
+
+
+# -------------------------------------------------------------------------------------------------- schedules
+
+
+def _schedules(value: Sequence[Mapping[str, Any]]) -> list[ScheduleInfo]:
+    return [schedule_info(each) for each in value]
+
+
+def schedules(upcoming: int) -> Question[list[ScheduleInfo]]:
+    return Question("schedules", {"upcoming": upcoming}, _schedules)
+
+
+def schedule(id: str, timing: Timing, name: str, payload: bytes, options: bytes | None) -> Question[ScheduleInfo]:
+    """
+    Raises:
+        BadOption: it cannot be called so, or the timing is none.
+    """
+    when = timing_of(timing._asdict())._asdict()
+    work = {"id": check_id(id), "name": name, "payload": payload, "options": options}
+    return Question("schedule", {**work, **when}, schedule_info)
+
+
+def unschedule(id: str) -> Question[None]:
+    return Question("unschedule", {"id": id}, _nothing)
+
+
+def pause_schedule(id: str) -> Question[ScheduleInfo]:
+    return Question("pause_schedule", {"id": id}, schedule_info)
+
+
+def resume_schedule(id: str) -> Question[ScheduleInfo]:
+    return Question("resume_schedule", {"id": id}, schedule_info)
 
 
 # -------------------------------------------------------------------------------------------------- workers

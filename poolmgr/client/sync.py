@@ -13,7 +13,9 @@ from poolmgr.client.calling import Options, handler_name
 from poolmgr.client.pending import Pending
 from poolmgr.client.redial import Redial
 from poolmgr.client.results import EventStream, MapResults
+from poolmgr.client.schedules import Schedules
 from poolmgr.model import TaskInfo, WorkerInfo
+from poolmgr.schedule import ScheduleInfo, Timing
 from poolmgr.wire.values import pack_call
 
 if TYPE_CHECKING:
@@ -72,6 +74,30 @@ class Caller:
         future = _future_class()(link, options.submits_durable)
         link.submit(future, handler_name(handler), pack_call(args, kwargs), options.for_submit)
         return future
+
+    @overload
+    def schedule(
+        self, id: str, timing: Timing, handler: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs
+    ) -> ScheduleInfo: ...
+    @overload
+    def schedule(self, id: str, timing: Timing, handler: str, /, *args: Any, **kwargs: Any) -> ScheduleInfo: ...
+    def schedule(self, id: str, timing: Timing, handler: Any, /, *args: Any, **kwargs: Any) -> ScheduleInfo:
+        """Have a handler called with these arguments again and again: a durable task at each tick of ``timing``.
+
+        A schedule of that ``id`` that is there is changed; where it keeps its ticks, it misses none of them. So a
+        program may say this at each of its starts. The tasks have the options of ``using``.
+
+        Args:
+            id: what to call it: letters, digits, ``_``, ``.`` and ``-``.
+
+        Raises:
+            BadOption: the id, the timing or an option is wrong.
+            UnknownTask: the app has no such handler.
+            BadValue, PayloadTooLarge: as ``submit``.
+        """
+        name, payload = handler_name(handler), pack_call(args, kwargs)
+        question = commands.schedule(id, timing, name, payload, self._options.for_submit)
+        return self._redial.live().ask(question, self._redial.timeout_s)
 
     @overload
     def run(self, handler: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -142,7 +168,7 @@ class Caller:
         return MapResults(self._redial.live(), batches, timeout)
 
 
-class Client(Caller):
+class Client(Caller, Schedules):
     """A connection to the daemon, for any number of threads. As a context manager it flushes, then closes.
 
     A connection that is lost is made again by the next call; what was under way on it has failed with

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from poolmgr.model import AttemptInfo, TaskOptions, TaskState
+from poolmgr.schedule import Timing
 
 
 class TaskRecord(NamedTuple):
@@ -27,7 +28,20 @@ class TaskRecord(NamedTuple):
     failures: int = 0
     kills: int = 0  # workers that died under it
     interruptions: int = 0  # daemon deaths while it ran
-    origin: bytes | None = None  # the dead task that this one was requeued from
+    origin: bytes | str | None = None  # the dead task that it was requeued from, or "schedule:" and a schedule's id
+
+
+class ScheduleRecord(NamedTuple):
+    """A schedule: what its tasks are, and how far it has come."""
+
+    id: str
+    name: str  # of the tasks
+    payload: bytes
+    options: bytes | None  # as SUBMIT has them: those that differ from the handler's
+    timing: Timing
+    paused: bool
+    created_at: float  # every_s counts from here
+    last_tick: float  # up to this one all have had their turn; at first created_at
 
 
 class TaskAdded(NamedTuple):
@@ -88,4 +102,26 @@ class TasksPurged(NamedTuple):
     ids: tuple[bytes, ...]
 
 
-Change = TaskAdded | TaskMoved | AttemptEnded | TaskEnded | TaskRequeued | TasksPurged
+class ScheduleSet(NamedTuple):
+    """A schedule is new, or is changed as a whole."""
+
+    schedule: ScheduleRecord
+
+
+class ScheduleTicked(NamedTuple):
+    """The ticks of a schedule up to this one have had their turn. Their tasks are added in the same commit."""
+
+    id: str
+    last_tick: float
+
+
+class ScheduleRemoved(NamedTuple):
+    """A schedule is to be forgotten. The tasks that it has made stay."""
+
+    id: str
+
+
+Change = (
+    TaskAdded | TaskMoved | AttemptEnded | TaskEnded | TaskRequeued | TasksPurged
+    | ScheduleSet | ScheduleTicked | ScheduleRemoved
+)  # fmt: skip

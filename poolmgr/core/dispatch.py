@@ -103,7 +103,7 @@ class Dispatcher:
             task = following.next
             if task.last_worker is not None:
                 break
-            if task.options is not options or task.recovered or task.kills:
+            if task.options is not options or task.cautious or task.kills:
                 options, depth = task.options, self._depth(task)
             if len(slot.in_flight) >= depth:
                 break
@@ -172,7 +172,7 @@ class Dispatcher:
             (not options.restartable and options.durable)
             or options.affinity is not None
             or options.memory_limit_mb is not None
-            or task.recovered
+            or task.cautious
             or task.kills
             or task.name in self._state.limits
         ):
@@ -347,7 +347,7 @@ def _starts_after_commit(task: Task) -> bool:
     Nothing may stand behind it: that could be written to the worker first. What is not durable ends with the daemon,
     so it need not wait.
     """
-    return (not task.options.restartable and task.options.durable) or task.recovered
+    return (not task.options.restartable and task.options.durable) or task.cautious
 
 
 def _remember(slot: Slot, affinity: str) -> None:

@@ -64,9 +64,10 @@ class Intake:
         client: int,
         watch: bool,
         *,
-        origin: bytes | None = None,
+        origin: bytes | str | None = None,
     ) -> None:
         """A new task. ``client`` 0 is nobody: the task is acknowledged to none, and never cancelled with its client.
+        One with an ``origin`` is no other's double: its key was looked at before.
 
         Raises:
             ShuttingDown, StoreUnavailable, QueueFull, IdConflict: refused; nothing has changed, but that the submit
@@ -98,6 +99,7 @@ class Intake:
         task = Task(id, name, payload, options, group, order, 0 if durable else client, now, now + state.wall_offset)
         if origin is not None:
             task.origin = origin
+            task.cautious = isinstance(origin, str)
         if watch:
             task.watchers = ((client, id),)
         if durable:
@@ -147,7 +149,7 @@ class Intake:
         self.state.effects.append(Same(client, record.id, record.id, True, watch, 0))
 
     def _resent(self, known: Task, name: str, payload: bytes, options: TaskOptions, client: int, watch: bool) -> None:
-        other_options = known.options != options and not known.recovered  # what is default may differ since then
+        other_options = known.options != options and not known.cautious  # what is default may differ since then
         if known.name != name or known.payload != payload or other_options:
             raise _id_conflict(known.id)
         if watch:
@@ -172,6 +174,11 @@ class Intake:
                 session.commit = commit
         self.state.effects.append(Same(client, id, held[0], first is None, watch, commit))
         return True
+
+    def holds_key(self, key: str, now: float) -> bool:
+        """Whether a submit with this key would be an earlier task."""
+        held = self.state.keys.get(key)
+        return held is not None and (held[0] in self.state.tasks or held[1] > now)
 
     def limit(self, name: str, options: TaskOptions) -> None:
         """From now on this name has the limits that these options carry."""

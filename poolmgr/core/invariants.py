@@ -29,6 +29,7 @@ def check_invariants(scheduler: Scheduler) -> None:
     11. Where a row has a shelf, all that is queued stands before its beginning, what waits beyond it behind; and a row
         that is short is being read, or about to be.
     12. Of the tasks that were twice interrupted at most one is in flight.
+    13. A schedule's next tick is none that has had its turn; a paused one has none; all others have, or say why not.
     """
     state = scheduler.state
     in_flight: dict[bytes, Slot] = {}
@@ -55,6 +56,7 @@ def check_invariants(scheduler: Scheduler) -> None:
     _check_tasks(state, in_flight)
     _check_queue(state.queue)
     _check_limits(state)
+    _check_schedules(state)
 
 
 def _check_slot(slot: Slot) -> None:
@@ -120,6 +122,15 @@ def _check_limits(state: State) -> None:
     for name, limits in state.limits.items():
         running = sum(task.name == name for slot in state.slots.values() for task in slot.in_flight)
         assert limits.running == running, f"{name}: {running} run, the count says {limits.running}"
+
+
+def _check_schedules(state: State) -> None:
+    for id, schedule in state.schedules.items():
+        record, tick = schedule.record, schedule.next_tick
+        assert id == record.id
+        assert record.created_at <= record.last_tick, f"schedule {id} ticked before it was made"
+        assert tick is None or tick > record.last_tick or schedule.trouble, f"schedule {id} is at its tick {tick} again"
+        assert tick is None or not record.paused, f"schedule {id} is paused, and has a next tick"
 
 
 def _name(task: Task) -> str:

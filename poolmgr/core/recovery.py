@@ -47,7 +47,7 @@ class Recovery:
         self._storeroom.recover(shelves)
         for record in records:
             task = Task.restored(record, now)
-            task.recovered = True
+            task.cautious = True
             state.last_order = max(state.last_order, record.order)
             due_at = None if record.due_at is None else record.due_at - state.wall_offset
             follows_wall = record.options.at is not None and not record.attempt

@@ -30,6 +30,7 @@ from poolmgr.core.effects import Drained, Effect, Interrupt, Look, Progressed
 from poolmgr.core.failure import Failure
 from poolmgr.core.intake import Intake
 from poolmgr.core.lifecycle import Lifecycle
+from poolmgr.core.periodic import Periodic
 from poolmgr.core.recovery import Recovery
 from poolmgr.core.rollout import Rollout
 from poolmgr.core.slot import Slot
@@ -72,6 +73,7 @@ class Scheduler:
         self.supervisor = Supervisor(self.state, self._dispatcher, self._lifecycle)
         self.rollout = Rollout(self.state, self.supervisor, self._lifecycle)
         self.store_trouble = StoreTrouble(self.state, self._dispatcher, self._lifecycle, self.supervisor)
+        self.periodic = Periodic(self.state, self.intake)
         self._second_at = NEVER
         self._drained = False
 
@@ -305,12 +307,13 @@ class Scheduler:
     # ------------------------------------------------------------------------------------------ time, and the way out
 
     def clock_changed(self, wall_offset: float, now: float) -> None:
-        """The wall clock was set: what follows it (``at=``) moves, delays do not."""
+        """The wall clock was set: what follows it (``at=``, schedules) moves, delays do not."""
         self.state.clock_changed(wall_offset)
         for task in self.state.tasks.values():
             if task.state is TaskState.SCHEDULED and task.due_wall is not None:
                 task.due_at = task.due_wall - wall_offset
                 self.state.deadlines.add(max(now, task.due_at), "due", task)
+        self.periodic.clock_changed(now)
 
     def next_wake(self) -> float:
         """When ``tick`` is due next; infinity for never."""
@@ -332,6 +335,8 @@ class Scheduler:
                 self.supervisor.stuck(subject[0], subject[1], now)
             elif kind == "key":
                 self._lifecycle.key_due(subject, now)
+            elif kind == "schedule":
+                self.periodic.due(subject, now)
         self.state.mark_running(now)
         if self._dispatcher.look_at <= now:
             for slot in self._dispatcher.due_looks(now):

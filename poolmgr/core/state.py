@@ -16,6 +16,7 @@ from poolmgr.core.limits import NameLimits
 from poolmgr.core.measurements import Statistics
 from poolmgr.core.ready_queue import ReadyQueue
 from poolmgr.core.retry import ExponentialBackoff, RetryPolicy
+from poolmgr.core.schedule import Schedule
 from poolmgr.core.shelf import LineKey, Shelf
 from poolmgr.core.slot import Slot
 from poolmgr.core.task import Task
@@ -63,6 +64,7 @@ class State:
 
         self.tasks: dict[bytes, Task] = {}
         self.slots: dict[str, Slot] = {}
+        self.schedules: dict[str, Schedule] = {}
         self.queue = ReadyQueue(window)
         self.shelf: Shelf | None = None  # of the schedule
         self.absent: dict[int, int] = {}  # who watches what is on a shelf: order -> client

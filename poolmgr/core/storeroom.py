@@ -186,7 +186,7 @@ class Storeroom:
     def _take(self, record: TaskRecord, shelf: Shelf, now: float) -> Task:
         state = self._state
         task = Task.restored(record, now)
-        task.recovered = record.order <= state.recovered_to
+        task.cautious = record.order <= state.recovered_to or isinstance(record.origin, str)
         task.queued_at = min(now, record.submitted_at - state.wall_offset)
         shelf.count -= 1
         state.tasks[task.id] = task

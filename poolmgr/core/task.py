@@ -17,10 +17,10 @@ class Task:
     """
 
     __slots__ = (
-        "attempt", "attempts", "beyond", "cancel_tokens", "cancel_wanted", "due_at", "due_wall", "failures", "fence",
-        "group", "id", "in_queue", "interruptions", "kill_wanted", "kills", "last_worker", "name", "options",
-        "order", "origin", "overdue", "owner", "payload", "progress", "queued_at", "recovered", "slot",
-        "started_at", "state", "submitted_at", "unshown", "watchers",
+        "attempt", "attempts", "beyond", "cancel_tokens", "cancel_wanted", "cautious", "due_at", "due_wall", "failures",
+        "fence", "group", "id", "in_queue", "interruptions", "kill_wanted", "kills", "last_worker", "name", "options",
+        "order", "origin", "overdue", "owner", "payload", "progress", "queued_at", "slot", "started_at", "state",
+        "submitted_at", "unshown", "watchers",
     )  # fmt: skip
 
     def __init__(
@@ -54,7 +54,7 @@ class Task:
         self.kills = 0
         self.unshown = 0  # workers that died with it first in line, and did not show that they had begun it
         self.interruptions = 0
-        self.recovered = False  # from an earlier epoch
+        self.cautious = False  # of an earlier epoch, or a schedule's: its start is kept before it is made
         self.overdue = False  # its ``expires_s`` passed while it was assigned
         self.started_at = 0.0
         self.due_at: float | None = None  # boot time
@@ -64,7 +64,7 @@ class Task:
         self.cancel_tokens: tuple[int, ...] = ()
         self.cancel_wanted = False  # it may finish what it has begun, and does not begin again
         self.kill_wanted = False  # ... nor finish
-        self.origin: bytes | None = None
+        self.origin: bytes | str | None = None
         self.attempts: list[AttemptInfo] | None = None
         self.progress: tuple[float, str] | None = None
 

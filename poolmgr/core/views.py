@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from poolmgr.core.measurements import percentiles
+from poolmgr.core.schedule import origin_text
 from poolmgr.core.slot import Slot
 from poolmgr.core.state import State
 from poolmgr.core.task import Task
@@ -48,7 +49,7 @@ def task_info(state: State, task: Task) -> TaskInfo:
         assigned_to=task.slot,
         cause=last.cause if last is not None else None,
         message=last.message if last is not None else "",
-        origin=task.origin.hex() if task.origin is not None else None,
+        origin=origin_text(task.origin),
         attempts=tuple(task.attempts or ()),
     )
 
@@ -90,6 +91,7 @@ def health(state: State, now: float, trouble: tuple[str, ...] = ()) -> dict[str,
     if failed:
         alerts.append(f"failed, tried again every minute: {', '.join(failed)}")
     alerts.extend(_unservable(state))
+    alerts.extend(f"schedule {id}: {each.trouble}" for id, each in state.schedules.items() if each.trouble)
     alerts.extend(f"pid {pid} of {worker} was killed and does not end" for pid, worker in state.stuck_pids.items())
     if capacity < CRITICAL_BELOW:
         status = "critical"

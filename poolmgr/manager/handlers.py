@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import msgpack
+
 from poolmgr.config import Settings, task_options
-from poolmgr.errors import AppError
-from poolmgr.model import TaskOptions
+from poolmgr.errors import AppError, BadOption, UnknownTask
+from poolmgr.manager.timetable import Timetable
+from poolmgr.model import RESERVED, TaskOptions
+from poolmgr.schedule import Timing, timing_of
+from poolmgr.wire.values import pack_call
+
+_SCHEDULE = "schedule"  # among a handler's options: when it is to be run by itself
 
 
 def all_handlers(settings: Settings, app: Mapping[str, dict[str, Any]]) -> dict[str, TaskOptions]:
@@ -19,7 +26,7 @@ def all_handlers(settings: Settings, app: Mapping[str, dict[str, Any]]) -> dict[
         AppError: the app has a handler for a task that a command is to run.
     """
     defaults = task_options(settings)
-    found = {name: defaults.override(options) for name, options in app.items()}
+    found = {name: defaults.override(_without_schedule(options)) for name, options in app.items()}
     for group in settings.worker_groups():
         for name in group.worker_tasks:
             if name in found:
@@ -29,3 +36,63 @@ def all_handlers(settings: Settings, app: Mapping[str, dict[str, Any]]) -> dict[
                 )
             found[name] = defaults.override({"requires": [group.name]})
     return found
+
+
+def _without_schedule(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name != _SCHEDULE}
+
+
+def declared_schedules(app: Mapping[str, dict[str, Any]], now: float) -> dict[str, tuple[Timing, bytes]]:
+    """The schedules that the app's handlers declare: by task, when it runs, and the payload (no arguments).
+
+    Raises:
+        AppError: one cannot be read, or never comes.
+    """
+    found: dict[str, tuple[Timing, bytes]] = {}
+    timetable = Timetable()
+    for name, options in app.items():
+        if _SCHEDULE in options:
+            try:
+                timing = timing_of(options[_SCHEDULE])
+                timetable.check(timing, now)
+            except BadOption as error:
+                raise AppError(f"the schedule of the task {name!r}: {error}") from None
+            found[name] = timing, pack_call((), {})
+    return found
+
+
+def resolve(handlers: Mapping[str, TaskOptions], name: str, packed: bytes | None) -> TaskOptions:
+    """The options of a task ``name``: its handler's, with ``packed`` (MessagePack of a map) on top.
+
+    Raises:
+        UnknownTask: there is no such handler; the message names the nearest.
+        BadOption: an override is unknown, of the wrong type or out of range.
+    """
+    options = handlers.get(name)
+    if options is None:
+        raise unknown_task(name, handlers)
+    return options if packed is None else options.override(unpack_overrides(packed))
+
+
+def unpack_overrides(packed: bytes) -> dict[str, Any]:
+    """Options as a submit or a schedule brings them. Raises ``BadOption``."""
+    try:
+        overrides: Any = msgpack.unpackb(packed)
+    except Exception as error:
+        raise BadOption(f"the options are no MessagePack map: {error}") from error
+    if not isinstance(overrides, dict):
+        raise BadOption("the options are no MessagePack map")
+    return overrides
+
+
+def unknown_task(name: str, handlers: Iterable[str]) -> UnknownTask:
+    """What to tell of a name that is not among ``handlers``: the nearest, or all."""
+    from difflib import get_close_matches
+
+    known = [each for each in handlers if not each.startswith(RESERVED)]
+    if not known:
+        return UnknownTask(f"unknown task {name!r}: this daemon has no app; start it with --app MODULE")
+    near = get_close_matches(name, known, n=1)
+    if near:
+        return UnknownTask(f"unknown task {name!r}; did you mean {near[0]!r}?")
+    return UnknownTask(f"unknown task {name!r}; the app has {', '.join(sorted(known)[:20])}")

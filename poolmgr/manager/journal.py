@@ -15,6 +15,8 @@ _LEVELS = {
     "worker-exited": logging.INFO,
     "worker-error": logging.ERROR,
     "zombie-detected": logging.WARNING,
+    "schedule-missed": logging.WARNING,
+    "schedule-held": logging.WARNING,
     "task-failed": logging.WARNING,
     "task-dead": logging.ERROR,
 }

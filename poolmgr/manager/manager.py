@@ -16,6 +16,7 @@ import asyncio
 import logging
 import os
 import random
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -26,7 +27,7 @@ from poolmgr.manager.balancers import load_balancer
 from poolmgr.manager.cgroups import make_cgroups
 from poolmgr.manager.clock import now, wall_offset
 from poolmgr.manager.ears import Ears
-from poolmgr.manager.handlers import all_handlers
+from poolmgr.manager.handlers import all_handlers, declared_schedules, resolve
 from poolmgr.manager.launch import Launched
 from poolmgr.manager.lookups import LookUps
 from poolmgr.manager.maintenance import Maintenance
@@ -37,7 +38,8 @@ from poolmgr.manager.shell import Shell
 from poolmgr.manager.sweeper import Sweeper
 from poolmgr.manager.system import become_subreaper
 from poolmgr.manager.templates import Templates
-from poolmgr.model import WorkerState
+from poolmgr.manager.timetable import Timetable
+from poolmgr.model import TaskOptions, WorkerState
 from poolmgr.store.base import Store, left_in
 from poolmgr.store.writer import StoreWriter
 from poolmgr.version import __version__
@@ -80,6 +82,7 @@ class Manager:
         )
         self.shell = Shell(settings, store, scheduler, self._wake)
         self.scheduler = scheduler
+        self.timetable = Timetable()
         self._ears = Ears(self.shell)
         self.reloads = Reloads(self.shell, read_settings)
         self._performer = Performer(self.shell, self._ears, self.reloads.rolled)
@@ -116,12 +119,17 @@ class Manager:
         self.shell.writer.start()
         wall_now = now() + self.scheduler.state.wall_offset
         reading = asyncio.wrap_future(self.shell.writer.read(lambda store: left_in(store, wall_now)))
-        self.shell.handlers = all_handlers(self.settings, await self._first_template.handlers)
+        app = await self._first_template.handlers
+        self.shell.handlers = all_handlers(self.settings, app)
+        declared = declared_schedules(app, time.time())
         left = await reading
         self.last_id = left.ids.last
         at = now()
         known = self.shell.handlers.__contains__
         self.scheduler.recovery.recover(left.in_hand, known, at, left.shelves, left.keys)
+        periodic = self.scheduler.periodic
+        periodic.begin(left.schedules, self.timetable, self._options_of, at)
+        periodic.declare(declared, at)
         self.scheduler.begin(at)
         self._maintenance = Maintenance(self.shell)
         shell = self.shell
@@ -197,6 +205,9 @@ class Manager:
         """Those that are in force: a reload changes some."""
         return self.shell.settings
 
+    def _options_of(self, name: str, packed: bytes | None) -> TaskOptions:
+        return resolve(self.shell.handlers, name, packed)
+
     def _template_died(self, generation: int, how: str) -> None:
         self.scheduler.state.emit("worker-error", {"worker_id": "template", "error": f"the template ended: {how}"})
         self.reloads.template_died(generation, how)
@@ -258,6 +269,7 @@ class Manager:
             if self.shell.store_error is None:
                 _log.error("the store refuses commit %d: %s", number, error)
             self.shell.store_error = str(error)
+            self.scheduler.periodic.hold = f"the store refuses to write: {error}"
             self.shell.outbox.drop_starts()
             self.scheduler.store_trouble.begins(str(error), number, now())
             self._wake()
@@ -266,6 +278,7 @@ class Manager:
             _log.info("the store takes commits again")
             self.shell.store_error = None
             self.scheduler.store_trouble.ends()
+            self.scheduler.periodic.hold = ""
             self._wake()
         self._release(number)
         self._performer.flush()

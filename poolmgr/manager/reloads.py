@@ -22,10 +22,11 @@ from poolmgr.config import KINDS, RELOADED, Settings
 from poolmgr.core.effects import Reloaded
 from poolmgr.errors import PoolError, ReloadFailed, ShuttingDown
 from poolmgr.manager.clock import now
-from poolmgr.manager.handlers import all_handlers
+from poolmgr.manager.handlers import all_handlers, declared_schedules
 from poolmgr.manager.shell import Shell
 from poolmgr.manager.template import Template
 from poolmgr.model import TaskOptions
+from poolmgr.schedule import Timing
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ class Reloads:
         self._rolled: asyncio.Future[Reloaded] | None = None
         self._generation = 0  # that is being rolled out
         self._handlers: dict[str, TaskOptions] = {}  # of the new code
+        self._schedules: dict[str, tuple[Timing, bytes]] = {}  # that it declares
         self._settings = shell.settings
 
     async def reload(self) -> Answer:
@@ -156,6 +158,7 @@ class Reloads:
             if not found.done():
                 raise ReloadFailed(f"the app was not imported within {IMPORT_PATIENCE_S:g} s; the old code goes on")
             self._handlers = all_handlers(self._settings, found.result())
+            self._schedules = declared_schedules(found.result(), now() + self._shell.scheduler.state.wall_offset)
         except PoolError as error:
             found.cancel()
             templates.discard(template)
@@ -193,6 +196,7 @@ class Reloads:
         if not effect.failure:
             shell.handlers.clear()
             shell.handlers.update(self._handlers)
+            shell.scheduler.periodic.declare(self._schedules, now())
             shell.settings = shell.scheduler.state.settings = self._settings
             for listener in self.listeners:
                 listener()

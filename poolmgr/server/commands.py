@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from poolmgr.server import pool_commands as pool
+from poolmgr.server import schedule_commands as periodic
 from poolmgr.server import task_commands as tasks
 from poolmgr.server.call import Call
 
@@ -39,6 +40,11 @@ COMMANDS: Final[dict[str, Command]] = {
     "clear": Command(tasks.clear),
     "requeue": Command(tasks.requeue),
     "purge": Command(tasks.purge),
+    "schedules": Command(periodic.schedules, open_to_group=True),
+    "schedule": Command(periodic.schedule),
+    "unschedule": Command(periodic.unschedule),
+    "pause_schedule": Command(periodic.pause_schedule),
+    "resume_schedule": Command(periodic.resume_schedule),
     "pause": Command(pool.pause),
     "resume": Command(pool.resume),
     "scale": Command(pool.scale),

@@ -9,10 +9,10 @@ from poolmgr.config.groups import REST
 from poolmgr.core import views
 from poolmgr.errors import BadOption
 from poolmgr.manager.clock import now
+from poolmgr.manager.handlers import unknown_task
 from poolmgr.manager.maintenance import collect_garbage
 from poolmgr.model import RESERVED, as_map
 from poolmgr.server.call import Call
-from poolmgr.server.submits import unknown_task
 
 
 def status(call: Call) -> dict[str, Any]:

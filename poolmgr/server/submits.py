@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
-
-import msgpack
-
-from poolmgr.errors import BadOption, NotAllowed, UnknownTask
+from poolmgr.errors import NotAllowed
+from poolmgr.manager.handlers import resolve
 from poolmgr.model import RESERVED, TaskOptions
 
 _KEPT = 4096
@@ -53,28 +49,4 @@ class OptionCache:
     def _resolve(self, name: str, packed: bytes | None) -> TaskOptions:
         if self._for_strangers and name.startswith(RESERVED):
             raise NotAllowed("calls by an Executor are taken from the daemon's own user alone: they run any code")
-        options = self._handlers.get(name)
-        if options is None:
-            raise unknown_task(name, self._handlers)
-        if packed is None:
-            return options
-        try:
-            overrides: Any = msgpack.unpackb(packed)
-        except Exception as error:
-            raise BadOption(f"the options are no MessagePack map: {error}") from error
-        if not isinstance(overrides, dict):
-            raise BadOption("the options are no MessagePack map")
-        return options.override(overrides)
-
-
-def unknown_task(name: str, handlers: Iterable[str]) -> UnknownTask:
-    """What to tell of a name that is not among ``handlers``: the nearest, or all."""
-    from difflib import get_close_matches
-
-    known = [each for each in handlers if not each.startswith(RESERVED)]
-    if not known:
-        return UnknownTask(f"unknown task {name!r}: this daemon has no app; start it with --app MODULE")
-    near = get_close_matches(name, known, n=1)
-    if near:
-        return UnknownTask(f"unknown task {name!r}; did you mean {near[0]!r}?")
-    return UnknownTask(f"unknown task {name!r}; the app has {', '.join(sorted(known)[:20])}")
+        return resolve(self._handlers, name, packed)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
-from poolmgr.core.changes import Change, TaskRecord
+from poolmgr.core.changes import Change, ScheduleRecord, TaskRecord
 from poolmgr.core.shelf import LineKey, Place, ShelfSize
 from poolmgr.model import TaskInfo, TaskState, last_id_of
 
@@ -36,6 +36,7 @@ class Left(NamedTuple):
     shelves: list[ShelfSize]
     keys: list[tuple[str, bytes, float]]
     ids: Ids
+    schedules: list[ScheduleRecord]
 
 
 class Store(Protocol):
@@ -77,6 +78,10 @@ class Store(Protocol):
         """Which ids it can tell of; those beyond ``newest`` left out."""
         ...
 
+    def schedules(self) -> list[ScheduleRecord]:
+        """Every schedule, by id."""
+        ...
+
     def record(self, task_id: bytes) -> TaskRecord | None:
         """The whole task, final or not, or None."""
         ...
@@ -111,4 +116,6 @@ class Store(Protocol):
 
 def left_in(store: Store, wall_now: float) -> Left:
     """Read what a new epoch starts with."""
-    return Left(list(store.in_hand()), store.shelves(), store.keys(wall_now), store.ids(last_id_of(wall_now)))
+    return Left(
+        list(store.in_hand()), store.shelves(), store.keys(wall_now), store.ids(last_id_of(wall_now)), store.schedules()
+    )

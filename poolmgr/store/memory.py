@@ -17,6 +17,10 @@ from dataclasses import dataclass, field
 from poolmgr.core.changes import (
     AttemptEnded,
     Change,
+    ScheduleRecord,
+    ScheduleRemoved,
+    ScheduleSet,
+    ScheduleTicked,
     TaskAdded,
     TaskEnded,
     TaskMoved,
@@ -24,6 +28,7 @@ from poolmgr.core.changes import (
     TaskRequeued,
     TasksPurged,
 )
+from poolmgr.core.schedule import origin_text
 from poolmgr.core.shelf import LineKey, Place, ShelfSize, is_plain, place_of
 from poolmgr.errors import StoreUnavailable
 from poolmgr.model import AttemptInfo, TaskInfo, TaskState, last_id_of
@@ -63,6 +68,7 @@ class MemoryStore:
         self._final: dict[bytes, None] = {}  # the ids of final tasks, as they ended
         self._size = 0  # of all that are final
         self._last_forgotten = b""
+        self._schedules: dict[str, ScheduleRecord] = {}
 
     def open(self) -> int:
         if self._is_open:
@@ -95,6 +101,13 @@ class MemoryStore:
                         self._tasks[id].requeued_as = requeued_as
                 case TasksPurged(ids):
                     self._forget([id for id in ids if id in self._final])
+                case ScheduleSet(schedule):
+                    self._schedules[schedule.id] = schedule
+                case ScheduleTicked(id, last_tick):
+                    if id in self._schedules:
+                        self._schedules[id] = self._schedules[id]._replace(last_tick=last_tick)
+                case ScheduleRemoved(id):
+                    self._schedules.pop(id, None)
 
     def _move(self, change: TaskMoved) -> None:
         kept = self._tasks.get(change.id)
@@ -180,6 +193,10 @@ class MemoryStore:
         self._check_open()
         there = (id for id in self._tasks if id <= newest)
         return Ids(max([self._last_forgotten, *there]), self._last_forgotten)
+
+    def schedules(self) -> list[ScheduleRecord]:
+        self._check_open()
+        return [self._schedules[id] for id in sorted(self._schedules)]
 
     def record(self, task_id: bytes) -> TaskRecord | None:
         self._check_open()
@@ -277,7 +294,7 @@ def _info(kept: _Kept, *, with_attempts: bool = False) -> TaskInfo:
         assigned_to=ended.worker if ended else None,
         cause=(ended.code or None) if ended else None,
         message=ended.message if ended else "",
-        origin=record.origin.hex() if record.origin else None,
+        origin=origin_text(record.origin),
         requeued_as=kept.requeued_as.hex() if kept.requeued_as else None,
         attempts=tuple(kept.attempts[number] for number in sorted(kept.attempts)) if with_attempts else (),
     )

@@ -44,6 +44,17 @@ UPDATE tasks SET requeued_as = ?2 WHERE id = ?1;
 -- name: purge_task
 DELETE FROM tasks WHERE id = ?1 AND ended_at IS NOT NULL;
 
+-- name: set_schedule
+INSERT OR REPLACE INTO schedules
+    (id, name, payload, options, cron, every_s, timezone, missed, paused, created_at, last_tick)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11);
+
+-- name: tick_schedule
+UPDATE schedules SET last_tick = ?2 WHERE id = ?1;
+
+-- name: remove_schedule
+DELETE FROM schedules WHERE id = ?1;
+
 -- name: expire_tasks
 DELETE FROM tasks
 WHERE id IN (SELECT id FROM tasks WHERE expires_at <= ?1 ORDER BY expires_at, id LIMIT ?2);
@@ -115,3 +126,7 @@ ORDER BY id DESC LIMIT ?2;
 
 -- name: counts
 SELECT state, count(*) FROM tasks GROUP BY state;
+
+-- name: schedules
+SELECT id, name, payload, options, cron, every_s, timezone, missed, paused, created_at, last_tick
+FROM schedules ORDER BY id;

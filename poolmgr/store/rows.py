@@ -15,6 +15,10 @@ import msgpack
 from poolmgr.core.changes import (
     AttemptEnded,
     Change,
+    ScheduleRecord,
+    ScheduleRemoved,
+    ScheduleSet,
+    ScheduleTicked,
     TaskAdded,
     TaskEnded,
     TaskMoved,
@@ -22,9 +26,11 @@ from poolmgr.core.changes import (
     TaskRequeued,
     TasksPurged,
 )
+from poolmgr.core.schedule import origin_text
 from poolmgr.core.shelf import LineKey, is_plain
 from poolmgr.model import AttemptInfo, TaskInfo, TaskOptions, TaskState, check_options, to_wire
 from poolmgr.post_mortem import PostMortem, post_mortem
+from poolmgr.schedule import Timing
 from poolmgr.store.base import Outcome
 
 Row = tuple[Any, ...]
@@ -156,6 +162,11 @@ def _ends(run: Sequence[TaskEnded]) -> Iterable[Row]:
     return {each.id: _end_row(each) for each in reversed(run)}.values()
 
 
+def _schedule_row(change: ScheduleSet) -> Row:
+    made = change.schedule
+    return (made.id, made.name, made.payload, made.options, *made.timing, made.paused, made.created_at, made.last_tick)
+
+
 # For each kind of change the statements that apply a run of it, in order, with what makes the rows of each.
 _STATEMENTS: Final[dict[type, tuple[tuple[str, Callable[[Sequence[Any]], Iterable[Row]]], ...]]] = {
     TaskAdded: (
@@ -170,6 +181,9 @@ _STATEMENTS: Final[dict[type, tuple[tuple[str, Callable[[Sequence[Any]], Iterabl
     ),
     TaskRequeued: (("link_requeued", lambda run: run),),
     TasksPurged: (("purge_task", lambda run: ((id,) for each in run for id in each.ids)),),
+    ScheduleSet: (("set_schedule", lambda run: map(_schedule_row, run)),),
+    ScheduleTicked: (("tick_schedule", lambda run: run),),
+    ScheduleRemoved: (("remove_schedule", lambda run: run),),
 }
 
 
@@ -209,7 +223,7 @@ def info_of(row: Row) -> TaskInfo:
         assigned_to=worker,
         cause=code or None,
         message=message,
-        origin=origin.hex() if origin else None,
+        origin=origin_text(origin),
         requeued_as=requeued_as.hex() if requeued_as else None,
     )
 
@@ -224,3 +238,10 @@ def outcome_of(row: Row) -> Outcome:
     """The outcome of a row of the statement ``outcome``."""
     state, code, outcome = row
     return Outcome(TaskState(state), code, outcome)
+
+
+def schedule_of(row: Row) -> ScheduleRecord:
+    """The schedule of a row of the statement ``schedules``."""
+    id, name, payload, options, cron, every_s, timezone, missed, paused, created_at, last_tick = row
+    timing = Timing(cron, every_s, timezone, missed)
+    return ScheduleRecord(id, name, payload, options, timing, bool(paused), created_at, last_tick)

@@ -22,12 +22,22 @@ from typing import Final, Literal, TypeVar
 
 import msgpack
 
-from poolmgr.core.changes import Change, TaskRecord
+from poolmgr.core.changes import Change, ScheduleRecord, TaskRecord
 from poolmgr.core.shelf import LineKey, Place, ShelfSize
 from poolmgr.errors import BadOption, StoreUnavailable
 from poolmgr.model import TaskInfo, TaskState
 from poolmgr.store.base import Ids, Outcome
-from poolmgr.store.rows import Row, attempt_of, info_of, line_of, outcome_of, pack_demand, record_of, statements_for
+from poolmgr.store.rows import (
+    Row,
+    attempt_of,
+    info_of,
+    line_of,
+    outcome_of,
+    pack_demand,
+    record_of,
+    schedule_of,
+    statements_for,
+)
 from poolmgr.store.schema import check_library, check_owner, in_blocks, load_statements, migrate
 
 _AFTER_ALL_IDS: Final = b"\xff" * 17  # an id has 16 bytes
@@ -216,6 +226,9 @@ class SqliteStore:
     def ids(self, newest: bytes) -> Ids:
         last, forgotten = self._read(lambda row: row, "ids", newest)[0]
         return Ids(max(last, forgotten), forgotten)
+
+    def schedules(self) -> list[ScheduleRecord]:
+        return self._read(schedule_of, "schedules")
 
     def record(self, task_id: bytes) -> TaskRecord | None:
         return _first(self._read(record_of, "record", task_id))

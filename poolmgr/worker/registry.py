@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar, overload
 
 from poolmgr.errors import BadOption
-from poolmgr.model import RESERVED, check_options
+from poolmgr.model import RESERVED, check_options, to_wire
+
+if TYPE_CHECKING:
+    from poolmgr.schedule import Timing
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -19,6 +22,13 @@ class Handler(NamedTuple):
     function: Callable[..., Any]
     options: dict[str, Any]
     is_async: bool
+    schedule: Timing | None = None
+
+    @property
+    def declared(self) -> dict[str, Any]:
+        """What the daemon is told of it: its options, and when it is to be run by itself."""
+        told = to_wire(self.options)
+        return told if self.schedule is None else {**told, "schedule": self.schedule._asdict()}
 
     @property
     def origin(self) -> str:
@@ -48,12 +58,22 @@ registry = Registry()
 @overload
 def task(function: Callable[P, R], /) -> Callable[P, R]: ...
 @overload
-def task(*, name: str | None = None, **options: Any) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
-def task(function: Callable[..., Any] | None = None, /, *, name: str | None = None, **options: Any) -> Any:
+def task(
+    *, name: str | None = None, schedule: Timing | None = None, **options: Any
+) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+def task(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    schedule: Timing | None = None,
+    **options: Any,
+) -> Any:
     """Register a function, sync or async, as the handler of a task. It stays an ordinary function.
 
     Args:
         name: the task's name; by default the function's ``__name__``.
+        schedule: when the daemon is to submit it by itself, without arguments (docs/how-to/periodic-tasks.md).
         options: the fields of ``TaskOptions`` (priority 0..100 of which lower runs first, timeout_s, max_retries,
             requires, ...). Exceptions in ``retry_on`` and ``no_retry_on`` may be classes.
 
@@ -61,13 +81,17 @@ def task(function: Callable[..., Any] | None = None, /, *, name: str | None = No
         BadOption: an option is unknown or out of range, or the name is one of poolmgr's own.
     """
     checked = check_options(options)
+    if schedule is not None:
+        from poolmgr.schedule import timing_of
+
+        schedule = timing_of(schedule._asdict())
     if name is not None and name.startswith(RESERVED):
         raise BadOption(f"names that begin with {RESERVED!r} are poolmgr's own: choose another than {name!r}")
 
     def register(target: Callable[P, R]) -> Callable[P, R]:
         from inspect import iscoroutinefunction
 
-        handler = Handler(name or target.__name__, target, checked, iscoroutinefunction(target))
+        handler = Handler(name or target.__name__, target, checked, iscoroutinefunction(target), schedule)
         target.__poolmgr_task__ = handler  # type: ignore[attr-defined]
         registry.add(handler)
         return target

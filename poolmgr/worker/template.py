@@ -28,7 +28,6 @@ from typing import Any, NamedTuple
 import msgpack
 
 from poolmgr.errors import AppError
-from poolmgr.model import to_wire
 from poolmgr.wire.messages import (
     APP_FAILED,
     HANDLERS,
@@ -94,7 +93,7 @@ def _import_app(sock: socket.socket, order: dict[str, Any]) -> bool:
     except AppError as error:
         _tell(sock, [APP_FAILED, str(error)[: _PACKET // 2]])
         return False
-    handlers = {name: to_wire(handler.options) for name, handler in app.handlers.items()}
+    handlers = {name: handler.declared for name, handler in app.handlers.items()}
     _tell(sock, [HANDLERS, PROTOCOL_VERSION, os.getpid(), handlers])
     return True
 

@@ -6,11 +6,22 @@ import itertools
 
 import pytest
 
-from poolmgr.core.changes import Change, TaskAdded, TaskEnded, TaskRequeued, TasksPurged
+from poolmgr.core.changes import (
+    Change,
+    ScheduleRecord,
+    ScheduleRemoved,
+    ScheduleSet,
+    ScheduleTicked,
+    TaskAdded,
+    TaskEnded,
+    TaskRequeued,
+    TasksPurged,
+)
 from poolmgr.core.shelf import START, LineKey
 from poolmgr.errors import StoreUnavailable
 from poolmgr.model import FINAL, TaskOptions, TaskState, last_id_of
 from poolmgr.post_mortem import PostMortem
+from poolmgr.schedule import Timing
 from poolmgr.store.base import Outcome, Store
 from poolmgr.store.memory import MemoryStore
 from tests.conformance.samples import (
@@ -509,3 +520,41 @@ def test_memory_forgets_what_ended_first_beyond_its_bytes() -> None:
     assert ids(store) == [7, 6]
     store.apply([dead(7)])
     assert ids(store) == [7]
+
+
+# ------------------------------------------------------------------------------------------------ schedules
+
+HOURLY = ScheduleRecord("hourly", "beat", b"payload", None, Timing(every_s=3600.0), False, NOW, NOW)
+NIGHTLY = ScheduleRecord(
+    "app:nightly", "report", b"", b"\x81", Timing("0 3 * * *", None, "Europe/Berlin", "all"), True, NOW, NOW + 5.25
+)
+
+
+def test_schedules_are_kept_whole(medium: Medium) -> None:
+    assert medium.store.schedules() == []
+    medium.store.apply([ScheduleSet(HOURLY), ScheduleSet(NIGHTLY)])
+    assert medium.reopen().schedules() == [NIGHTLY, HOURLY]
+
+
+def test_a_schedule_is_changed_ticks_and_is_removed(medium: Medium) -> None:
+    changed = HOURLY._replace(name="other", paused=True)
+    medium.store.apply([ScheduleSet(HOURLY), ScheduleSet(NIGHTLY), ScheduleSet(changed)])
+    for _ in range(2):  # applied twice, it is the same
+        medium.store.apply([ScheduleTicked("hourly", NOW + 3600.0), ScheduleRemoved("app:nightly")])
+    assert medium.reopen().schedules() == [changed._replace(last_tick=NOW + 3600.0)]
+
+
+def test_changes_of_an_unknown_schedule_are_ignored(store: Store) -> None:
+    store.apply([ScheduleTicked("hourly", NOW), ScheduleRemoved("hourly")])
+    assert store.schedules() == []
+
+
+def test_a_task_tells_which_schedule_has_made_it(medium: Medium) -> None:
+    task = record(1, origin="schedule:hourly")
+    medium.store.apply([ScheduleSet(HOURLY), TaskAdded(task), ScheduleTicked("hourly", NOW + 3600.0)])
+    store = medium.reopen()
+    assert store.record(task.id) == task
+    assert unfinished(store) == [task]
+    info = store.task(task.id)
+    assert info is not None
+    assert info.origin == "schedule:hourly"
