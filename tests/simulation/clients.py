@@ -9,10 +9,12 @@ from poolmgr.config.groups import REST
 from poolmgr.core.changes import TaskRecord, TasksPurged
 from poolmgr.errors import PoolError
 from poolmgr.model import TaskState, WorkerState
+from poolmgr.schedule import MISSED
 from tests.simulation.drafts import Draft, Drafter
 from tests.simulation.faults import Faults
 from tests.simulation.oracle import Oracle
 from tests.simulation.shell import Shell
+from tests.simulation.ticks import NAMES, OPTIONS, TIMINGS
 from tests.simulation.world import World
 
 _KEPT: Final = 40  # the tasks that clients still think of
@@ -38,7 +40,7 @@ class Clients:
             self._submit: 50, self._burst: 4, self._resend: 4, self._conflict: 2, self._cancel: 7, self._kill: 4,
             self._watch: 4, self._connect: 2, self._disconnect: 1, self._pause: 2, self._resume: 3, self._scale: 2,
             self._start_worker: 1, self._stop_worker: 2, self._clear: 1, self._requeue: 4, self._purge: 1,
-            self._reload: 2,
+            self._reload: 2, self._schedule: 4, self._unschedule: 2, self._pause_schedule: 1, self._resume_schedule: 2,
         }  # fmt: skip
         for action, weight in weights.items():
             self._actions += [action] * weight
@@ -256,9 +258,30 @@ class Clients:
         if ids:
             shell.tell(shell.scheduler.state.fact, TasksPurged(ids), True)
 
+    # ------------------------------------------------------------------------------------------ schedules
+
+    def _schedule(self, shell: Shell) -> None:
+        """A new one, or the same again, or another of its id."""
+        one = self._world.random.choice
+        name, timing = one(NAMES), one(TIMINGS)._replace(missed=one(MISSED))
+        shell.ticks.moved_at = self._world.now
+        payload, options = one((b"one", b"other")), one(list(OPTIONS))
+        shell.tell(shell.scheduler.periodic.set, one("st"), name, payload, options, timing, self._world.now)
+
+    def _unschedule(self, shell: Shell) -> None:
+        self._try(shell, shell.scheduler.periodic.remove, self._world.random.choice("st"))
+
+    def _pause_schedule(self, shell: Shell) -> None:
+        self._try(shell, shell.scheduler.periodic.pause, self._world.random.choice("st"), self._world.now)
+
+    def _resume_schedule(self, shell: Shell) -> None:
+        shell.ticks.moved_at = self._world.now
+        self._try(shell, shell.scheduler.periodic.resume, self._world.random.choice("st"), self._world.now)
+
     # ------------------------------------------------------------------------------------------ the daemon as a whole
 
     def _clock_changed(self, shell: Shell) -> None:
+        shell.ticks.moved_at = self._world.now
         shell.tell(shell.scheduler.clock_changed, self._world.wall_offset, self._world.now)
 
     def _reload(self, shell: Shell) -> None:
@@ -272,7 +295,7 @@ class Clients:
             shell.tell(shell.scheduler.rollout.begin, known, self._world.now)
         except PoolError:  # one is on, or the daemon is about to go
             return
-        shell.rolling.began(known)
+        shell.roll_began(known)
         if self._faults.strikes("template-death"):
             self._world.after(self._world.between(0.0, 3.0), self._let, self._template_dies)
 
@@ -292,6 +315,9 @@ class Clients:
         scheduler = shell.scheduler
         for name in list(scheduler.state.paused):
             shell.tell(scheduler.intake.resume, name)
+        for id, schedule in list(scheduler.state.schedules.items()):
+            if not schedule.trouble or schedule.record.name == "dropped":  # all other trouble must pass
+                shell.tell(scheduler.periodic.remove, id)
         if scheduler.state.shutting_down:
             return
         if not shell.settings.auto_restart:

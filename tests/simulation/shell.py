@@ -9,16 +9,17 @@ after they are due, and where it is ``blocked`` everything waits.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from poolmgr.config import Settings
 from poolmgr.core import effects as do
 from poolmgr.core.balancer import BALANCERS, Affine
-from poolmgr.core.changes import TaskRecord
+from poolmgr.core.changes import Change, ScheduleRecord, TaskRecord
 from poolmgr.core.invariants import check_invariants
 from poolmgr.core.measurements import RunTimes
 from poolmgr.core.scheduler import Scheduler
+from poolmgr.manager.timetable import Timetable
 from poolmgr.post_mortem import PostMortem
 from poolmgr.store.base import left_in
 from poolmgr.store.memory import MemoryStore
@@ -31,6 +32,7 @@ from tests.simulation.oracle import Oracle
 from tests.simulation.order import LATE_S, OrderCheck
 from tests.simulation.punctuality import check_punctual
 from tests.simulation.rolling import RollCheck
+from tests.simulation.ticks import TickCheck, options_of
 from tests.simulation.workers import Done, Garbage, Message, Process, Raised, Ready, Recalled, Report, Worn
 from tests.simulation.world import World
 
@@ -47,6 +49,7 @@ class Shell:
         faults: Faults,
         disk: Disk,
         oracle: Oracle,
+        ticks: TickCheck,
         settings: Settings,
         window: int,
         over: Callable[[str], None],
@@ -54,6 +57,7 @@ class Shell:
         self.world = world
         self.disk = disk
         self.oracle = oracle
+        self.ticks = ticks
         self.settings = settings
         self.alive = True
         self.drained = False
@@ -94,7 +98,7 @@ class Shell:
             do.Kill: self._kill, do.Spawn: self._spawn, do.Retire: self._retire, do.Forget: self._forget,
             do.Accepted: oracle.accepted, do.Finished: oracle.finished, do.Same: self._nothing,
             do.Progressed: self._nothing, do.Answer: oracle.answered, do.Emit: self._nothing,
-            do.Reloaded: self.rolling.ended, do.Drained: self._drained,
+            do.Reloaded: self._reloaded, do.Drained: self._drained,
         }  # fmt: skip
 
     # ------------------------------------------------------------------------------------------ turns
@@ -133,6 +137,7 @@ class Shell:
         if self.alive:
             check_invariants(self.scheduler)
             check_punctual(self.scheduler.state, self.processes.values(), self.world.now, self.oracle.unblocked_at)
+            self.ticks.check_punctual(self.scheduler, self.oracle.unblocked_at)
 
     def act(self) -> None:
         """Perform what has been decided so far."""
@@ -146,11 +151,13 @@ class Shell:
 
     def _flush(self) -> None:
         now = self.world.now
+        self.scheduler.periodic.hold = "the store refuses" if self.disk.refusing else ""
         self._flush_at = float("inf")
         told_at, self._told_at = min(self._told_at, now), float("inf")
         while self.alive and (effects := self.scheduler.flush(now)):
             for effect in effects:
                 self._journal.effect(now, effect)
+            self.ticks.decided(effects)
             self.oracle.decided(effects, told_at, now)
             starts = [effect for effect in effects if isinstance(effect, do.Start)]
             self.order.check(starts, now, now < self.oracle.unblocked_at + LATE_S)
@@ -195,7 +202,7 @@ class Shell:
         epoch = self.disk.begin(
             lambda number: self.hear(self._commit_done, number),
             lambda number, why: self.hear(self._commit_refused, number, why),
-            self.oracle.applied,
+            self._applied,
             self._dies,
         )
         self._journal.note(now, f"epoch {epoch} begins")
@@ -207,11 +214,33 @@ class Shell:
                 for _ in range(16):
                     times.add(0.0001)
         left = left_in(self.disk.store, now + self.world.wall_offset)
+        self._known = known
         self.tell(self.scheduler.recovery.recover, left.in_hand, known, now, left.shelves, left.keys)
+        self.tell(self._begin_schedules, self.ticks.begin(self.disk.store), now)
         self.order.limits_may_have_changed()
         self.tell(self.scheduler.begin, now)
         self._flush()
         self.oracle.recovered(left)
+
+    def _begin_schedules(self, records: list[ScheduleRecord], now: float) -> None:
+        self.ticks.moved_at = now
+        self.scheduler.periodic.begin(
+            records, Timetable(), lambda name, packed: options_of(name, packed, self._known("dropped")), now
+        )
+
+    def _applied(self, changes: Sequence[Change]) -> None:
+        self.ticks.applied(changes)
+        self.oracle.applied(changes)
+
+    def _reloaded(self, effect: do.Reloaded) -> None:
+        if not effect.failure:
+            self._known = self._known_next
+        self.rolling.ended(effect)
+
+    def roll_began(self, known: Callable[[str], bool]) -> None:
+        """To an app that has these tasks."""
+        self._known_next = known
+        self.rolling.began(known)
 
     def _dies(self) -> None:
         self.die("at a commit")
@@ -267,6 +296,7 @@ class Shell:
     def begins(self, process: Process, start: do.Start) -> None:
         """It begins a task."""
         self._journal.note(self.world.now, f"{process.worker}.{process.incarnation} begins {start.fence}")
+        self.ticks.begins(start.task_id)
         self.oracle.begins(process, start)
 
     def leaves(self, process: Process, start: do.Start) -> None:

@@ -22,6 +22,7 @@ from tests.simulation.medium import Medium, Memory
 from tests.simulation.oracle import Oracle
 from tests.simulation.shell import HEARTBEAT_S, Shell
 from tests.simulation.sqlite_file import File
+from tests.simulation.ticks import TickCheck
 from tests.simulation.world import World
 
 _SETTLES_WITHIN_S: Final = 1_800.0
@@ -61,6 +62,7 @@ class Simulation:
         self.medium: Medium = Memory() if seed % _IN_MEMORY == 0 else File()
         self.disk = Disk(self.world, self.faults, self.medium)
         self.oracle = Oracle(self.disk)
+        self.ticks = TickCheck(self.world, self.oracle)
         self.settings = _settings(self.world)
         self.window = self.world.random.choice((2, 4, 8, 4000))
         self.clients = Clients(self.world, self.faults, self.oracle, self.world.random.randrange(10, 70))
@@ -90,8 +92,9 @@ class Simulation:
     def _start(self) -> None:
         self.epochs += 1
         shell = Shell(
-            self.world, self.journal, self.faults, self.disk, self.oracle, self.settings, self.window, self._over
-        )
+            self.world, self.journal, self.faults, self.disk, self.oracle, self.ticks, self.settings, self.window,
+            self._over,
+        )  # fmt: skip
         self.shell = shell
         changed = self.faults.strikes("app-changed")
         shell.begin(lambda name: not (changed and name == "dropped"))
@@ -118,7 +121,8 @@ class Simulation:
             self.disk.heal()
             self._tend()
         shell = self.shell
-        if shell is None or shell.busy or not shell.disk.idle or not shell.quiet:
+        busy = shell is not None and (shell.busy or shell.scheduler.state.schedules)
+        if shell is None or busy or not shell.disk.idle or not shell.quiet:
             assert now - self._calm_since < _SETTLES_WITHIN_S, f"it does not settle: {self._unsettled()}"
             return False
         slots = shell.scheduler.state.slots.values()

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 from poolmgr.model import TaskInfo, TaskState, WorkerInfo, WorkerState, as_map
+from poolmgr.schedule import ScheduleInfo, Timing
+from poolmgr.wire.values import pack_call
 
+SCHEDULE: Final = ScheduleInfo("nightly", "report", cron="0 3 * * *", timezone="Europe/Berlin", upcoming=(5.0,))
 ID: Final = "0123456789abcdef" * 2
 KEY: Final = bytes.fromhex(ID)
 TASK: Final = TaskInfo(ID, "thumbnail", TaskState.DEAD, failures=4)
@@ -54,6 +57,28 @@ QUESTIONS: Final = [
     _plain("clear", arguments={}, answer=2, returned=2),
     _plain("pause", "thumbnail", arguments={"name": "thumbnail"}, answer=None, returned=None),
     _plain("resume", "thumbnail", arguments={"name": "thumbnail"}, answer=None, returned=None),
+    _plain("schedules", 5, arguments={"upcoming": 5}, answer=[SCHEDULE._asdict()], returned=[SCHEDULE]),
+    _plain("unschedule", "nightly", arguments={"id": "nightly"}, answer=None, returned=None),
+    _plain("pause_schedule", "nightly", arguments={"id": "nightly"}, answer=SCHEDULE._asdict(), returned=SCHEDULE),
+    _plain("resume_schedule", "nightly", arguments={"id": "nightly"}, answer=SCHEDULE._asdict(), returned=SCHEDULE),
+    Asked(
+        "schedule",
+        ("nightly", Timing(cron="0  3 * * *", timezone="Europe/Berlin"), "report", "daily"),
+        {"id": 3},
+        "schedule",
+        {
+            "id": "nightly",
+            "name": "report",
+            "payload": pack_call(("daily",), {"id": 3}),
+            "options": None,
+            "cron": "0 3 * * *",
+            "every_s": None,
+            "timezone": "Europe/Berlin",
+            "missed": "once",
+        },
+        {**SCHEDULE._asdict(), "upcoming": [5.0], "of_a_newer_daemon": 1},
+        SCHEDULE,
+    ),
     _plain("workers", arguments={}, answer=[as_map(WORKER)], returned=[WORKER]),
     _plain("worker", "worker-0", arguments={"worker": "worker-0"}, answer=as_map(WORKER), returned=WORKER),
     _plain("start_worker", arguments={}, answer="worker-20", returned="worker-20"),
