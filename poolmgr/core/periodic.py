@@ -111,11 +111,17 @@ class Periodic:
         self._keep(self.find(id).record._replace(paused=True), now)
 
     def resume(self, id: str, now: float) -> None:
-        """Go on with the next tick: those of the pause were not missed. Raises ``NotFound``."""
+        """Go on with the next tick: those of the pause have had their turn.
+
+        Raises:
+            NotFound: there is no such schedule.
+            BadOption: its time zone is not known any more.
+        """
         record = self.find(id).record
         if record.paused:
-            since = max(record.last_tick, now + self._state.wall_offset)
-            self._keep(record._replace(paused=False, last_tick=since), now)
+            wall = now + self._state.wall_offset
+            passed = self._timetable.between(record.timing, record.created_at, record.last_tick, wall, 1)
+            self._keep(record._replace(paused=False, last_tick=passed[-1] if passed else record.last_tick), now)
 
     def find(self, id: str) -> Schedule:
         """The schedule of that id. Raises ``NotFound``."""

@@ -375,6 +375,30 @@ def test_a_waiting_task_can_be_cancelled_and_all_can_be_cleared(pool: Shell) -> 
     assert pool.run("submit", "add", "1", "--wait") == "1\n"
 
 
+def test_a_schedule_is_added_listed_held_back_and_removed(pool: Shell) -> None:
+    assert pool.run("schedule", "list") == "no schedules\n"
+    line = ["schedule", "add", "noon", "add", "1", "--kwargs", '{"b": 2}', "--priority", "4"]
+    made = pool.ask(*line, "--cron", "0 12 * * *", "--timezone", "Europe/Berlin")
+    assert (made["id"], made["cron"], made["missed"], made["trouble"]) == ("noon", "0 12 * * *", "once", "")
+    assert pool.ask("schedule", "list") == [made]
+    assert pool.ask("schedule", "next", "noon", "--count", "3")["upcoming"][0] == made["upcoming"][0]
+    assert len(pool.run("schedule", "next", "noon").splitlines()) == 5
+    assert pool.run("schedule", "pause", "noon") == "noon: paused\n"
+    head, row = pool.run("schedule", "list").splitlines()
+    assert head.split() == ["id", "task", "when", "last", "next"]
+    assert row.split() == ["noon", "add", "0", "12", "*", "*", "*", "Europe/Berlin", "-", "paused"]
+    assert pool.ask("schedule", "resume", "noon") == made
+    assert pool.run("schedule", "remove", "noon") == "removed\n"
+    for wrong, code, exit_code in (
+        (["remove", "noon"], "not_found", 1),
+        (["next", "noon"], "not_found", 1),
+        (["add", "noon", "add", "--cron", "noon"], "bad_option", 2),
+        (["add", "noon", "add"], "bad_option", 2),
+        (["add", "noon", "add", "--every", "5", "--missed", "never"], "usage", 2),
+    ):
+        assert json.loads(pool.run("schedule", *wrong, "--json", code=exit_code))["error"]["code"] == code
+
+
 # ------------------------------------------------------------------------------------------------ the pool
 
 
