@@ -56,6 +56,7 @@ class PrivateLife:
             self._settings, store, store.open(), self._launched, self._order, lambda: self._settings
         )
         self._manager.shell.printed = output.line
+        self._manager.shell.declares = False  # the app's nightly job is no business of each program that uses the app
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, self._end)
         loop.add_reader(self._program, self._program_ended)

@@ -121,7 +121,7 @@ class Manager:
         reading = asyncio.wrap_future(self.shell.writer.read(lambda store: left_in(store, wall_now)))
         app = await self._first_template.handlers
         self.shell.handlers = all_handlers(self.settings, app)
-        declared = declared_schedules(app, time.time())
+        declared = declared_schedules(app, time.time()) if self.shell.declares else {}
         left = await reading
         self.last_id = left.ids.last
         at = now()

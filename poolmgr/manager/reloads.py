@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
@@ -158,7 +159,8 @@ class Reloads:
             if not found.done():
                 raise ReloadFailed(f"the app was not imported within {IMPORT_PATIENCE_S:g} s; the old code goes on")
             self._handlers = all_handlers(self._settings, found.result())
-            self._schedules = declared_schedules(found.result(), now() + self._shell.scheduler.state.wall_offset)
+            if self._shell.declares:
+                self._schedules = declared_schedules(found.result(), time.time())
         except PoolError as error:
             found.cancel()
             templates.discard(template)

@@ -46,6 +46,7 @@ class Shell:
         self.sweeper: Sweeper
         self.newest_id = b""  # no id that is made now is larger
         self.date_ids(wall_offset())
+        self.declares = True  # the schedules that the app's code declares are in force
         self.store_error: str | None = None
         self.drained = False
 

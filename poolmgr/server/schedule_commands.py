@@ -10,9 +10,9 @@ from poolmgr.manager.handlers import resolve, unknown_task, unpack_overrides
 from poolmgr.model import RESERVED
 from poolmgr.schedule import DECLARED, check_id, timing_of
 from poolmgr.server.call import Call
-from poolmgr.wire.messages import PAYLOAD_LIMIT
 
 UPCOMING_AT_MOST = 100
+PAYLOAD_LIMIT = 1 << 20  # bytes: schedules are kept in memory, and each tick's task has it again
 
 
 def schedules(call: Call) -> list[dict[str, Any]]:
@@ -45,7 +45,7 @@ def _work(call: Call) -> tuple[bytes, bytes | None]:
     if not isinstance(payload, bytes) or not isinstance(options, bytes | None):
         raise BadOption("payload takes a bin, and options a bin or nil, as in SUBMIT")
     if len(payload) > PAYLOAD_LIMIT:
-        raise PayloadTooLarge(f"the payload is over {PAYLOAD_LIMIT} bytes")
+        raise PayloadTooLarge(f"a schedule's arguments take {PAYLOAD_LIMIT:,} bytes at most: pass a path")
     given = unpack_overrides(options) if options is not None else {}
     if given.get("at") is not None:
         raise BadOption("a schedule's tasks take no at: each is submitted at its tick (delay_s adds to that)")

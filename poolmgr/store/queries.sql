@@ -47,7 +47,7 @@ DELETE FROM tasks WHERE id = ?1 AND ended_at IS NOT NULL;
 -- name: set_schedule
 INSERT OR REPLACE INTO schedules
     (id, name, payload, options, cron, every_s, timezone, missed, paused, created_at, last_tick)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11);
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: tick_schedule
 UPDATE schedules SET last_tick = ?2 WHERE id = ?1;

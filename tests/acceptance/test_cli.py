@@ -394,7 +394,6 @@ def test_a_schedule_is_added_listed_held_back_and_removed(pool: Shell) -> None:
         (["next", "noon"], "not_found", 1),
         (["add", "noon", "add", "--cron", "noon"], "bad_option", 2),
         (["add", "noon", "add"], "bad_option", 2),
-        (["add", "noon", "add", "--every", "5", "--missed", "never"], "usage", 2),
     ):
         assert json.loads(pool.run("schedule", *wrong, "--json", code=exit_code))["error"]["code"] == code
 

@@ -13,13 +13,17 @@ from typing import Any
 import pytest
 
 from poolmgr import AsyncClient, Client, Timing
+from poolmgr import Pool as PrivatePool
+from poolmgr.client import commands
 from poolmgr.core.changes import ScheduleRecord
 from poolmgr.core.schedule import task_id
-from poolmgr.errors import BadOption, NotFound, PoolError, ReloadFailed, UnknownTask, WrongState
+from poolmgr.errors import BadOption, NotFound, PayloadTooLarge, PoolError, ReloadFailed, UnknownTask, WrongState
 from poolmgr.manager.timetable import Timetable
 from poolmgr.model import TaskInfo, TaskState
 from poolmgr.schedule import ScheduleInfo
+from poolmgr.server.commands import COMMANDS
 from scripts.proofs.pool import NotStarted, Pool, until
+from tests.integration.conftest import APPS
 
 Make = Callable[..., Pool]
 
@@ -76,6 +80,12 @@ def test_what_cannot_be_scheduled_is_refused(
     assert client.schedules() == []
 
 
+def test_large_arguments_are_refused(client: Client) -> None:
+    with pytest.raises(PayloadTooLarge, match="pass a path"):
+        client.schedule("s", SOON, "size_of", bytes(5 << 20))
+    assert client.schedules() == []
+
+
 def test_the_async_client_has_the_same(shared_pool: Pool) -> None:
     async def session() -> None:
         async with AsyncClient(str(shared_pool.socket)) as client:
@@ -85,6 +95,23 @@ def test_the_async_client_has_the_same(shared_pool: Pool) -> None:
             assert (await client.resume_schedule("yearly")).upcoming == made.upcoming
             await client.unschedule("yearly")
             assert await client.schedules() == []
+
+    asyncio.run(session())
+
+
+def test_the_group_may_look_at_schedules_and_no_more() -> None:
+    assert [name for name, command in COMMANDS.items() if "schedule" in name and command.open_to_group] == ["schedules"]
+
+
+def test_a_private_pool_keeps_no_schedules_not_even_those_of_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(APPS)
+
+    async def session() -> None:
+        async with PrivatePool(size=1, app="scheduled") as pool:
+            with pytest.raises(BadOption, match="private pool"):
+                await pool.schedule("mine", SOON, "beat")
+            await pool.run("beat")
+            assert await pool._ask(commands.schedules(1)) == []
 
     asyncio.run(session())
 
