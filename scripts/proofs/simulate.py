@@ -78,6 +78,7 @@ def _kinds(report: Report, total: Sweep, *, limited: bool) -> None:
         ("troubles in which the store refused", total.refusals, set(TROUBLES)),
         ("effects that were performed", total.effects, {effect.__name__ for effect in Effect.__args__}),
         ("ends that tasks came to", total.finals, {str(state) for state in FINAL}),
+        ("events of schedules", total.events, {"schedule-missed", "schedule-held"}),
     ):
         missing = sorted(all_kinds - set(seen))
         limit = len(all_kinds) if limited else None

@@ -234,7 +234,7 @@ def test_kill_9_around_ticks_neither_loses_nor_doubles_one(make_pool: Make, shor
     pool.start()
     with pool.client() as client:
         client.schedule("pulse", SOON._replace(missed="all"), "note", str(notes))
-    for _ in range(6):
+    for _ in range(4):
         with pool.client() as client:
             moment = client.schedules()[0].upcoming[0] + around.uniform(-0.02, 0.03)
         until(lambda moment=moment: time.time() >= moment, "a moment near a tick")  # type: ignore[misc]

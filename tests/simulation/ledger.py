@@ -57,6 +57,7 @@ class Ledger:
         ids = [bytes.fromhex(info.id) for info in infos]
         _same("an end", map(store.outcome, ids), map(mine.outcome, ids))
         _same("a history", map(store.task, ids), map(mine.task, ids))
+        _same("a schedule", store.schedules(), mine.schedules())
 
 
 def _same(what: str, found: Iterable[object], expected: Iterable[object]) -> None:
