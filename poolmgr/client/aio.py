@@ -15,6 +15,8 @@ from poolmgr.client.aio_results import AsyncEventStream, AsyncMapResults
 from poolmgr.client.awaited import Awaited
 from poolmgr.client.batches import CHUNK, Batches
 from poolmgr.client.calling import Options, handler_name
+from poolmgr.client.dial import Route
+from poolmgr.client.resume import RECONNECT_S, unacknowledged
 from poolmgr.client.schedules import AsyncSchedules
 from poolmgr.errors import ConnectionLost, WrongState
 from poolmgr.model import TaskInfo, WorkerInfo
@@ -27,19 +29,21 @@ T = TypeVar("T")
 
 
 class AsyncRedial:
-    """Gives the live link, dialled again when it was lost, or when this is another process or event loop."""
+    """Gives the live link: one that is down is connected again, in the place of one that is lost, or of another process
+    or event loop, there is another."""
 
-    def __init__(self, path: str | None, timeout_s: float, name: str) -> None:
-        self.timeout_s = timeout_s
+    def __init__(self, route: Route) -> None:
+        self.timeout_s = route.timeout_s
         self.link: AsyncLink | None = None
         self.closed = False
-        self._path = path
-        self._name = name
+        self._route = route
         self._dialling: asyncio.Task[AsyncLink] | None = None
 
     async def live(self) -> AsyncLink:
         """Errors: those of ``AsyncLink.open``, and WrongState once it is closed."""
         if self.link is not None and self.link.usable:
+            if self.link.protocol.down is not None:
+                await self.link.reconnect()
             return self.link
         if self._dialling is None or self._dialling.done():
             self._dialling = asyncio.create_task(self.another())
@@ -55,11 +59,11 @@ class AsyncRedial:
         Raises:
             ConnectionLost: there is none.
         """
-        if self.link is not None and self.link.usable:
+        if self.link is not None and self.link.usable and self.link.protocol.down is None:
             return self.link
-        if self.link is not None and self.link.protocol.lost is not None:
+        if self.link is not None and self.link.protocol.down is not None:
             raise ConnectionLost(
-                f"{self.link.protocol.lost}; `await client.connect()`, or any awaited call, connects again"
+                f"{self.link.protocol.down}; `await client.connect()`, or any awaited call, connects again"
             )
         raise ConnectionLost("not connected: use `async with AsyncClient()`, or `await client.connect()`")
 
@@ -67,7 +71,7 @@ class AsyncRedial:
         """A connection beside the live one; whoever takes it closes it."""
         if self.closed:
             raise WrongState("this client is closed")
-        return await AsyncLink.open(self._path, self.timeout_s, self._name)
+        return await AsyncLink.open(self._route)
 
 
 class AsyncCaller:
@@ -172,11 +176,18 @@ class AsyncClient(AsyncCaller, AsyncSchedules):
     """A connection to the daemon, for one event loop. ``async with`` connects, and flushes and closes at the end.
 
     Without ``async with`` the first awaited call connects. See ``Client`` for the arguments, the errors, and what
-    becomes of work when the connection is lost.
+    becomes of work when the connection breaks; it is made again whether or not anybody waits.
     """
 
-    def __init__(self, socket: str | None = None, *, timeout_s: float = 30.0, name: str = "") -> None:
-        super().__init__(AsyncRedial(socket, timeout_s, name), Options({}))
+    def __init__(
+        self,
+        socket: str | None = None,
+        *,
+        timeout_s: float = 30.0,
+        name: str = "",
+        reconnect_s: float = RECONNECT_S,
+    ) -> None:
+        super().__init__(AsyncRedial(Route(socket, timeout_s, name, reconnect_s)), Options({}))
 
     async def connect(self) -> Self:
         """Connect now. Errors: those of ``Client``."""
@@ -188,11 +199,11 @@ class AsyncClient(AsyncCaller, AsyncSchedules):
         link = self._redial.link
         if link is None:
             return
-        count = link.protocol.submitted
+        protocol, count = link.protocol, link.protocol.window.submitted
         async with asyncio.timeout(timeout):
             await link.acknowledged(count)
-        if link.protocol.acknowledged < count and link.protocol.lost is not None:
-            raise link.protocol.lost
+        if (left := count - protocol.window.acknowledged) > 0:
+            raise unacknowledged(left, protocol.lost)
 
     async def close(self) -> None:
         """End the connection: calls are cancelled, durable tasks that were acknowledged go on. Safe to call twice."""

@@ -49,7 +49,7 @@ class AsyncTaskFuture(Awaited[R]):
                 await self._link.acknowledged(self.number)
         outcome = self.outcome
         if isinstance(outcome, BaseException):
-            if self.number > self._link.protocol.acknowledged:
+            if self.number > self._link.protocol.window.acknowledged:
                 raise outcome
         elif outcome is not None and outcome[0] == REFUSED:
             raise error_of(outcome, self.id)

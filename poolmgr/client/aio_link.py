@@ -1,7 +1,8 @@
 """The async client's connection: the shared protocol on a transport of the event loop.
 
 Everything happens in the loop's thread, so there is no lock; only ``abandon`` may come from elsewhere. What is
-submitted within one turn of the loop leaves in one write.
+submitted within one turn of the loop leaves in one write. While the connection is down (see ``resume``) a task of the
+loop dials again, whether or not anybody waits.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ import heapq
 import os
 import socket
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from time import monotonic
 from typing import Any, Final, TypeVar, cast
 
 from poolmgr.client import commands
 from poolmgr.client.awaited import Awaited
-from poolmgr.client.dial import dial
+from poolmgr.client.dial import Route, dial
 from poolmgr.client.pending import Pending
 from poolmgr.client.protocol import Protocol, Settled, Submit
 from poolmgr.errors import ConnectionLost, PoolError, Unavailable
@@ -26,14 +29,18 @@ _READ_BYTES: Final = 256 * 1024
 
 
 class AsyncLink(asyncio.BufferedProtocol):
-    """One connection of one event loop.
+    """One connection of one event loop, made again when it breaks and durable tasks are on it.
+
+    Args:
+        route: how to connect again; None: not at all.
 
     Attributes:
         protocol: its state.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.protocol = Protocol()
+    def __init__(self, loop: asyncio.AbstractEventLoop, route: Route | None = None) -> None:
+        self.protocol = Protocol(0.0 if route is None else route.reconnect_s)
+        self._route = route
         self._loop = loop
         self._pid = os.getpid()
         self._transport: asyncio.Transport | None = None
@@ -43,26 +50,26 @@ class AsyncLink(asyncio.BufferedProtocol):
         self._acknowledgements: list[tuple[int, int, asyncio.Future[None]]] = []
         self._waited = 0
         self._arrival: asyncio.Future[None] | None = None
+        self._resuming: asyncio.Task[None] | None = None
+        self._stirred = asyncio.Event()  # whoever sleeps while the connection is down is to look again
+        # Those who wait until it was dialled once more, to be told why in vain.
+        self._attempts: list[asyncio.Future[PoolError | None]] = []
 
     @classmethod
-    async def open(cls, path: str | None, timeout_s: float, name: str) -> AsyncLink:
+    async def open(cls, route: Route) -> AsyncLink:
         """Connect and be welcomed. Errors: those of ``dial``, and VersionMismatch, ProtocolError, Unavailable."""
         # It may wait for a daemon that is slow to accept.
-        sock = await asyncio.get_running_loop().run_in_executor(None, dial, path, timeout_s)
-        return await cls.adopt(sock, timeout_s, name)
+        sock = await asyncio.get_running_loop().run_in_executor(None, dial, route.path, route.timeout_s)
+        return await cls.adopt(sock, route.timeout_s, route.name, route)
 
     @classmethod
-    async def adopt(cls, sock: socket.socket, timeout_s: float | None, name: str) -> AsyncLink:
+    async def adopt(
+        cls, sock: socket.socket, timeout_s: float | None, name: str, route: Route | None = None
+    ) -> AsyncLink:
         """Take over a connected socket, and be welcomed. Errors: VersionMismatch, ProtocolError, Unavailable, and what
         the daemon says that does not come up."""
-        loop = asyncio.get_running_loop()
-        sock.setblocking(False)
-        link = cls(loop)
-        try:
-            await loop.create_unix_connection(lambda: link, sock=sock)
-        except BaseException:
-            sock.close()
-            raise
+        link = cls(asyncio.get_running_loop(), route)
+        await link._use(sock)
         try:
             async with asyncio.timeout(timeout_s):
                 link._write(link.protocol.hello(name))
@@ -78,9 +85,17 @@ class AsyncLink(asyncio.BufferedProtocol):
             raise
         return link
 
+    async def _use(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        try:
+            await self._loop.create_unix_connection(lambda: self, sock=sock)
+        except BaseException:
+            sock.close()
+            raise
+
     @property
     def usable(self) -> bool:
-        """Whether it is alive, and of this process and the running loop."""
+        """Whether it is of this process and the running loop, and up, or will perhaps be again."""
         return self.protocol.lost is None and self._pid == os.getpid() and self._loop is asyncio.get_running_loop()
 
     # --------------------------------------------------------------------------------------------------- sending
@@ -99,6 +114,8 @@ class AsyncLink(asyncio.BufferedProtocol):
         Raises:
             PoolError: the daemon's refusal, or the connection broke; Unavailable after ``timeout_s``.
         """
+        if self.protocol.down is not None:
+            await self.reconnect()
         answer = self.put(question)
         try:
             async with asyncio.timeout(timeout_s):
@@ -133,9 +150,9 @@ class AsyncLink(asyncio.BufferedProtocol):
             self._loop.call_soon_threadsafe(self._cancel, left)
 
     def _cancel(self, calls: Iterable[Pending[Any]]) -> None:
-        if self.protocol.lost is not None:
-            return
         self.protocol.forget(each.key for each in calls)
+        if self.protocol.down is not None:
+            return
         for each in calls:
             question = commands.cancel(each.key, False)
             self._write(self.protocol.request(Pending(), question.command, question.arguments))
@@ -154,7 +171,7 @@ class AsyncLink(asyncio.BufferedProtocol):
 
     async def acknowledged(self, count: int) -> None:
         """Wait until the daemon has accepted or refused the first ``count`` submits, or the connection is lost."""
-        if self.protocol.acknowledged < count and self.protocol.lost is None:
+        if self.protocol.window.acknowledged < count and self.protocol.lost is None:
             waiter = self._loop.create_future()
             self._waited += 1
             heapq.heappush(self._acknowledgements, (count, self._waited, waiter))
@@ -169,16 +186,25 @@ class AsyncLink(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one by duty, not by descent
+        if self.protocol.down is not None and self.protocol.lost is None:
+            assert self._route is not None
+            self._write(self.protocol.resume(self._route.name))
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         self._settle(self.protocol.receive(self._buffer[:nbytes]))
+        if self.protocol.rewatch.waiting and self.protocol.down is None:
+            self._write(self.protocol.watch_more())
 
     def connection_lost(self, exc: Exception | None) -> None:
         cause = ConnectionLost(f"the connection to the daemon broke: {exc}") if exc else self.protocol.ended()
-        self._settle(self.protocol.lose(cause))
+        self._transport = None
+        self._unsent.clear()
+        self._settle(self.protocol.interrupt(cause))
+        if self.protocol.lost is None and (self._resuming is None or self._resuming.done()):
+            self._resuming = self._loop.create_task(self._resume())
 
     def close(self, reason: PoolError) -> None:
         """End the connection; what is owed fails. Safe to call twice."""
@@ -187,18 +213,78 @@ class AsyncLink(asyncio.BufferedProtocol):
             if self._transport is not None:
                 self._transport.close()  # what is written still leaves
             self._settle(self.protocol.lose(reason, closed=True))
+            self._stirred.set()
+
+    # ----------------------------------------------------------------------------------------------- dialling again
+
+    async def reconnect(self) -> None:
+        """Have the connection made again now, whenever that is due. Raises: why it cannot be."""
+        protocol = self.protocol
+        while protocol.down is not None and protocol.lost is None:
+            attempt: asyncio.Future[PoolError | None] = self._loop.create_future()
+            self._attempts.append(attempt)
+            self._stirred.set()
+            if (error := await attempt) is not None:
+                raise error
+        if protocol.lost is not None:
+            raise protocol.lost
+
+    async def _resume(self) -> None:
+        """Until the connection is made again, or lost."""
+        protocol = self.protocol
+        try:
+            while protocol.down is not None and protocol.lost is None:
+                if await self._is_due():
+                    await self._dial_again()
+        finally:
+            if protocol.down is not None:  # this task was cancelled
+                self._settle(protocol.lose(ConnectionLost(f"{protocol.down}, and was not made again")))
+            self._tell_attempted(protocol.lost)
+
+    async def _is_due(self) -> bool:
+        """Whether to dial now. Sleeps until that may be."""
+        assert self.protocol.outage is not None
+        self._stirred.clear()
+        pause = self.protocol.outage.due - monotonic()
+        if pause <= 0 or self._attempts:
+            return True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await self._stirred.wait()
+        return False
+
+    async def _dial_again(self) -> None:
+        route, protocol = self._route, self.protocol
+        assert route is not None
+        try:
+            sock = await self._loop.run_in_executor(None, dial, route.path, route.timeout_s)
+            if protocol.lost is None:
+                await self._use(sock)
+            else:
+                sock.close()
+        except PoolError as error:
+            self._settle(protocol.unreachable(error))
+            self._tell_attempted(error)
+        else:
+            self._tell_attempted(None)
+
+    def _tell_attempted(self, error: PoolError | None) -> None:
+        waiters, self._attempts = self._attempts, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(error)
 
     def _settle(self, settled: Settled) -> None:
         for pending, outcome in settled:
             pending.settle(outcome)
         lost = self.protocol.lost is not None
         waiters = self._acknowledgements
-        while waiters and (lost or waiters[0][0] <= self.protocol.acknowledged):
+        while waiters and (lost or waiters[0][0] <= self.protocol.window.acknowledged):
             _wake(heapq.heappop(waiters)[2])
         if self._arrival is not None:
             _wake(self._arrival)
             self._arrival = None
-        if lost and self._transport is not None and not self._transport.is_closing():
+        if self.protocol.down is not None and self._transport is not None and not self._transport.is_closing():
             self._transport.abort()
 
 

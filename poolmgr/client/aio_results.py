@@ -32,14 +32,14 @@ class AsyncMapResults(AsyncIterator[R]):
 
     async def __anext__(self) -> R:
         link = self._link or await self._begin()
-        batches = self._batches
-        if batch := batches.next_batch():
+        batches, protocol = self._batches, link.protocol
+        if (protocol.down is None or not batches.waiting) and (batch := batches.next_batch()):
             link.submit_all(batch)
         if not batches.waiting:
             raise StopAsyncIteration
         head = batches.waiting[0]
         try:
-            while head.outcome is None and (batch := batches.next_batch()):
+            while head.outcome is None and protocol.down is None and (batch := batches.next_batch()):
                 link.submit_all(batch)
                 await asyncio.sleep(0)  # the loop writes it, and takes in what has come
             if head.outcome is None:

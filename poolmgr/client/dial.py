@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from typing import Final
+from typing import Final, NamedTuple
 
 from poolmgr.errors import NotAllowed, NotRunning, Unavailable
 
@@ -13,6 +13,22 @@ from poolmgr.errors import NotAllowed, NotRunning, Unavailable
 BUFFER_BYTES: Final = 1024 * 1024
 _PEER: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid
 _TIMEVAL: Final = struct.Struct("ll")
+
+
+class Route(NamedTuple):
+    """How a client connects.
+
+    Attributes:
+        path: the daemon's socket; None: where ``find_socket`` finds one.
+        timeout_s: how long connecting, and the answer to a request, may take.
+        name: what the daemon is told that this client is.
+        reconnect_s: for how long a connection that breaks is dialled again; 0: not at all.
+    """
+
+    path: str | None
+    timeout_s: float
+    name: str
+    reconnect_s: float
 
 
 def dial(path: str | None, timeout_s: float) -> socket.socket:
@@ -27,7 +43,10 @@ def dial(path: str | None, timeout_s: float) -> socket.socket:
 
     found = find_socket(path)
     owner = _check_directory(found)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    except OSError as error:
+        raise Unavailable(f"no socket can be made: {error.strerror or error}") from None
     try:
         _connect(sock, found, timeout_s)
         check_peer(sock, found, owner)

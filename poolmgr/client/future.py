@@ -42,11 +42,11 @@ class TaskFuture(Future[R], Pending[R]):
             PoolError: it refused the task; or the connection broke before it answered.
             TimeoutError: it did not answer within ``timeout`` seconds.
         """
-        protocol = self._link.protocol
-        if not self._link.wait(lambda: protocol.acknowledged >= self.number or self.outcome is not None, timeout):
+        window = self._link.protocol.window
+        if not self._link.wait(lambda: window.acknowledged >= self.number or self.outcome is not None, timeout):
             raise TimeoutError(f"task {self.id} was not acknowledged within {timeout} s")
         outcome = self.outcome
-        if outcome is None or (isinstance(outcome, BaseException) and protocol.acknowledged >= self.number):
+        if outcome is None or (isinstance(outcome, BaseException) and window.acknowledged >= self.number):
             return
         if isinstance(outcome, BaseException) or outcome[0] == REFUSED:
             raise error_of(outcome, self.id)

@@ -26,7 +26,7 @@ class Pending(Generic[R]):
         durable: of a task; what its caller is told when the connection breaks depends on it.
         first: of a task that its deduplication key found to be an earlier one: the id of that.
         key: of a task: its id, 16 bytes; of a request: empty.
-        number: of a task: how many submits its connection had sent with it; of a request: its number.
+        number: of a task: its place among the submits, 0 if it is only watched; of a request: its number.
         outcome: None, a message that ends a task or a request, or an error.
     """
 
@@ -34,6 +34,8 @@ class Pending(Generic[R]):
 
     # Somebody is to be told of the outcome, by ``settle`` and ``announce``; where it is False, it is only stored.
     observed: bool = False
+    # Who gets the same outcome.
+    members: Sequence[Pending[Any]] = ()
 
     def __init__(self, durable: bool = False) -> None:
         self.durable = durable

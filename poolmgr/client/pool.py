@@ -13,6 +13,7 @@ from poolmgr.client.aio import AsyncCaller, AsyncRedial
 from poolmgr.client.aio_link import AsyncLink
 from poolmgr.client.awaited import Awaited
 from poolmgr.client.calling import Options
+from poolmgr.client.dial import Route
 from poolmgr.client.private import PrivateDaemon
 from poolmgr.errors import BadOption, ConnectionLost, WrongState
 from poolmgr.model import Event, WorkerInfo
@@ -26,7 +27,7 @@ class _Line(AsyncRedial):
     """The one connection to a private daemon: when it is lost, so is the daemon."""
 
     def __init__(self) -> None:
-        super().__init__(None, _ANSWER_S, "pool")
+        super().__init__(Route(None, _ANSWER_S, "pool", 0.0))
 
     async def live(self) -> AsyncLink:
         return self.ready()

@@ -1,11 +1,13 @@
 """One connection to the daemon, without I/O: what both clients share.
 
 A shell moves bytes. It sends what ``hello``, ``submit``, ``request`` and ``watch`` return, in that order, feeds what
-it reads to ``receive``, and calls ``lose`` once when the connection ends. Calls must not overlap.
+it reads to ``receive``, and calls ``interrupt`` when the connection ends. If it is then ``down``, the shell dials
+again, tells each failure by ``unreachable``, and sends what ``resume`` returns first on the new connection; see
+``resume.py`` for what is resumed. Calls must not overlap.
 
-1. A submit is numbered by its place among the submits; ACCEPTED(n) answers the first n. A refusal comes before the
-   ACCEPTED that counts it.
-2. Each ``Pending`` gets exactly one outcome: by a message, or by ``lose``.
+1. A submit has a number and is counted as answered by the ``Window``. A refusal comes before the ACCEPTED that counts
+   it.
+2. Each ``Pending`` gets exactly one outcome: by a message, by ``interrupt`` or by ``lose``.
 3. An outcome is stored here, except where somebody observes the ``Pending``: those are returned, to be settled by the
    shell when it holds no lock.
 4. Messages about tasks that nobody here waits for (any longer) are ignored.
@@ -16,16 +18,20 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from time import time_ns
+from time import monotonic, time_ns
 from typing import Any, Final
 
+from poolmgr.client import commands
 from poolmgr.client.pending import Outcome, Pending, loss
+from poolmgr.client.resume import Outage, Rewatch, forgotten, under_daemons_ids
+from poolmgr.client.window import WINDOW, Window
 from poolmgr.errors import (
     BadValue,
     ConnectionLost,
     PayloadTooLarge,
     PoolError,
     ProtocolError,
+    Unavailable,
     VersionMismatch,
     from_code,
 )
@@ -50,8 +56,7 @@ from poolmgr.wire.messages import (
     WELCOME,
 )
 
-WINDOW: Final = 10_000  # submits that may be unacknowledged
-WINDOW_BYTES: Final = 32 * 1024 * 1024  # ... and what they may add up to
+_NEVER: Final = 1 << 62  # the number of a submit that is never answered
 
 _ENDS: Final = frozenset({COMPLETED, FAILED, REFUSED})
 _ANSWERS: Final = frozenset({RESPONSE, REFUSAL})
@@ -61,30 +66,35 @@ Settled = list[tuple[Pending[Any], Outcome]]
 
 
 class Protocol:
-    """The state of one connection.
+    """The state of one connection, and of those that take its place when it breaks.
+
+    Args:
+        reconnect_s: for how long what was under way on a broken connection can be resumed; 0: not at all.
 
     Attributes:
         welcome: what the daemon said of itself (pid, epoch, ...); None until it has answered the hello.
-        submitted: how many tasks were submitted.
-        acknowledged: how many of them the daemon has accepted or refused.
+        window: the submits that are not answered.
         events: events that have arrived; a shell takes them out.
-        lost: why the connection ended; None while it lives.
+        down: why there is no connection now; None while there is.
+        lost: why there will be none any more; None while there is one, or it may be made again.
+        outage: the last one; None: there was none.
+        rewatch: what was acknowledged on an earlier connection, and is not watched yet on this one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, reconnect_s: float = 0.0) -> None:
         self.welcome: Mapping[str, Any] | None = None
-        self.submitted = 0
-        self.acknowledged = 0
+        self.window = Window()
         self.events: deque[Event] = deque()
+        self.down: PoolError | None = None
         self.lost: PoolError | None = None
+        self.outage: Outage | None = None
+        self._reconnect_s = reconnect_s
+        self.rewatch = Rewatch()
         self._pack = encoder()
         self._decoder = Decoder(ANSWER)
         self._tasks: dict[bytes, Pending[Any]] = {}
         self._requests: dict[int, Pending[Any]] = {}
         self._requested = 0
-        self._sizes: deque[int] = deque()  # of the unacknowledged submits, oldest first
-        self._unacknowledged_bytes = 0
-        self._window = WINDOW
         self._payload_limit = PAYLOAD_LIMIT
         # The middle of every id. Ids of one connection differ by their counter, those of two connections by this.
         self._salt = os.urandom(6)
@@ -102,22 +112,22 @@ class Protocol:
 
         Raises:
             PayloadTooLarge: nothing is to be sent; the connection is as before.
-            PoolError: the connection has ended.
+            PoolError: there is no connection.
         """
-        if self.lost is not None:
-            raise self.lost
+        if self.down is not None:
+            raise self.down
         if len(payload) > self._payload_limit:
             raise PayloadTooLarge(
                 f"the arguments of {name} take {len(payload):,} bytes, {self._payload_limit:,} are allowed: "
                 "write large data to a file and pass its path"
             )
-        number = self.submitted + 1
+        window = self.window
+        number = window.submitted + 1
         key = _new_id(self._salt, number)
         message = self._encode((SUBMIT, key, name, payload, options, True))
+        window.add(message)
         pending.key = key
-        pending.number = self.submitted = number
-        self._sizes.append(len(message))
-        self._unacknowledged_bytes += len(message)
+        pending.number = number
         self._tasks[key] = pending
         return message
 
@@ -133,8 +143,8 @@ class Protocol:
 
     def request(self, pending: Pending[Any], command: str, arguments: Mapping[str, Any]) -> bytes:
         """The bytes that ask for ``command``; ``pending`` will get the answer."""
-        if self.lost is not None:
-            raise self.lost
+        if self.down is not None:
+            raise self.down
         number = self._requested + 1
         message = self._encode((REQUEST, number, command, arguments))
         pending.number = self._requested = number
@@ -148,12 +158,13 @@ class Protocol:
         called, because others may wait for the same by then.
 
         Raises:
-            PoolError: the connection has ended.
+            PoolError: there is no connection.
         """
-        if self.lost is not None:
-            raise self.lost
+        if self.down is not None:
+            raise self.down
         watcher.key = key
-        return self._tasks.setdefault(key, watcher)
+        found = self._tasks.setdefault(key, watcher)
+        return found.members[0] if found.members else found
 
     def refuse(self, watcher: Pending[Any], error: PoolError) -> Settled:
         """The daemon will not tell the end of this task."""
@@ -176,27 +187,20 @@ class Protocol:
         """Whether no task's end is to come."""
         return not self._tasks
 
-    @property
-    def room(self) -> bool:
-        """Whether another submit fits into the window of unacknowledged ones."""
-        return (
-            self.submitted - self.acknowledged < self._window and self._unacknowledged_bytes < WINDOW_BYTES
-        ) or self.lost is not None
-
     # ---------------------------------------------------------------------------------------------- from the daemon
 
     def receive(self, data: bytes | bytearray | memoryview) -> Settled:
         """Take in what was read. Returns the observed that are to be settled, each with its outcome.
 
-        Where the daemon ends the connection, or sends what the protocol does not know, the connection is ``lost``.
+        Where the daemon ends the connection it is ``down`` or ``lost``; ``lost`` where it sends what cannot be read.
         """
         try:
             for message in self._feed(data):
                 self._dispatch(message)
         except PoolError as error:
-            return self.lose(error)
+            return self.interrupt(error)
         except (LookupError, TypeError, ValueError, AttributeError) as error:
-            return self.lose(ProtocolError(f"the daemon sent a message that cannot be read: {error!r}"))
+            return self.interrupt(ProtocolError(f"the daemon sent a message that cannot be read: {error!r}"))
         return self._hand_over()
 
     def _encode(self, message: Sequence[Any]) -> bytes:
@@ -218,7 +222,7 @@ class Protocol:
         if kind in _ENDS:
             pending = self._tasks.pop(message[1], None)
         elif kind == ACCEPTED:
-            return self._on_accepted(message[1])
+            return self.window.accepted(message[1])
         elif kind in _ANSWERS:
             pending = self._requests.pop(message[1], None)
         elif kind in _RARE:
@@ -227,11 +231,15 @@ class Protocol:
             raise ProtocolError(f"the daemon sent a message of the unknown type {kind!r}")
         if pending is not None:
             self._store(pending, message)
+        elif kind in _ANSWERS:
+            self._on_watched(message)
         return None
 
     def _store(self, pending: Pending[Any], outcome: Outcome) -> None:
         if pending.observed:
             self._settled.append((pending, outcome))
+            for each in pending.members:
+                self._store(each, outcome)
         else:
             pending.outcome = outcome
 
@@ -241,34 +249,91 @@ class Protocol:
         settled, self._settled = self._settled, []
         return settled
 
+    # -------------------------------------------------------------------------------------------- broken connections
+
+    def interrupt(self, cause: PoolError) -> Settled:
+        """The connection has ended: it is ``down`` if anything can be resumed, else ``lost``. Again: nothing."""
+        if self.down is not None:
+            return []
+        kept = {key: pending for key, pending in self._tasks.items() if pending.durable}
+        if not kept or not self._reconnect_s or not isinstance(cause, Unavailable):
+            return self.lose(cause)
+        if self.outage is not None and not self._has_resumed():
+            if not self.outage.failed(cause, monotonic()):
+                return self.lose(cause)
+        else:
+            self.outage = Outage(monotonic(), self._reconnect_s)
+        self.down = cause
+        self.window.limit = 0
+        for pending in (*self._tasks.values(), *self._requests.values()):
+            if not pending.durable:
+                self._fail(pending, cause, closed=False)
+        self._tasks = kept
+        self._requests.clear()
+        return self._hand_over()
+
+    def unreachable(self, error: PoolError) -> Settled:
+        """Dialling again has failed; after the last time the connection is ``lost``."""
+        if self.lost is not None or self.outage is None or self.outage.failed(error, monotonic()):
+            return []
+        return self.lose(ConnectionLost(f"{self.down}, and could not be made again: {error}"))
+
+    def resume(self, name: str) -> bytes:
+        """The first bytes to send on a new connection. It is no longer ``down``."""
+        self.down = self.welcome = None
+        self._decoder = Decoder(ANSWER)
+        unanswered = {each.number for each in self._tasks.values() if each.number > self.window.acknowledged}
+        again = self.window.again(unanswered)
+        self._tasks = under_daemons_ids(self._tasks, self.window.acknowledged)
+        self.rewatch = Rewatch(key for key, each in self._tasks.items() if each.number not in unanswered)
+        return self.hello(name) + again + self.watch_more()
+
+    def watch_more(self) -> bytes:
+        """Bytes to send while ``rewatch`` has more: requests to watch what was acknowledged on another connection."""
+        messages = []
+        while (key := self.rewatch.next(self._tasks)) is not None:
+            self._requested += 1
+            self.rewatch.asked[self._requested] = key
+            question = commands.watch(key)
+            messages.append(self._encode((REQUEST, self._requested, question.command, question.arguments)))
+        return b"".join(messages)
+
     def lose(self, cause: PoolError, *, closed: bool = False) -> Settled:
-        """The connection has ended, and what is owed fails, as ``pending.loss`` says. A second call does nothing.
+        """There will be no connection any more, and what is owed fails, as ``pending.loss`` says. Again: nothing.
 
         Args:
             closed: this side closed it on purpose.
         """
         if self.lost is not None:
             return []
-        self.lost = cause
+        self.lost = self.down = cause
+        self.window.is_open = True
         for pending in (*self._tasks.values(), *self._requests.values()):
-            accepted = pending.number <= self.acknowledged
-            self._store(pending, loss(pending, cause, accepted=accepted, closed=closed))
+            self._fail(pending, cause, closed=closed)
         self._tasks.clear()
         self._requests.clear()
         return self._hand_over()
 
     def ended(self) -> ConnectionLost:
-        """The cause for ``lose`` when the daemon's end of the connection is closed without a word."""
+        """The cause for ``interrupt`` when the daemon's end of the connection is closed without a word."""
         return ConnectionLost("the connection to the daemon ended")
 
-    def _on_accepted(self, count: int) -> None:
-        answered = count - self.acknowledged
-        if answered < 0 or count > self.submitted:
-            raise ProtocolError(f"the daemon accepted {count} tasks, {self.submitted} were submitted")
-        sizes = self._sizes
-        for _ in range(answered):
-            self._unacknowledged_bytes -= sizes.popleft()
-        self.acknowledged = count
+    def _has_resumed(self) -> bool:
+        return self.window.has_resumed and self.rewatch.over
+
+    def _fail(self, pending: Pending[Any], cause: PoolError, *, closed: bool) -> None:
+        accepted = pending.number <= self.window.acknowledged
+        self._store(pending, loss(pending, cause, accepted=accepted, closed=closed))
+        if pending.key and not accepted:
+            pending.number = _NEVER  # the window will pass over it, if the connection is made again
+
+    def _on_watched(self, answer: Sequence[Any]) -> None:
+        key = self.rewatch.asked.pop(answer[1], b"")
+        pending = self._tasks.pop(key, None) if answer[0] == REFUSAL else None
+        if pending is not None:
+            self._store(pending, forgotten(answer, key))
+
+    # ------------------------------------------------------------------------------------------------ rarer messages
 
     def _on_welcome(self, message: Sequence[Any]) -> None:
         version, info = message[1], message[2]
@@ -277,7 +342,7 @@ class Protocol:
                 f"the daemon speaks version {version} of the protocol, this client {PROTOCOL_VERSION}: "
                 "upgrade the older one, then restart it"
             )
-        self._window = min(WINDOW, int(info.get("window", WINDOW)))
+        self.window.limit = min(WINDOW, int(info.get("window", WINDOW)))
         self._payload_limit = min(PAYLOAD_LIMIT, int(info.get("payload_limit", PAYLOAD_LIMIT)))
         self.welcome = info
 

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 from poolmgr.client import commands
 from poolmgr.client.batches import CHUNK, Batches
 from poolmgr.client.calling import Options, handler_name
+from poolmgr.client.dial import Route
 from poolmgr.client.pending import Pending
 from poolmgr.client.redial import Redial
 from poolmgr.client.results import EventStream, MapResults
+from poolmgr.client.resume import RECONNECT_S, unacknowledged
 from poolmgr.client.schedules import Schedules
 from poolmgr.model import TaskInfo, WorkerInfo
 from poolmgr.schedule import ScheduleInfo, Timing
@@ -171,14 +173,17 @@ class Caller:
 class Client(Caller, Schedules):
     """A connection to the daemon, for any number of threads. As a context manager it flushes, then closes.
 
-    A connection that is lost is made again by the next call; what was under way on it has failed with
-    ``ConnectionLost`` (durable tasks: safe, see its message) or ``TaskLost`` (calls), and is not sent again.
-    After a fork the child makes its own.
+    A connection that breaks is made again, while somebody waits for a durable task, and by the next call (which fails
+    with ``NotRunning`` if no daemon is there). Durable tasks then go on: those that were not acknowledged are sent
+    again, and the daemon has each once; the others are watched again. Calls under way have failed with ``TaskLost``,
+    requests with ``ConnectionLost``. After a fork the child makes its own connection; the tasks are its parent's.
 
     Args:
         socket: the daemon's socket; by default $POOLMGR_SOCKET, else where a daemon answers.
         timeout_s: how long connecting, and the answer to a request, may take.
         name: shown to whoever looks at the daemon's clients.
+        reconnect_s: for how long a broken connection is made again. Then durable tasks fail, too, with
+            ``ConnectionLost``, whose message says what is safe. 0: at once.
 
     Raises:
         NotRunning: no daemon is there.
@@ -186,27 +191,38 @@ class Client(Caller, Schedules):
         VersionMismatch: the daemon speaks another version of the protocol.
     """
 
-    def __init__(self, socket: str | None = None, *, timeout_s: float = 30.0, name: str = "") -> None:
-        super().__init__(Redial(socket, timeout_s, name), Options({}))
+    def __init__(
+        self,
+        socket: str | None = None,
+        *,
+        timeout_s: float = 30.0,
+        name: str = "",
+        reconnect_s: float = RECONNECT_S,
+    ) -> None:
+        super().__init__(Redial(Route(socket, timeout_s, name, reconnect_s)), Options({}))
         self._redial.live()
 
     def flush(self, timeout: float | None = None) -> None:
         """Wait until the daemon has acknowledged or refused every task submitted so far.
 
+        While the connection is down it waits for another. Calls that went down with it are not waited for.
+
         Raises:
-            ConnectionLost: the connection broke before; each future tells whether its task is safe.
+            ConnectionLost: the connection is lost; each future tells whether its task is safe.
             TimeoutError: it took longer than ``timeout`` seconds.
         """
         link = self._redial.current()
         if link is None:
             return
-        protocol, count = link.protocol, link.protocol.submitted
-        link.wait(lambda: protocol.acknowledged >= count or protocol.lost is not None, timeout)
-        if protocol.acknowledged >= count:
+        protocol, window = link.protocol, link.protocol.window
+        count = window.submitted
+        link.wait(lambda: window.acknowledged >= count or protocol.lost is not None, timeout)
+        left = count - window.acknowledged
+        if left <= 0:
             return
         if protocol.lost is not None:
-            raise protocol.lost
-        raise TimeoutError(f"{count - protocol.acknowledged} tasks were not acknowledged within {timeout} s")
+            raise unacknowledged(left, protocol.lost)
+        raise TimeoutError(f"{left} tasks were not acknowledged within {timeout} s")
 
     def close(self) -> None:
         """End the connection: calls are cancelled, durable tasks that were acknowledged go on. Safe to call twice."""

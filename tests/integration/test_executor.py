@@ -303,12 +303,13 @@ def test_the_daemon_of_another_user_refuses_pickled_calls(start_pool: Callable[.
     os.chmod(pool.socket.parent.parent, 0o755)
     program = f"""
         import os
+        from poolmgr.client.dial import Route
         from poolmgr.client.link import Link
         from poolmgr.client.pending import Pending
         from poolmgr.wire.values import pack_call
         import poolmgr.config.locations
         os.setgroups([]); os.setgid(65534); os.setuid(65534)
-        link = Link.open({str(pool.socket)!r}, 10, "")
+        link = Link.open(Route({str(pool.socket)!r}, 10, "", 0))
         call = Pending()
         link.submit(call, {CALL!r}, pack_call((b"", b"", b"", ""), {{}}), None)
         link.wait(lambda: call.outcome is not None)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from poolmgr.client.pending import Outcome, Pending
-from poolmgr.client.protocol import WINDOW_BYTES, Protocol
+from poolmgr.client.protocol import Protocol
+from poolmgr.client.window import WINDOW_BYTES
 from poolmgr.errors import (
     BadValue,
     ConnectionLost,
@@ -147,7 +148,7 @@ def test_a_refused_submit_raises_what_the_daemon_said() -> None:
     pending = submit(protocol)
     protocol.receive(encode((REFUSED, pending.key, "queue_full", "10 wait")) + encode((ACCEPTED, 1)))
     assert isinstance(raised(pending), QueueFull)
-    assert protocol.acknowledged == 1
+    assert protocol.window.acknowledged == 1
 
 
 def test_a_submit_that_its_key_found_to_be_another_has_the_id_of_that() -> None:
@@ -173,28 +174,28 @@ def test_the_window_is_full_until_the_daemon_has_answered() -> None:
     protocol.receive(encode((WELCOME, PROTOCOL_VERSION, {"window": 3})))
     rooms = []
     for _ in range(3):
-        rooms.append(protocol.room)
+        rooms.append(protocol.window.room)
         submit(protocol)
-    rooms.append(protocol.room)
+    rooms.append(protocol.window.room)
     protocol.receive(encode((ACCEPTED, 2)))
-    assert [*rooms, protocol.room] == [True, True, True, False, True]
+    assert [*rooms, protocol.window.room] == [True, True, True, False, True]
 
 
 def test_the_window_is_full_of_bytes_too() -> None:
     protocol = Protocol()
     submit(protocol, payload=bytes(WINDOW_BYTES - 1000))
-    rooms = [protocol.room]
+    rooms = [protocol.window.room]
     submit(protocol, payload=bytes(1000))
-    rooms.append(protocol.room)
+    rooms.append(protocol.window.room)
     protocol.receive(encode((ACCEPTED, 1)))
-    assert [*rooms, protocol.room] == [True, False, True]
+    assert [*rooms, protocol.window.room] == [True, False, True]
 
 
 def test_a_lost_connection_has_room_so_that_nobody_waits_for_it() -> None:
     protocol = Protocol()
     submit(protocol, payload=bytes(WINDOW_BYTES))
     protocol.lose(ConnectionLost("gone"))
-    assert protocol.room
+    assert protocol.window.room
 
 
 def test_arguments_over_the_daemons_limit_are_refused_and_leave_no_trace() -> None:
@@ -202,7 +203,7 @@ def test_arguments_over_the_daemons_limit_are_refused_and_leave_no_trace() -> No
     protocol.receive(encode((WELCOME, PROTOCOL_VERSION, {"payload_limit": 100})))
     with pytest.raises(PayloadTooLarge, match="thumbnail"):
         submit(protocol, payload=bytes(101))
-    assert protocol.submitted == 0
+    assert protocol.window.submitted == 0
     assert submit(protocol).number == 1
 
 

@@ -1,0 +1,106 @@
+"""The submits of a client that the daemon has not answered: how many there may be, and what they were.
+
+Submits are numbered 1, 2, ... over all connections of a client. ACCEPTED(n) answers the first n of one connection.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Container
+from typing import Final
+
+from poolmgr.errors import ProtocolError
+
+WINDOW: Final = 10_000  # submits that may be unanswered
+WINDOW_BYTES: Final = 32 * 1024 * 1024  # ... and what they may add up to
+
+
+class Window:
+    """To be changed by its ``Protocol`` only.
+
+    Attributes:
+        limit: how many submits may be unanswered; 0 while there is no connection.
+        submitted: how many there were.
+        acknowledged: of how many of them, the first ones, nothing is to be heard: the daemon has accepted or refused
+            them, or they were calls that were lost with their connection.
+        is_open: there is room for any number. They will fail: the connection is lost.
+    """
+
+    __slots__ = (
+        "_accepted",
+        "_bytes",
+        "_has_gaps",
+        "_resent",
+        "_sent",
+        "acknowledged",
+        "is_open",
+        "limit",
+        "submitted",
+    )
+
+    def __init__(self) -> None:
+        self.limit = WINDOW
+        self.submitted = 0
+        self.acknowledged = 0
+        self.is_open = False
+        # What was sent of each submit after ``acknowledged``. Empty, a gap: it is not on this connection.
+        self._sent: deque[bytes] = deque()
+        self._has_gaps = False
+        self._bytes = 0
+        self._accepted = 0  # of this connection's submits
+        self._resent = 0  # of this connection's submits
+
+    @property
+    def room(self) -> bool:
+        """Whether another submit fits."""
+        return (self.submitted - self.acknowledged < self.limit and self._bytes < WINDOW_BYTES) or self.is_open
+
+    @property
+    def unanswered(self) -> int:
+        """How many submits are not answered."""
+        return self.submitted - self.acknowledged
+
+    @property
+    def has_resumed(self) -> bool:
+        """Whether all that was sent again is answered."""
+        return self._accepted >= self._resent
+
+    def add(self, message: bytes) -> None:
+        """Another submit was made, with this message. It is kept until the answer."""
+        self.submitted += 1
+        self._sent.append(message)
+        self._bytes += len(message)
+
+    def accepted(self, count: int) -> None:
+        """The daemon has answered the first ``count`` submits of this connection.
+
+        Raises:
+            ProtocolError: there were not so many, or it has answered more before.
+        """
+        sent, has_gaps = self._sent, self._has_gaps
+        answered = count - self._accepted
+        if not 0 <= answered <= self.submitted - self.acknowledged:
+            raise ProtocolError(f"the daemon accepted {count} tasks, {self.submitted} were submitted")
+        for _ in range(answered):
+            self._bytes -= len(sent.popleft())
+            if has_gaps:
+                self._pass_gaps()
+        self._accepted = count
+        self.acknowledged += answered
+
+    def again(self, numbers: Container[int]) -> bytes:
+        """What to send of the unanswered submits on a new connection: those of these numbers."""
+        numbered = enumerate(self._sent, self.acknowledged + 1)
+        self._sent = deque(message if number in numbers else b"" for number, message in numbered)
+        resent = [message for message in self._sent if message]
+        self._bytes = sum(map(len, resent))
+        self._accepted, self._resent = 0, len(resent)
+        self.limit = WINDOW
+        self._has_gaps = len(resent) < len(self._sent)
+        self._pass_gaps()
+        return b"".join(resent)
+
+    def _pass_gaps(self) -> None:
+        while self._sent and not self._sent[0]:
+            self._sent.popleft()
+            self.acknowledged += 1
