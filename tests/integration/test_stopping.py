@@ -31,7 +31,7 @@ def held(client: Client, gate: Gate, label: str, **options: object) -> TaskFutur
 def test_sigterm_drains(start_pool: Start, gate: Gate) -> None:
     """Running work finishes, durable work that waits stays for the next daemon, calls that wait are lost."""
     pool = start_pool(workers=1)
-    with pool.client() as client:
+    with pool.client(reconnect_s=0) as client:
         running = held(client, gate, "finished")
         waiting = client.submit("add", 20, 22)
         call = client.using(durable=False).submit("add", 1, 2)
@@ -77,7 +77,7 @@ def test_a_client_that_takes_nothing_does_not_keep_the_daemon(start_pool: Start)
 
 def test_stop_now_ends_what_runs_and_durable_work_runs_again(start_pool: Start, gate: Gate) -> None:
     pool = start_pool(workers=2)
-    with pool.client() as client:
+    with pool.client(reconnect_s=0) as client:
         durable = held(client, gate, "again")
         call = held(client, gate, "lost", durable=False)
         client.stop(now=True)
@@ -117,7 +117,7 @@ def test_the_patience_of_a_drain_ends(start_pool: Start, gate: Gate) -> None:
 
 def test_durable_work_survives_a_kill_and_runs_after_the_restart(start_pool: Start, gate: Gate) -> None:
     pool = start_pool(workers=2)
-    with pool.client() as client:
+    with pool.client(reconnect_s=0) as client:
         done = client.submit("add", 1, 2)
         assert done.result(timeout=10) == 3
         running = held(client, gate, "interrupted")

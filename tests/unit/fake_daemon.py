@@ -94,6 +94,10 @@ class Peer:
             if held:
                 answers.append((FAILED, arguments["id"], "cancelled", "cancelled", pack({"message": "cancelled"})))
         elif command == "watch":
+            self.daemon.watched.put(arguments["id"])
+            if not self.daemon.remembers:
+                answers.append((REFUSAL, number, "not_found", "no such task"))
+                return
             answers.append((RESPONSE, number, None))
             if (end := self.daemon.ends.get(arguments["id"])) is not None:
                 answers.append(end)
@@ -155,17 +159,30 @@ class FakeDaemon:
         acknowledges: whether it sends ACCEPTED by itself.
         answers: the values of requests, by command.
         ends: the message that "watch" pushes, by task id.
+        watched: every task that a client has asked to watch.
+        remembers: whether it knows the tasks that it is asked to watch.
     """
 
-    def __init__(self, path: str, *, version: int = PROTOCOL_VERSION, info: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        version: int = PROTOCOL_VERSION,
+        info: dict[str, Any] | None = None,
+        acknowledges: bool = True,
+        ends: dict[bytes, Any] | None = None,
+        remembers: bool = True,
+    ) -> None:
         self.path = path
         self.version = version
         self.info = info or {}
-        self.acknowledges = True
+        self.acknowledges = acknowledges
         self.reads = threading.Event()
         self.reads.set()
         self.answers: dict[str, Any] = {}
-        self.ends: dict[bytes, Any] = {}
+        self.ends: dict[bytes, Any] = ends or {}
+        self.watched: Queue[bytes] = Queue()
+        self.remembers = remembers
         self.heard: Queue[list[Any]] = Queue()
         self.peers: Queue[Peer] = Queue()
         self.gone: Queue[Peer] = Queue()

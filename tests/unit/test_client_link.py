@@ -292,7 +292,8 @@ def test_threads_may_submit_more_than_fits_while_another_reads(daemon: FakeDaemo
 # ------------------------------------------------------------------------------------------------------- the end
 
 
-def test_when_the_daemon_goes_everybody_is_told(daemon: FakeDaemon, pool: Client) -> None:
+def test_when_the_daemon_goes_everybody_is_told(daemon: FakeDaemon) -> None:
+    pool = Client(daemon.path, reconnect_s=0)
     durable, called = hold(daemon, pool, 1), Queue[Any]()
     observed = hold(daemon, pool, 2)
     observed.add_done_callback(called.put)
@@ -308,7 +309,8 @@ def test_when_the_daemon_goes_everybody_is_told(daemon: FakeDaemon, pool: Client
     assert isinstance(observed.exception(), ConnectionLost)
 
 
-def test_a_task_that_was_acknowledged_is_said_to_be_safe(pool: Client) -> None:
+def test_a_task_that_was_acknowledged_is_said_to_be_safe(daemon: FakeDaemon) -> None:
+    pool = Client(daemon.path, reconnect_s=0)
     future = pool.submit("die")
     with pytest.raises(ConnectionLost, match="is safe"):
         future.result(timeout=GRACE_S)

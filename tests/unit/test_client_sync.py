@@ -398,7 +398,7 @@ def test_a_closed_client_says_so(pool: Client) -> None:
 
 
 def test_the_next_call_after_the_daemon_came_back_works(daemon: FakeDaemon) -> None:
-    with Client(daemon.path) as pool:
+    with Client(daemon.path, reconnect_s=0) as pool:
         lost = pool.submit("swallow")
         daemon.stop()
         with pytest.raises(ConnectionLost):
