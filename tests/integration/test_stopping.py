@@ -151,7 +151,7 @@ def test_durable_work_survives_a_kill_and_runs_after_the_restart(start_pool: Sta
 def test_what_a_submit_acknowledged_is_there_after_a_kill(start_pool: Start) -> None:
     """The daemon is killed while tasks pour in. What it had acknowledged by then, it has, and in the end has run."""
     pool = start_pool(workers=2)
-    client = pool.client()
+    client = pool.client(reconnect_s=0)
     futures: list[TaskFuture[int]] = []
     enough = threading.Event()
 

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -352,7 +353,7 @@ def play(daemons: Daemons, request: pytest.FixtureRequest) -> Play:
         async with asyncio.timeout(2 * GRACE_S), AsyncClient(daemons.path) as pool:
             await body(pool)
 
-    return lambda body: request.param(scene(body))  # type: ignore[no-any-return]
+    return lambda body: request.param(scene(body))
 
 
 def test_async_futures_are_resumed(daemons: Daemons, play: Play) -> None:
@@ -382,7 +383,7 @@ def test_async_futures_are_resumed_twice_in_a_row(daemons: Daemons, play: Play) 
         futures = [pool.submit("hold", n) for n in range(3)]
         for acknowledges in (False, True):
             await asyncio.to_thread(heard_ids, daemons.now, 3)
-            await asyncio.to_thread(lambda on=acknowledges: daemons.start(acknowledges=on))
+            await asyncio.to_thread(partial(daemons.start, acknowledges=acknowledges))
         for future in futures:
             await future.accepted(timeout=GRACE_S)
         assert heard_ids(daemons.now, 3) == [future.key for future in futures]
