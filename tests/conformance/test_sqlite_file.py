@@ -16,9 +16,8 @@ import pytest
 from poolmgr.core.changes import Change
 from poolmgr.errors import StoreUnavailable
 from poolmgr.model import TaskState
-from poolmgr.store.schema import load_migrations
 from poolmgr.store.sqlite import SqliteStore
-from tests.conformance.samples import NOW, REMAINS, added, ended, failed, task_id, unfinished
+from tests.conformance.samples import NOW, added, ended, task_id, unfinished
 
 
 @contextmanager
@@ -172,27 +171,6 @@ def test_a_database_of_a_newer_version_is_refused_unchanged(path: Path) -> None:
     with pytest.raises(StoreUnavailable, match=r"newer poolmgr.*999"):
         SqliteStore(path).open()
     assert path.read_bytes() == content
-
-
-def test_a_file_of_schema_1_is_brought_up_to_date_with_all_that_is_in_it(path: Path) -> None:
-    with closing(sqlite3.connect(path)) as old:
-        old.executescript(f"{load_migrations()[0]}\nPRAGMA user_version = 1;")
-        old.execute(
-            'INSERT INTO tasks (id, name, "group", position, options, state, submitted_at, attempt, failures, kills,'
-            " interruptions, payload) VALUES (?, 'thumbnail', 'g', 1, x'80', 'queued', ?, 1, 1, 1, 0, x'93')",
-            (task_id(1), NOW),
-        )
-        old.execute(
-            "INSERT INTO attempts VALUES (?, 1, 'worker-1', 1.0, 2.0, 'worker_died', '', 'it died', '')", (task_id(1),)
-        )
-        old.commit()
-    with closing(SqliteStore(path)) as store:
-        store.open()
-        store.apply([failed(1, 2, post_mortem=REMAINS)])
-        info = store.task(task_id(1))
-    assert info is not None
-    assert [each.message for each in info.attempts] == ["it died", "no"]
-    assert [each.post_mortem for each in info.attempts] == [None, REMAINS]
 
 
 def test_a_database_of_another_program_is_refused_unchanged(path: Path) -> None:
