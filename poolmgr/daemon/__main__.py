@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
+from typing import IO
 
 from daemon import DaemonContext
 
 from poolmgr.config import Settings, state_dir
 from poolmgr.daemon.launch import LOG_FILE, Reporter, Request
+from poolmgr.daemon.pid_file import LOOK_AT_MODES
 from poolmgr.errors import PoolError, StartFailed
 
 
@@ -36,7 +38,7 @@ def _detached(request: Request, reporter: Reporter) -> int:
 
     settings = read()
     log = os.path.join(state_dir(settings), LOG_FILE)
-    with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a") as stream:
+    with _opened(log) as stream:
         DaemonContext(
             working_directory=os.getcwd(),  # it leads the app's sys.path
             umask=0o077,
@@ -55,6 +57,13 @@ def _detached(request: Request, reporter: Reporter) -> int:
 
     log_to_file(log)
     return run(settings, reread=read, ready=reporter.ready)
+
+
+def _opened(log: str) -> IO[str]:
+    try:
+        return open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a")
+    except OSError as error:
+        raise StartFailed(f"{log} cannot be written ({error.strerror}): {LOOK_AT_MODES}") from None
 
 
 if __name__ == "__main__":

@@ -5,8 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 from types import TracebackType
+from typing import Final
 
 from poolmgr.errors import AlreadyRunning, StartFailed
+
+LOOK_AT_MODES: Final = "look at the owner and mode of its directory, and whether that can be written at all"
 
 
 class PidFile:
@@ -51,7 +54,7 @@ class PidFile:
         try:
             fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise StartFailed(f"{self.path} cannot be made: {error.strerror}") from None
+            raise StartFailed(f"{self.path} cannot be made ({error.strerror}): {LOOK_AT_MODES}") from None
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(fd), os.stat(self.path)):

@@ -15,7 +15,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain, groupby
 from pathlib import Path
 from typing import Final, Literal, TypeVar
@@ -27,6 +27,8 @@ from poolmgr.core.shelf import LineKey, Place, ShelfSize
 from poolmgr.errors import BadOption, StoreUnavailable
 from poolmgr.model import TaskInfo, TaskState
 from poolmgr.store.base import Ids, Outcome
+from poolmgr.store.inspection import inspect
+from poolmgr.store.refusal import CORRUPT, refusal
 from poolmgr.store.rows import (
     Row,
     attempt_of,
@@ -39,6 +41,7 @@ from poolmgr.store.rows import (
     statements_for,
 )
 from poolmgr.store.schema import check_library, check_owner, in_blocks, load_statements, migrate
+from poolmgr.store.write_ahead_log import log_of
 
 _AFTER_ALL_IDS: Final = b"\xff" * 17  # an id has 16 bytes
 _BEFORE_ALL: Final = (-(2**63), b"")  # (order, id) of no task
@@ -47,22 +50,6 @@ _CACHE_KIB: Final = 16 * 1024
 _IDLE_ROUNDS: Final = 2  # calls of expire() with nothing between them, after which the store counts as idle
 
 _ENDED_BADLY: Final = frozenset({TaskState.DEAD, TaskState.CANCELLED, TaskState.EXPIRED})  # they have an index
-
-# What went wrong and what to do, by SQLite's primary result code.
-_CORRUPT: Final = "the file is corrupt; nothing was deleted: restore a copy, or move it away"
-_LOCKED: Final = "another process has locked it: find it (fuser), and end it"
-_MODES: Final = "look at the owner and mode of the file and of its directory"
-_CAUSES: Final = {
-    sqlite3.SQLITE_FULL: "the disk is full: free some space",
-    sqlite3.SQLITE_BUSY: _LOCKED,
-    sqlite3.SQLITE_LOCKED: _LOCKED,
-    sqlite3.SQLITE_CORRUPT: _CORRUPT,
-    sqlite3.SQLITE_NOTADB: _CORRUPT,
-    sqlite3.SQLITE_READONLY: f"it cannot be written: {_MODES}",
-    sqlite3.SQLITE_PERM: f"it cannot be written: {_MODES}",
-    sqlite3.SQLITE_CANTOPEN: f"it cannot be opened: {_MODES}",
-    sqlite3.SQLITE_IOERR: "the disk fails: look at the kernel's log",
-}
 
 # What decoding a row raises when it is not what this store wrote.
 _UNREADABLE: Final = (ValueError, TypeError, BadOption, msgpack.UnpackException)
@@ -94,10 +81,12 @@ class SqliteStore:
         self.path = Path(path)
         self._synchronous = synchronous
         self._busy_timeout_s = busy_timeout_s
+        self._log = log_of(self.path)
         self._sql = load_statements()
         self._blocks = {name: in_blocks(statement) for name, statement in self._sql.items()}
         self._connection: sqlite3.Connection | None = None
         self._idle_rounds = 0
+        self._in_place: list[os.stat_result] = []  # of the files, as they were opened
 
     # ------------------------------------------------------------------------------------------- life
 
@@ -105,14 +94,18 @@ class SqliteStore:
         if self._connection is not None:
             raise StoreUnavailable(f"{self.path} is open already")
         check_library()
+        inspect(self.path, synced=self._synchronous == "FULL", busy_timeout_s=self._busy_timeout_s)
         self._create_private()
         self._idle_rounds = 0
+        self._in_place = []
         try:
             self._connection = self._connect()
-            return self._begin_epoch()
+            epoch = self._begin_epoch()
+            self._in_place = _stat(self.path, self._log)
+            return epoch
         except sqlite3.Error as error:
             self.close()
-            raise self._refusal(error) from error
+            raise refusal(self.path, error) from error
         except BaseException:
             self.close()
             raise
@@ -121,6 +114,14 @@ class SqliteStore:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()  # as the last connection it empties the log into the database and deletes it
+
+    def _check_in_place(self) -> None:
+        """What is written to files that somebody has removed or replaced is lost with this process."""
+        if self._in_place and not _same_files(self._in_place, _stat(self.path, self._log)):
+            raise StoreUnavailable(
+                f"{self.path} or its log was removed or replaced while it was in use: put the files back "
+                f"(they are still in /proc/{os.getpid()}/fd, until this process ends)"
+            )
 
     def _create_private(self) -> None:
         """Make the file with its mode before SQLite does so with the process's; its log inherits the mode.
@@ -267,7 +268,7 @@ class SqliteStore:
         try:
             return [decode(row) for row in rows]
         except _UNREADABLE as error:
-            raise StoreUnavailable(f"{self.path}: a row makes no sense ({error}): {_CORRUPT}") from error
+            raise StoreUnavailable(f"{self.path}: a row makes no sense ({error}): {CORRUPT}") from error
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -276,6 +277,7 @@ class SqliteStore:
         Takes the write lock at once: waiting for it half-way could fail with the work done.
         """
         with self._translated() as connection:
+            self._check_in_place()
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
@@ -293,12 +295,20 @@ class SqliteStore:
         try:
             yield self._connection
         except sqlite3.Error as error:
-            raise self._refusal(error) from error
+            raise refusal(self.path, error) from error
 
-    def _refusal(self, error: sqlite3.Error) -> StoreUnavailable:
-        code = getattr(error, "sqlite_errorcode", 0)  # an error of the module itself has none
-        cause = _CAUSES.get(code & 0xFF)  # the rest of an extended code says where it happened
-        return StoreUnavailable(f"{self.path}: {cause} ({error})" if cause else f"{self.path}: {error}")
+
+def _stat(*paths: Path) -> list[os.stat_result]:
+    """Of those that exist."""
+    found = []
+    for path in paths:
+        with suppress(FileNotFoundError):
+            found.append(os.stat(path))
+    return found
+
+
+def _same_files(some: list[os.stat_result], others: list[os.stat_result]) -> bool:
+    return len(some) == len(others) and all(map(os.path.samestat, some, others))
 
 
 def _first(found: list[T]) -> T | None:

@@ -1,4 +1,4 @@
-"""Running examples as a user would, in a temporary directory that tells their processes from all others."""
+"""The installed command, and examples run as a user would, in directories that tell their processes from all others."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+
+from tests.acceptance.shell import Shell, private_shell
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
@@ -65,3 +67,17 @@ def examples() -> Iterator[Examples]:
     for process in examples.processes():
         process.kill()
     shutil.rmtree(examples.directory)
+
+
+@pytest.fixture
+def shell() -> Iterator[Shell]:
+    with private_shell() as shell:
+        yield shell
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Shell]:
+    """A shell with a daemon that runs, for all tests that leave it as they have found it."""
+    with private_shell() as shell:
+        shell.start()
+        yield shell

@@ -1,0 +1,72 @@
+"""A look at the files before they are opened to be written: what is damaged, or not ours, stays byte for byte as it is.
+
+To open a damaged database can make it worse, and to close it may write its log into it. So it is looked at first,
+without any right to write: the header and the schema, all pages where there are not too many, and the log.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from poolmgr.errors import StoreUnavailable
+from poolmgr.store.refusal import CORRUPT, KEPT, refusal
+from poolmgr.store.schema import APPLICATION_ID, check_owner
+from poolmgr.store.write_ahead_log import log_of, trouble_with_log
+
+_MAGIC: Final = b"SQLite format 3\0"
+# All pages of larger files are looked at by `poolmgr db check` only: 64 MB take a quarter of a second at each start.
+_ALL_PAGES_BYTES: Final = 64 << 20
+
+
+def inspect(path: Path, *, synced: bool, busy_timeout_s: float) -> None:
+    """Refuse what must not be written to, and change nothing. A file that is missing, or empty, is fine.
+
+    Args:
+        synced: whether each commit was synced (``synchronous=FULL``).
+
+    Raises:
+        StoreUnavailable: saying what is wrong, and what to do.
+    """
+    try:
+        size = path.stat().st_size if path.exists() else 0
+        if size and not _is_database(path):
+            raise StoreUnavailable(f"{path}: {CORRUPT} (file is not a database)")
+        trouble = trouble_with_log(path, APPLICATION_ID, synced=synced)
+    except OSError as error:
+        raise StoreUnavailable(f"{path} cannot be read: {error.strerror}") from error
+    if trouble is not None:
+        raise StoreUnavailable(f"{path}: {trouble} ({log_of(path).name}): {KEPT}")
+    if not size or path.with_name(f"{path.name}-journal").exists():  # a first start that was cut off: SQLite repairs it
+        return
+    try:
+        with closing(read_only(path, busy_timeout_s)) as connection:
+            check_owner(connection, str(path))
+            if size <= _ALL_PAGES_BYTES:
+                _check_pages(path, connection.execute)
+    except sqlite3.Error as error:
+        raise refusal(path, error) from error
+
+
+def _is_database(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC
+
+
+def read_only(path: Path, busy_timeout_s: float) -> sqlite3.Connection:
+    """A connection that cannot write. Without a log nobody else has the file open, and no lock is taken."""
+    log = log_of(path)
+    alone = "" if log.exists() and log.stat().st_size else "&immutable=1"
+    return sqlite3.connect(
+        f"file:{quote(str(path.absolute()))}?mode=ro{alone}", uri=True, timeout=busy_timeout_s, isolation_level=None
+    )
+
+
+def _check_pages(path: Path, execute: Callable[[str], sqlite3.Cursor]) -> None:
+    (found,) = execute("PRAGMA quick_check(1)").fetchone()
+    if found != "ok":
+        raise StoreUnavailable(f"{path}: {CORRUPT} ({' '.join(found.split())})")
