@@ -242,6 +242,12 @@ class TaskInterrupted(TaskFailed):
     code = "interrupted"
 
 
+class PayloadLost(TaskFailed):
+    """The file with the task's large payload has vanished from the spool directory. It cannot be run, nor requeued."""
+
+    code = "payload_lost"
+
+
 class TaskLost(TaskFailed):
     """The daemon went away with a task that was not durable. Whether it ran is unknown."""
 

@@ -74,6 +74,7 @@ class Settings:
     retry_jitter: str = setting("ten-percent", choice("ten-percent", "full", "none"))
     poison_after: int = setting(3, whole(1))
     result_ttl_s: float = setting(3600.0, seconds())
+    results_limit_mb: int = setting(1024, whole(0))
     max_queue_depth: int = setting(0, whole(0))
     synchronous: Literal["FULL", "NORMAL"] = setting("FULL", choice("FULL", "NORMAL"))
 

@@ -65,7 +65,11 @@ class _Life:
         self._address = address
         self._service = Service(notifier)
         self._reread = reread
-        self._store = SqliteStore(os.path.join(directory, DATABASE), synchronous=settings.synchronous)
+        self._store = SqliteStore(
+            os.path.join(directory, DATABASE),
+            synchronous=settings.synchronous,
+            results_limit_bytes=(settings.results_limit_mb << 20) or None,
+        )
         self._starting: asyncio.Task[None] | None = None
         self._stops = 0
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
+from contextlib import suppress
 
+from poolmgr.errors import StoreUnavailable
 from poolmgr.manager import procfs
 from poolmgr.manager.clock import now, wall_offset
 from poolmgr.manager.shell import Shell
@@ -13,6 +16,7 @@ from poolmgr.wire.messages import COLLECT
 INTERVAL_S = 1.0
 CLOCK_JUMP_S = 1.0  # a wall clock that is so far from where it should be was set
 EXPIRE_INTERVAL_S = 10.0
+_AT_ONCE = 1000  # old results that are forgotten in one transaction
 
 
 class Maintenance:
@@ -24,10 +28,13 @@ class Maintenance:
         self._expire_at = now() + EXPIRE_INTERVAL_S
         self._collect_at = now() + (shell.settings.gc_interval_s or float("inf"))
         self._cpu: dict[int, tuple[float, int]] = {}
+        self._forgetting: asyncio.Future[None] = shell.loop.create_future()
+        self._forgetting.set_result(None)
 
     def stop(self) -> None:
         """Safe to call twice."""
         self._handle.cancel()
+        self._forgetting.cancel()
 
     def _run(self) -> None:
         shell = self._shell
@@ -38,11 +45,19 @@ class Maintenance:
             self._expire_at = at + EXPIRE_INTERVAL_S
             wall = at + shell.scheduler.state.wall_offset
             shell.memory.expire(wall)
-            shell.writer.read(lambda store: store.expire(wall))
+            if self._forgetting.done():
+                self._forgetting = shell.loop.create_task(self._forget_old(wall))
         if at >= self._collect_at:
             self._collect_at = at + shell.settings.gc_interval_s
             collect_garbage(shell)
         self._handle = shell.loop.call_later(INTERVAL_S, self._run)
+
+    async def _forget_old(self, wall: float) -> None:
+        """Old results go, some at a time: commits and reads come between."""
+        writer = self._shell.writer
+        with suppress(StoreUnavailable):
+            while await asyncio.wrap_future(writer.read(lambda store: store.expire(wall, _AT_ONCE))) == _AT_ONCE:
+                pass
 
     def _sample(self, at: float) -> None:
         """CPU and memory of each worker, for the balancers and for status."""

@@ -30,12 +30,13 @@ INSERT OR IGNORE INTO long_outcomes (id, outcome)
 SELECT ?1, ?2 WHERE EXISTS (SELECT 1 FROM tasks WHERE id = ?1 AND ended_at IS NULL);
 
 -- name: end_task
-WITH new (id, state, ended_at, started_at, attempt, failures, worker, code, message, expires_at, outcome) AS
-    (VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?))
+WITH new (id, state, ended_at, started_at, attempt, failures, worker, code, message, expires_at, outcome,
+          outcome_bytes) AS
+    (VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?))
 UPDATE tasks
 SET state = new.state, ended_at = new.ended_at, started_at = new.started_at, attempt = new.attempt,
     failures = new.failures, worker = new.worker, code = new.code, message = new.message,
-    expires_at = new.expires_at, outcome = new.outcome
+    expires_at = new.expires_at, outcome = new.outcome, outcome_bytes = new.outcome_bytes
 FROM new WHERE tasks.id = new.id AND tasks.ended_at IS NULL;
 
 -- name: link_requeued
@@ -55,9 +56,28 @@ UPDATE schedules SET last_tick = ?2 WHERE id = ?1;
 -- name: remove_schedule
 DELETE FROM schedules WHERE id = ?1;
 
--- name: expire_tasks
-DELETE FROM tasks
-WHERE id IN (SELECT id FROM tasks WHERE expires_at <= ?1 ORDER BY expires_at, id LIMIT ?2);
+-- name: first_to_expire
+SELECT id, outcome_bytes FROM tasks WHERE expires_at <= ?1 ORDER BY expires_at, id LIMIT ?2;
+
+-- name: results_bytes
+SELECT coalesce(sum(outcome_bytes), 0) FROM tasks WHERE expires_at IS NOT NULL;
+
+-- Goes before add_task.
+-- name: awaits_payload
+SELECT NOT EXISTS (SELECT 1 FROM tasks WHERE id = ?1);
+
+-- Goes before end_task.
+-- name: awaits_outcome
+SELECT EXISTS (SELECT 1 FROM tasks WHERE id = ?1 AND ended_at IS NULL);
+
+-- name: add_spooled
+INSERT INTO spool (id, kind, file, bytes) VALUES (?1, ?2, ?3, ?4);
+
+-- name: spooled
+SELECT id, kind, file, bytes FROM spool;
+
+-- name: spooled_of
+SELECT file, bytes FROM spool WHERE id = ?1 AND kind = ?2;
 
 -- name: begin_epoch
 INSERT INTO epochs (number, started_at) SELECT coalesce(max(number), 0) + 1, ?1 FROM epochs;

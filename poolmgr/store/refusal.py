@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 from pathlib import Path
 from typing import Final
@@ -27,9 +28,22 @@ _CAUSES: Final = {  # by SQLite's primary result code
     sqlite3.SQLITE_IOERR: "the disk fails: look at the kernel's log",
 }
 
+_OF_ERRNO: Final = {
+    errno.ENOSPC: sqlite3.SQLITE_FULL,
+    errno.EDQUOT: sqlite3.SQLITE_FULL,
+    errno.EROFS: sqlite3.SQLITE_READONLY,
+    errno.EACCES: sqlite3.SQLITE_PERM,
+    errno.EPERM: sqlite3.SQLITE_PERM,
+    errno.ENOENT: sqlite3.SQLITE_CANTOPEN,
+    errno.ENOTDIR: sqlite3.SQLITE_CANTOPEN,
+}
 
-def refusal(path: Path, error: sqlite3.Error) -> StoreUnavailable:
+
+def refusal(path: Path, error: sqlite3.Error | OSError) -> StoreUnavailable:
     """The error of the store in ``path`` that stands for ``error``."""
+    if isinstance(error, OSError):
+        told = _CAUSES[_OF_ERRNO.get(error.errno or 0, sqlite3.SQLITE_IOERR)]
+        return StoreUnavailable(f"{error.filename or path}: {told} ({error.strerror})")
     code = getattr(error, "sqlite_errorcode", 0)  # an error of the module itself has none
     cause = _CAUSES.get(code & 0xFF)  # the rest of an extended code says where it happened
     return StoreUnavailable(f"{path}: {cause} ({error})" if cause else f"{path}: {error}")

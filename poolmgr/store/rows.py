@@ -32,10 +32,12 @@ from poolmgr.model import AttemptInfo, TaskInfo, TaskOptions, TaskState, check_o
 from poolmgr.post_mortem import PostMortem, post_mortem
 from poolmgr.schedule import Timing
 from poolmgr.store.base import Outcome
+from poolmgr.store.spool import Kind
 
 Row = tuple[Any, ...]
 
 SHORT_BYTES: Final = 256  # a payload or outcome of at most so many is in its task's row
+LONG_BYTES: Final = 64 << 10  # one of at most so many is in a table of its own, and a longer one in a file (spool.py)
 
 _REST: Final = len(TaskRecord._fields) - 7  # fields behind a record's state
 
@@ -141,15 +143,16 @@ def _end_row(change: TaskEnded) -> Row:
         change.message,
         change.expires_at,
         change.outcome if len(change.outcome) <= SHORT_BYTES else None,
+        len(change.outcome),
     )
 
 
 def _long_payloads(run: Sequence[TaskAdded]) -> list[Row]:
-    return [(each.task.id, each.task.payload) for each in run if len(each.task.payload) > SHORT_BYTES]
+    return [(each.task.id, each.task.payload) for each in run if SHORT_BYTES < len(each.task.payload) <= LONG_BYTES]
 
 
 def _long_outcomes(run: Sequence[TaskEnded]) -> list[Row]:
-    return [(each.id, each.outcome) for each in run if len(each.outcome) > SHORT_BYTES]
+    return [(each.id, each.outcome) for each in run if SHORT_BYTES < len(each.outcome) <= LONG_BYTES]
 
 
 def _moves(run: Sequence[TaskMoved]) -> Iterable[Row]:
@@ -185,6 +188,24 @@ _STATEMENTS: Final[dict[type, tuple[tuple[str, Callable[[Sequence[Any]], Iterabl
     ScheduleTicked: (("tick_schedule", lambda run: run),),
     ScheduleRemoved: (("remove_schedule", lambda run: run),),
 }
+
+
+def spooled(change: Change) -> tuple[bytes, Kind, bytes] | None:
+    """What of ``change`` is to be in a file: the task's id, what it is, and its content; or None."""
+    match change:
+        case TaskAdded(task) if len(task.payload) > LONG_BYTES:
+            return task.id, "payload", task.payload
+        case TaskEnded() if len(change.outcome) > LONG_BYTES:
+            return change.id, "outcome", change.outcome
+        case _:
+            return None
+
+
+def has_spooled(kind: type[Change], run: Sequence[Any]) -> bool:
+    """Whether any of ``run``, changes of one ``kind``, has something that is to be in a file."""
+    if kind is TaskAdded:
+        return bool([each for each in run if len(each.task.payload) > LONG_BYTES])
+    return kind is TaskEnded and bool([each for each in run if len(each.outcome) > LONG_BYTES])
 
 
 def statements_for(kind: type[Change], run: Sequence[Change]) -> Iterable[tuple[str, Iterable[Row]]]:

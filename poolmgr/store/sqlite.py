@@ -11,6 +11,7 @@ the store is idle, and ``close`` removes it.
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import time
@@ -18,30 +19,37 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain, groupby
 from pathlib import Path
-from typing import Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import msgpack
 
-from poolmgr.core.changes import Change, ScheduleRecord, TaskRecord
+from poolmgr.core.changes import Change, ScheduleRecord, TaskEnded, TaskRecord, TasksPurged
+from poolmgr.core.failure import Failure
 from poolmgr.core.shelf import LineKey, Place, ShelfSize
 from poolmgr.errors import BadOption, StoreUnavailable
-from poolmgr.model import TaskInfo, TaskState
+from poolmgr.model import FINAL, TaskInfo, TaskState
 from poolmgr.store.base import Ids, Outcome
 from poolmgr.store.inspection import inspect
 from poolmgr.store.refusal import CORRUPT, refusal
+from poolmgr.store.results import Results
 from poolmgr.store.rows import (
     Row,
     attempt_of,
+    has_spooled,
     info_of,
     line_of,
     outcome_of,
     pack_demand,
     record_of,
     schedule_of,
+    spooled,
     statements_for,
 )
 from poolmgr.store.schema import check_library, check_owner, in_blocks, load_statements, migrate
+from poolmgr.store.spool import Kind, Missing, Spool, spool_of
 from poolmgr.store.write_ahead_log import log_of
+
+_log = logging.getLogger(__name__)
 
 _AFTER_ALL_IDS: Final = b"\xff" * 17  # an id has 16 bytes
 _BEFORE_ALL: Final = (-(2**63), b"")  # (order, id) of no task
@@ -66,8 +74,11 @@ class SqliteStore:
     """A ``store.base.Store`` in the file ``path``, which is made with mode 0600; its directory must exist.
 
     Args:
-        path: of the database; SQLite keeps ``-wal`` and ``-shm`` files beside it.
+        path: of the database; SQLite keeps ``-wal`` and ``-shm`` files beside it, and large payloads and outcomes are
+            files in the directory ``spool`` there.
         synchronous: ``FULL`` (default, survives a power loss) or ``NORMAL`` (survives any process's death).
+        results_limit_bytes: what the outcomes of finished tasks may weigh together, dead letters not counted; beyond it
+            ``expire`` forgets those first that would expire first. None: no limit.
         busy_timeout_s: how long a call waits for a lock of another process before it gives up.
     """
 
@@ -76,6 +87,7 @@ class SqliteStore:
         path: str | os.PathLike[str],
         *,
         synchronous: Literal["FULL", "NORMAL"] = "FULL",
+        results_limit_bytes: int | None = None,
         busy_timeout_s: float = 1.0,
     ) -> None:
         self.path = Path(path)
@@ -84,6 +96,8 @@ class SqliteStore:
         self._log = log_of(self.path)
         self._sql = load_statements()
         self._blocks = {name: in_blocks(statement) for name, statement in self._sql.items()}
+        self._spool = Spool(spool_of(self.path), self._sql)
+        self._results = Results(self._sql, results_limit_bytes)
         self._connection: sqlite3.Connection | None = None
         self._idle_rounds = 0
         self._in_place: list[os.stat_result] = []  # of the files, as they were opened
@@ -102,8 +116,10 @@ class SqliteStore:
             self._connection = self._connect()
             epoch = self._begin_epoch()
             self._in_place = _stat(self.path, self._log)
+            self._results.lost_count()
+            self._bury(self._spool.attach(self._connection, epoch))
             return epoch
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             self.close()
             raise refusal(self.path, error) from error
         except BaseException:
@@ -151,6 +167,7 @@ class SqliteStore:
             connection.execute(f"PRAGMA synchronous = {self._synchronous}")
             connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
             connection.execute("PRAGMA secure_delete = OFF")  # some builds overwrite all that is deleted with zeros
+            connection.execute("PRAGMA temp_store = MEMORY")
             migrate(connection)
         except BaseException:
             connection.close()
@@ -162,6 +179,23 @@ class SqliteStore:
             connection.execute(self._sql["begin_epoch"], (time.time(),))
             (epoch,) = connection.execute(self._sql["last_epoch"]).fetchone()
         return int(epoch)
+
+    def _bury(self, missing: Sequence[Missing]) -> None:
+        """A task whose payload is gone can never run: it ends dead, and says why."""
+        for id, kind, file in missing:
+            _log.error("the %s of task %s is missing: %s", kind, id.hex(), file)
+            info = self.task(id)
+            if kind == "payload" and info is not None and info.state not in FINAL:
+                message = f"its payload is gone: somebody has removed {file}"
+                failure = Failure("payload_lost", message)
+                self.apply(
+                    [
+                        TaskEnded(
+                            id, TaskState.DEAD, time.time(), info.started_at, info.attempt, info.failures, None,
+                            failure.code, message, failure.packed(), None,
+                        )
+                    ]
+                )  # fmt: skip
 
     # ------------------------------------------------------------------------------------------- writing
 
@@ -176,21 +210,43 @@ class SqliteStore:
 
     def _apply(self, changes: Sequence[Change], prepare: Callable[[Iterable[Row]], Iterable[Row]]) -> None:
         with self._transaction() as connection:
-            for kind, run in groupby(changes, type):
-                for name, rows in statements_for(kind, list(run)):
-                    self._write(connection, name, list(prepare(rows)))
+            for kind, group in groupby(changes, type):
+                run = list(group)
+                if not has_spooled(kind, run):
+                    self._apply_run(connection, kind, run, prepare)
+                    continue
+                for change in run:  # one by one: each finds what those before it have done
+                    if (large := spooled(change)) is not None:
+                        self._spool.put(connection, *large)
+                    self._apply_run(connection, kind, [change], prepare)
 
-    def _write(self, connection: sqlite3.Connection, name: str, rows: list[Row]) -> None:
-        """Apply a statement to all ``rows``, in as few steps as there are blocks for."""
-        done = 0
+    def _apply_run(
+        self,
+        connection: sqlite3.Connection,
+        kind: type[Change],
+        run: Sequence[Any],
+        prepare: Callable[[Iterable[Row]], Iterable[Row]],
+    ) -> None:
+        changed = 0
+        for name, rows in statements_for(kind, run):
+            changed = self._write(connection, name, list(prepare(rows)))
+        if kind is TaskEnded:  # its last statement has changed their rows
+            self._results.ended(run, changed)
+        elif kind is TasksPurged:
+            self._results.lost_count()
+
+    def _write(self, connection: sqlite3.Connection, name: str, rows: list[Row]) -> int:
+        """Apply a statement to all ``rows``, in as few steps as there are blocks for; how many it has changed."""
+        done = changed = 0
         for size, statement in self._blocks[name]:
             while len(rows) - done >= size:
-                connection.execute(statement, [*chain.from_iterable(rows[done : done + size])])
+                changed += connection.execute(statement, [*chain.from_iterable(rows[done : done + size])]).rowcount
                 done += size
+        return changed
 
     def expire(self, wall_now: float, limit: int = 1000) -> int:
         with self._transaction() as connection:
-            forgotten = connection.execute(self._sql["expire_tasks"], (wall_now, max(0, limit))).rowcount
+            forgotten = self._results.forget(connection, wall_now, max(0, limit))
         self._idle_rounds = 0 if forgotten else self._idle_rounds + 1
         if self._idle_rounds == _IDLE_ROUNDS:
             self._truncate_log(connection)
@@ -206,7 +262,7 @@ class SqliteStore:
 
     def in_hand(self) -> Iterator[TaskRecord]:
         after = _BEFORE_ALL
-        while page := self._read(record_of, "in_hand_page", *after, _PAGE):
+        while page := self._read(self._record_of, "in_hand_page", *after, _PAGE):
             yield from page
             after = page[-1].order, page[-1].id
 
@@ -217,9 +273,9 @@ class SqliteStore:
 
     def shelf(self, line: LineKey | None, after: Place, limit: int) -> list[TaskRecord]:
         if line is None:
-            return self._read(record_of, "scheduled_page", *after, limit)
+            return self._read(self._record_of, "scheduled_page", *after, limit)
         demand = pack_demand(line.requires, line.ephemeral)
-        return self._read(record_of, "queued_page", line.name, demand, line.priority, line.group, after[1], limit)
+        return self._read(self._record_of, "queued_page", line.name, demand, line.priority, line.group, after[1], limit)
 
     def keys(self, wall_now: float) -> list[tuple[str, bytes, float]]:
         return sorted(self._read(lambda row: (row[0], row[1], row[2]), "keys", wall_now), key=lambda each: each[1])
@@ -232,7 +288,7 @@ class SqliteStore:
         return self._read(schedule_of, "schedules")
 
     def record(self, task_id: bytes) -> TaskRecord | None:
-        return _first(self._read(record_of, "record", task_id))
+        return _first(self._read(self._record_of, "record", task_id))
 
     def task(self, task_id: bytes) -> TaskInfo | None:
         info = _first(self._read(info_of, "task", task_id))
@@ -241,7 +297,10 @@ class SqliteStore:
         return info._replace(attempts=tuple(self._read(attempt_of, "attempts", task_id)))
 
     def outcome(self, task_id: bytes) -> Outcome | None:
-        return _first(self._read(outcome_of, "outcome", task_id))
+        def decode(row: Row) -> Outcome:
+            return outcome_of(row if row[2] is not None else (*row[:2], self._content(task_id, "outcome")))
+
+        return _first(self._read(decode, "outcome", task_id))
 
     def tasks(
         self,
@@ -258,6 +317,13 @@ class SqliteStore:
 
     def counts(self) -> dict[TaskState, int]:
         return dict(self._read(lambda row: (TaskState(row[0]), int(row[1])), "counts"))
+
+    def _record_of(self, row: Row) -> TaskRecord:
+        return record_of(row if row[2] is not None else (*row[:2], self._content(row[0], "payload"), *row[3:]))
+
+    def _content(self, id: bytes, kind: Kind) -> bytes:
+        with self._translated() as connection:
+            return self._spool.content(connection, id, kind)
 
     # ----------------------------------------------------------------------------------------- the connection
 
@@ -281,20 +347,24 @@ class SqliteStore:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
+                self._spool.sync()
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:  # after some errors SQLite has rolled back by itself
                     connection.execute("ROLLBACK")
+                self._spool.undo()
+                self._results.lost_count()
                 raise
+            self._spool.settle()
 
     @contextmanager
     def _translated(self) -> Iterator[sqlite3.Connection]:
-        """The open connection, with SQLite's errors as ours."""
+        """The open connection, with SQLite's and the system's errors as ours."""
         if self._connection is None:
             raise StoreUnavailable(f"{self.path} is not open")
         try:
             yield self._connection
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise refusal(self.path, error) from error
 
 

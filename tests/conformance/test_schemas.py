@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from poolmgr.store.schema import load_migrations
+from poolmgr.store.spool import spool_of
 from poolmgr.store.sqlite import SqliteStore
 from tests.conformance.samples import REMAINS, added, failed, ids, task_id
 from tests.conformance.schemas.history import differences, history, told
@@ -24,6 +26,9 @@ def laid_out(version: int, folder: Path) -> Path:
     path = folder / "poolmgr.db"
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript((FIXTURES / f"{version:04}.sql").read_text())
+    spool = FIXTURES / f"{version:04}.spool"
+    if spool.exists():
+        shutil.copytree(spool, spool_of(path))
     return path
 
 
@@ -61,8 +66,8 @@ def schema(path: Path) -> list[tuple[str, str, str]]:
 def test_a_migrated_file_can_be_worked_with(version: int, tmp_path: Path) -> None:
     with closing(SqliteStore(laid_out(version, tmp_path))) as store:
         store.open()
-        store.apply([added(13), failed(3, 2, post_mortem=REMAINS)])
-        assert 13 in ids(store)
+        store.apply([added(15), failed(3, 2, post_mortem=REMAINS)])
+        assert 15 in ids(store)
         info = store.task(task_id(3))
         assert info is not None
         assert [each.attempt for each in info.attempts] == [1, 2]

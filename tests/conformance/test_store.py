@@ -558,3 +558,17 @@ def test_a_task_tells_which_schedule_has_made_it(medium: Medium) -> None:
     info = store.task(task.id)
     assert info is not None
     assert info.origin == "schedule:hourly"
+
+
+@pytest.mark.parametrize("size", [0, 1, 256, 257, 65_536, 65_537, 3_000_000])
+def test_payloads_and_outcomes_of_any_size_come_back(medium: Medium, size: int) -> None:
+    payload, outcome = b"p" * size, b"o" * size
+    medium.store.apply([added(1, payload=payload), added(2, payload=payload), ended(2, outcome=outcome)])
+    store = medium.reopen()
+    queued, completed, kept = store.record(task_id(1)), store.record(task_id(2)), store.outcome(task_id(2))
+    assert queued is not None
+    assert completed is not None
+    assert kept is not None
+    assert queued.payload == completed.payload == payload
+    assert kept.outcome == outcome
+    assert [each.payload for each in unfinished(store)] == [payload]

@@ -14,6 +14,7 @@ from poolmgr.core.changes import Change, TaskAdded, TaskMoved, TaskRequeued, Tas
 from poolmgr.model import FINAL, TaskOptions, TaskState
 from poolmgr.store.base import Store
 from poolmgr.store.memory import MemoryStore
+from poolmgr.store.rows import LONG_BYTES
 from poolmgr.store.sqlite import SqliteStore
 from tests.conformance.samples import NOW, REMAINS, added, ended, failed, moved, task_id, unfinished
 
@@ -44,7 +45,11 @@ NUMBERS = st.integers(1, 6)
 TIMES = st.floats(NOW, NOW + 100)
 UNFINISHED = st.sampled_from([TaskState.SCHEDULED, TaskState.QUEUED, TaskState.RUNNING])
 SMALL = st.integers(0, 3)
-CONTENTS = st.binary(max_size=20) | st.binary(max_size=3).map(lambda content: content + bytes(300))  # short, long
+CONTENTS = st.one_of(  # in the task's row, beside it, and in a file
+    st.binary(max_size=20),
+    st.binary(max_size=3).map(lambda content: content + bytes(300)),
+    st.binary(max_size=3).map(lambda content: content + bytes(LONG_BYTES)),
+)
 CHANGES = st.one_of(
     st.builds(
         adding,

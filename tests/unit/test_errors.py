@@ -41,6 +41,7 @@ PUBLISHED = {
     "id_conflict",
     "interrupted",
     "lost",
+    "payload_lost",
     "not_allowed",
     "not_found",
     "not_running",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any
 
 from poolmgr.core.changes import Change, TaskRequeued, TasksPurged
 from poolmgr.model import TaskOptions, TaskState
 from poolmgr.store.base import Store
-from tests.conformance.samples import NOW, REMAINS, added, dead, ended, failed, moved, task_id
+from tests.conformance.samples import NOW, REMAINS, added, dead, ended, failed, moved, task_id, unfinished
 
 UNUSUAL = TaskOptions(
     priority=0, timeout_s=None, soft_timeout_s=1.5, max_retries=7, retry_on=frozenset({"ValueError", "OSError"}),
@@ -17,7 +18,8 @@ UNUSUAL = TaskOptions(
     max_concurrency=2, result_ttl_s=5.0,
 )  # fmt: skip
 LONG = bytes(range(256)) * 4  # beside its row
-TASKS = 13  # ids 1..12 are used
+LARGE = b"*" * 65_537  # in a file
+TASKS = 15  # ids 1..14 are used
 
 
 def history() -> list[list[Change]]:
@@ -41,6 +43,7 @@ def history() -> list[list[Change]]:
         [ended(8, TaskState.CANCELLED, code="cancelled", message="the task was cancelled", worker=None)],
         [ended(9, TaskState.EXPIRED, code="expired", message="too late", attempt=0, started_at=None, worker=None)],
         [ended(12), TasksPurged((task_id(12),))],
+        [added(13, payload=LARGE), added(14), ended(14, outcome=LARGE)],
     ]
 
 
@@ -52,13 +55,15 @@ def told(store: Store) -> dict[str, Any]:
         "tasks": {id.hex(): plain(store.task(id)) for id in known},
         "outcomes": {id.hex(): plain(store.outcome(id)) for id in known},
         "states": {str(state): [info.id for info in store.tasks(state=state)] for state in TaskState},
-        "unfinished": [record.id.hex() for record in store.unfinished()],
+        "unfinished": [record.id.hex() for record in unfinished(store)],
     }
 
 
 def plain(value: Any) -> Any:
-    """``value`` in JSON's terms: named tuples as objects, bytes in hex, sets as sorted lists."""
+    """``value`` in JSON's terms: named tuples as objects, bytes in hex, or what tells them, sets as sorted lists."""
     match value:
+        case bytes() if len(value) > len(LONG):
+            return f"{len(value)} bytes, SHA-256 {sha256(value).hexdigest()}"
         case bytes():
             return value.hex()
         case set() | frozenset():

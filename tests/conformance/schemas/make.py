@@ -2,13 +2,15 @@
 
     python -m tests.conformance.schemas.make
 
-writes ``NNNN.sql`` and ``NNNN.json`` beside this file, NNNN being the number of the last migration. Do so once, in the
-commit that adds a migration, and never again: a fixture is what files in the field look like.
+writes ``NNNN.sql``, ``NNNN.json`` and the directory ``NNNN.spool`` beside this file, NNNN being the number of the last
+migration. Do so once, in the commit that adds a migration, and never again: a fixture is what files in the field look
+like.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ from contextlib import closing
 from pathlib import Path
 
 from poolmgr.store.schema import APPLICATION_ID, load_migrations
+from poolmgr.store.spool import spool_of
 from poolmgr.store.sqlite import SqliteStore
 from tests.conformance.schemas.history import history, told
 
@@ -34,6 +37,7 @@ def main() -> None:
             for changes in history():
                 store.apply(changes)
             known = told(store)
+        shutil.copytree(spool_of(path), target.with_suffix(".spool"))
         target.write_text("\n".join(dump(path, version)) + "\n")
     target.with_suffix(".json").write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n")
 

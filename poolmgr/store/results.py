@@ -1,0 +1,67 @@
+"""What the results of finished tasks weigh, and which tasks are forgotten first.
+
+Tasks that ended in another way than dead are kept until they expire, or until all outcomes together weigh more than
+allowed. The sum runs along in memory; where something has happened that it does not know the weight of, it is counted
+anew from an index, the next time that somebody asks.
+"""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from collections.abc import Mapping, Sequence
+
+from poolmgr.core.changes import TaskEnded
+
+
+class Results:
+    """Those of one database.
+
+    Args:
+        sql: the store's statements.
+        limit_bytes: of all outcomes together. None: no limit.
+    """
+
+    def __init__(self, sql: Mapping[str, str], limit_bytes: int | None) -> None:
+        self._sql = sql
+        self._limit_bytes = math.inf if limit_bytes is None else limit_bytes
+        self._bytes: int | None = None
+
+    def ended(self, run: Sequence[TaskEnded], known: int) -> None:
+        """These tasks have ended, ``known`` of which were known and not final before."""
+        if known != len(run):
+            self._bytes = None
+        elif self._bytes is not None:
+            self._bytes += sum(len(each.outcome) for each in run if each.expires_at is not None)
+
+    def lost_count(self) -> None:
+        """Something else has changed them."""
+        self._bytes = None
+
+    def forget(self, connection: sqlite3.Connection, wall_now: float, limit: int) -> int:
+        """Forget those that have expired, then those that would expire next as long as there is too much; how many.
+
+        At most ``limit``, so that it takes some milliseconds. A dead task has no time at which it expires, and is not
+        among them.
+        """
+        forgotten = self._forget(connection, wall_now, limit, math.inf)
+        if self._limit_bytes < math.inf and forgotten < limit:
+            if self._bytes is None:
+                (self._bytes,) = connection.execute(self._sql["results_bytes"]).fetchone()
+            excess = (self._bytes or 0) - self._limit_bytes
+            if excess > 0:
+                forgotten += self._forget(connection, math.inf, limit - forgotten, excess)
+        return forgotten
+
+    def _forget(self, connection: sqlite3.Connection, wall_now: float, limit: int, excess: float) -> int:
+        """Of those that expire until ``wall_now``, as many as weigh ``excess`` bytes."""
+        ids = []
+        for id, size in connection.execute(self._sql["first_to_expire"], (wall_now, limit)).fetchall():
+            if excess <= 0:
+                break
+            ids.append((id,))
+            excess -= size
+            if self._bytes is not None:
+                self._bytes -= size
+        connection.executemany(self._sql["purge_task"], ids)
+        return len(ids)

@@ -1,0 +1,160 @@
+"""Large payloads and outcomes: files beside the database, named by its rows.
+
+A file is written and synced, and its directory too, before the row that names it is committed; it goes after the row
+has gone. So a crash at any point leaves at worst a file that no row names, and the next start removes those. No name is
+used twice, so a file that is to go is never one that has come back.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+
+from poolmgr.errors import StoreUnavailable
+
+Kind = Literal["payload", "outcome"]
+
+_NAME: Final = re.compile(r"[0-9a-f]+-[0-9a-f]+")  # epoch, number: all that is ever removed
+_NOTE_DROPPED: Final = """
+CREATE TEMP TRIGGER note_dropped AFTER DELETE ON main.spool BEGIN SELECT note_dropped(OLD.file); END
+"""
+
+
+class Missing(NamedTuple):
+    """A row whose file is not there."""
+
+    id: bytes
+    kind: Kind
+    file: Path
+
+
+def spool_of(database: Path) -> Path:
+    """Where the files of ``database`` are."""
+    return database.with_name("spool")
+
+
+class Spool:
+    """The files of one database. Its methods are called inside the store's transactions, but for ``content``.
+
+    Args:
+        directory: made with mode 0700 when the first file is written.
+        sql: the store's statements.
+    """
+
+    def __init__(self, directory: Path, sql: Mapping[str, str]) -> None:
+        self.directory = directory
+        self._sql = sql
+        self._epoch = 0
+        self._count = 0
+        self._synced = True
+        self._written: list[str] = []  # in this transaction
+        self._dropped: list[str] = []  # by this transaction
+
+    def attach(self, connection: sqlite3.Connection, epoch: int) -> list[Missing]:
+        """Begin an epoch: remove files that no row names; which files are missing."""
+        self._epoch, self._count = epoch, 0
+        self._written, self._dropped = [], []
+        connection.create_function("note_dropped", 1, self._dropped.append)
+        connection.execute(_NOTE_DROPPED)
+        rows = connection.execute(self._sql["spooled"]).fetchall()
+        there = files_in(self.directory)
+        self._remove(there - {file for _, _, file, _ in rows})
+        return [Missing(id, kind, self.directory / file) for id, kind, file, _ in rows if file not in there]
+
+    def put(self, connection: sqlite3.Connection, id: bytes, kind: Kind, content: bytes) -> None:
+        """Write a file, and its row, for a task that has room for it: one that is not known yet, or not final yet.
+
+        Raises:
+            OSError: the disk refuses.
+        """
+        (wanted,) = connection.execute(self._sql[f"awaits_{kind}"], (id,)).fetchone()
+        if not wanted:
+            return
+        self._count += 1
+        name = f"{self._epoch:x}-{self._count:x}"
+        self._write(name, content)
+        connection.execute(self._sql["add_spooled"], (id, kind, name, len(content)))
+
+    def _write(self, name: str, content: bytes) -> None:
+        if not self.directory.is_dir():
+            self.directory.mkdir(0o700)
+            _sync(self.directory.parent)
+        self._synced = False
+        self._written.append(name)
+        fd = os.open(self.directory / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            rest = memoryview(content)
+            while rest:
+                rest = rest[os.write(fd, rest) :]
+            os.fdatasync(fd)
+        finally:
+            os.close(fd)
+
+    def sync(self) -> None:
+        """The transaction is about to be committed: the names of its files must survive a power loss, too."""
+        if not self._synced:
+            _sync(self.directory)
+            self._synced = True
+
+    def settle(self) -> None:
+        """The transaction is committed: remove what it has dropped."""
+        self._written.clear()
+        if self._dropped:
+            self._remove(set(self._dropped))
+            self._dropped.clear()
+
+    def undo(self) -> None:
+        """The transaction is rolled back: remove what it has written."""
+        if self._written:
+            self._remove(set(self._written))
+        self._written.clear()
+        self._dropped.clear()
+
+    def content(self, connection: sqlite3.Connection, id: bytes, kind: Kind) -> bytes:
+        """The payload or outcome of a task, which has it here.
+
+        Raises:
+            StoreUnavailable: its file is missing, or not the one that was written.
+        """
+        row = connection.execute(self._sql["spooled_of"], (id, kind)).fetchone()
+        if row is None:
+            raise StoreUnavailable(f"the {kind} of task {id.hex()} is nowhere: see poolmgr db check")
+        file, size = row
+        return read_whole(self.directory / file, size, f"the {kind} of task {id.hex()}")
+
+    def _remove(self, names: set[str]) -> None:
+        for name in names:
+            with suppress(OSError):  # the next start removes what stays
+                (self.directory / name).unlink()
+
+
+def files_in(directory: Path) -> set[str]:
+    """The names of the spool files in ``directory``."""
+    try:
+        return {name for name in os.listdir(directory) if _NAME.fullmatch(name)}
+    except FileNotFoundError:
+        return set()
+
+
+def read_whole(path: Path, size: int, what: str) -> bytes:
+    """The content of a spool file. Raises ``StoreUnavailable``."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise StoreUnavailable(f"{what} cannot be read from {path}: {error.strerror}") from error
+    if len(content) != size:
+        raise StoreUnavailable(f"{what}, {path}, has {len(content)} bytes in place of {size}: somebody has changed it")
+    return content
+
+
+def _sync(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,198 @@
+"""Large payloads and outcomes are in files, which come before their rows and go after them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+import stat
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from poolmgr.core.changes import Change, TasksPurged
+from poolmgr.errors import PayloadLost, StoreUnavailable, failure
+from poolmgr.model import TaskState
+from poolmgr.store.base import Outcome
+from poolmgr.store.rows import LONG_BYTES
+from poolmgr.store.sqlite import SqliteStore
+from tests.conformance.samples import NOW, added, dead, ended, record, task_id, unfinished
+
+LARGE = b"l" * (LONG_BYTES + 1)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "poolmgr.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[SqliteStore]:
+    with closing(SqliteStore(path)) as store:
+        store.open()
+        yield store
+
+
+def files(path: Path) -> list[Path]:
+    return sorted(path.with_name("spool").glob("*"))
+
+
+def reopened(store: SqliteStore) -> SqliteStore:
+    store.close()
+    store.open()
+    return store
+
+
+def test_what_is_not_large_makes_no_file(store: SqliteStore, path: Path) -> None:
+    store.apply([added(1, payload=bytes(LONG_BYTES)), ended(1, outcome=bytes(LONG_BYTES))])
+    assert not path.with_name("spool").exists()
+
+
+def test_only_its_owner_may_read_them(store: SqliteStore, path: Path) -> None:
+    store.apply([added(1, payload=LARGE), added(2), ended(2, outcome=LARGE)])
+    assert stat.S_IMODE(path.with_name("spool").stat().st_mode) == 0o700
+    assert [stat.S_IMODE(each.stat().st_mode) for each in files(path)] == [0o600, 0o600]
+    assert [each.read_bytes() for each in files(path)] == [LARGE, LARGE]
+
+
+def test_files_go_when_their_task_is_forgotten(store: SqliteStore, path: Path) -> None:
+    for number in (1, 2, 3):
+        store.apply([added(number, payload=LARGE), ended(number, outcome=LARGE, expires_at=NOW + number)])
+    assert len(files(path)) == 6
+    store.apply([TasksPurged((task_id(1), task_id(9)))])
+    assert len(files(path)) == 4
+    assert store.expire(NOW + 2) == 1
+    assert len(files(path)) == 2
+    assert reopened(store).outcome(task_id(3)) == Outcome(TaskState.COMPLETED, "", LARGE)
+
+
+def test_what_is_known_already_makes_no_file(store: SqliteStore, path: Path) -> None:
+    store.apply([added(1, payload=LARGE), added(1, payload=LARGE + b"2"), ended(2, outcome=LARGE)])
+    store.apply([added(1, payload=LARGE), ended(1), ended(1, outcome=LARGE)])
+    assert len(files(path)) == 1
+    kept = store.record(task_id(1))
+    assert kept is not None
+    assert kept.payload == LARGE
+    assert store.outcome(task_id(1)) == Outcome(TaskState.COMPLETED, "", b"result 1")
+
+
+def test_an_id_that_comes_again_has_its_new_file(store: SqliteStore, path: Path) -> None:
+    store.apply([added(1, payload=LARGE), ended(1), TasksPurged((task_id(1),)), added(1, payload=LARGE + b"again")])
+    assert len(files(path)) == 1
+    assert reopened(store).record(task_id(1)) == record(1, payload=LARGE + b"again")
+
+
+@pytest.mark.parametrize("step", ["open", "write", "fdatasync", "fsync"])
+def test_a_full_disk_leaves_neither_row_nor_file(
+    store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    store.apply([added(1, payload=LARGE)])
+    batch: list[Change] = [ended(1, outcome=LARGE), added(2, payload=LARGE), added(3)]
+    real, calls = getattr(os, step), []
+
+    def full(*arguments: object) -> object:
+        calls.append(arguments)
+        if len(calls) > (step != "fsync"):  # the second file, or the only sync of the directory
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(*arguments)
+
+    monkeypatch.setattr(os, step, full)
+    with pytest.raises(StoreUnavailable, match="the disk is full: free some space"):
+        store.apply(batch)
+    monkeypatch.undo()
+    assert len(files(path)) == 1
+    assert store.counts() == {TaskState.QUEUED: 1}
+    store.apply(batch)
+    assert len(files(path)) == 3
+    assert store.outcome(task_id(1)) == Outcome(TaskState.COMPLETED, "", LARGE)
+
+
+def test_a_commit_that_fails_leaves_no_file(store: SqliteStore, path: Path) -> None:
+    connection = store._connection
+    assert connection is not None
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(StoreUnavailable, match="the disk is full"):
+        store.apply([added(1, payload=LARGE), *(added(number, payload=bytes(5000)) for number in range(2, 20))])
+    assert files(path) == []
+
+
+def test_all_is_synced_before_the_commit_and_the_directory_once(
+    store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.apply([added(1, payload=LARGE)])  # has made the directory
+    steps: list[str] = []
+    connection = store._connection
+    assert connection is not None
+
+    def noting(step: str) -> None:
+        real = getattr(os, step)
+
+        def noted(fd: int) -> None:
+            steps.append(step)
+            real(fd)
+
+        monkeypatch.setattr(os, step, noted)
+
+    noting("fdatasync")
+    noting("fsync")
+    connection.set_trace_callback(lambda sql: steps.append(sql) if sql == "COMMIT" else None)
+    store.apply([added(2, payload=LARGE), ended(1, outcome=LARGE), added(3)])
+    store.apply([added(4)])
+    assert steps == ["fdatasync", "fdatasync", "fsync", "COMMIT", "COMMIT"]
+
+
+def test_a_start_removes_files_that_no_row_names_and_nothing_else(store: SqliteStore, path: Path) -> None:
+    store.apply([added(1, payload=LARGE)])
+    (kept,) = files(path)
+    note = path.with_name("spool") / "README"
+    note.write_text("whoever wrote this wants it back")
+    (path.with_name("spool") / "7-1f").write_bytes(LARGE)
+    reopened(store)
+    assert files(path) == sorted([kept, note])
+
+
+def test_a_task_whose_payload_has_vanished_ends_dead_and_says_why(store: SqliteStore, path: Path) -> None:
+    store.apply([added(number, payload=LARGE) for number in (1, 2)])
+    store.apply([added(3), dead(2)])
+    for file in files(path):
+        file.unlink()
+    reopened(store)
+    assert [each.id for each in unfinished(store)] == [task_id(3)]
+    info, outcome = store.task(task_id(1)), store.outcome(task_id(1))
+    assert info is not None
+    assert outcome is not None
+    assert (info.state, info.cause) == (TaskState.DEAD, "payload_lost")
+    assert info.message.startswith("its payload is gone: somebody has removed ")
+    assert type(failure(outcome.code, "", task_id="")) is PayloadLost
+    before = store.task(task_id(2))
+    assert before is not None
+    assert before.cause == "timeout"  # it had ended before
+    with pytest.raises(StoreUnavailable, match=r"the payload of task 0+1 cannot be read from .*: No such file"):
+        store.record(task_id(1))
+    store.apply([TasksPurged((task_id(1),))])
+    assert store.record(task_id(1)) is None
+
+
+def test_an_outcome_that_has_vanished_or_changed_is_an_error_for_whoever_asks(store: SqliteStore, path: Path) -> None:
+    store.apply([added(1), ended(1, outcome=LARGE), added(2), ended(2, outcome=LARGE)])
+    first, second = files(path)
+    first.unlink()
+    second.write_bytes(LARGE[:-1])
+    reopened(store)
+    assert store.counts() == {TaskState.COMPLETED: 2}
+    with pytest.raises(StoreUnavailable, match=r"the outcome of task 0+1 cannot be read"):
+        store.outcome(task_id(1))
+    with pytest.raises(StoreUnavailable, match="has 65536 bytes in place of 65537: somebody has changed it"):
+        store.outcome(task_id(2))
+
+
+def test_a_row_without_its_content_is_an_error_for_whoever_asks(store: SqliteStore, path: Path) -> None:
+    store.apply([added(1, payload=LARGE)])
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("DELETE FROM spool")
+        other.commit()
+    with pytest.raises(StoreUnavailable, match=r"the payload of task 0+1 is nowhere: see poolmgr db check"):
+        store.record(task_id(1))
