@@ -46,6 +46,7 @@ COMMANDS: Final = {
     "schedule": "schedules:schedule",
     "dlq": "dead_letters:dlq",
     "config": "settings:config",
+    "db": "database:db",
 }
 
 

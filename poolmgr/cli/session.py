@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, is_dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 if TYPE_CHECKING:
+    from poolmgr.client.commands import Question
     from poolmgr.client.sync import Client
+
+T = TypeVar("T")
+_CONNECT_S = 30.0
 
 
 @dataclass(slots=True)
@@ -25,6 +29,18 @@ class Session:
         from poolmgr.client.sync import Client
 
         return Client(self.socket)
+
+    def ask(self, question: Question[T]) -> T:
+        """What the daemon answers, whenever it does, to a question that clients have no method for. Raises as
+        ``client`` does."""
+        from poolmgr.client.dial import Route
+        from poolmgr.client.redial import Redial
+
+        redial = Redial(Route(self.socket, _CONNECT_S, "", 0.0))
+        try:
+            return redial.live().ask(question, None)
+        finally:
+            redial.close()
 
     def answer(self, value: Any, text: str | Callable[[], str]) -> None:
         """Print ``value`` as JSON, or else ``text``, made only then if it is a function; nothing if it is ''."""

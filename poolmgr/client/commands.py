@@ -193,3 +193,13 @@ EVENTS: Final[Question[None]] = Question("events", {}, _nothing)
 
 def stop(now: bool) -> Question[None]:
     return Question("stop", {"now": now}, _nothing)
+
+
+# -------------------------------------------------------------------------------------------------- its database
+
+DATABASE: Final[Question[dict[str, Any]]] = Question("database", {}, dict)
+VACUUM: Final[Question[dict[str, Any]]] = Question("vacuum", {}, dict)
+
+
+def backup(path: str) -> Question[dict[str, Any]]:
+    return Question("backup", {"to": path}, dict)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 SOCKET_NAME: Final = "poolmgr.sock"
 SYSTEM_SOCKET: Final = "/run/poolmgr/poolmgr.sock"
 SYSTEM_STATE: Final = "/var/lib/poolmgr"
+DATABASE: Final = "poolmgr.db"  # in the state directory
+PID_FILE: Final = "poolmgr.pid"  # there, too: locked by the daemon whose directory it is
 _LONGEST_PATH: Final = 107  # bytes that sockaddr_un.sun_path has room for
 
 
@@ -71,11 +73,16 @@ def state_dir(settings: Settings, environ: Mapping[str, str] | None = None) -> s
     Raises:
         ConfigError: it cannot be made.
     """
-    environ = os.environ if environ is None else environ
-    from_systemd = environ.get("STATE_DIRECTORY", "").split(":")[0]
-    path = os.path.abspath(settings.state_dir or from_systemd or _default_state(environ))
+    path = state_path(settings, environ)
     make_private(path)
     return path
+
+
+def state_path(settings: Settings, environ: Mapping[str, str] | None = None) -> str:
+    """Where that directory is, or would be."""
+    environ = os.environ if environ is None else environ
+    from_systemd = environ.get("STATE_DIRECTORY", "").split(":")[0]
+    return os.path.abspath(settings.state_dir or from_systemd or _default_state(environ))
 
 
 def answers(path: str) -> bool:

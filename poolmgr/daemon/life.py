@@ -14,6 +14,7 @@ from typing import Any
 import uvloop
 
 from poolmgr.config import Settings
+from poolmgr.config.locations import DATABASE
 from poolmgr.daemon.loop import on_defect, spare_the_collector
 from poolmgr.daemon.notify import Notifier
 from poolmgr.daemon.service import Service
@@ -25,8 +26,6 @@ from poolmgr.server.listener import Listener
 from poolmgr.store.sqlite import SqliteStore
 
 _log = logging.getLogger(__name__)
-
-DATABASE = "poolmgr.db"
 
 
 def live(

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from poolmgr.config import Settings, listen_socket, state_dir
-from poolmgr.config.locations import answers
+from poolmgr.config.locations import PID_FILE, answers
 from poolmgr.daemon.activation import passed_socket
 from poolmgr.daemon.notify import Notifier
 from poolmgr.daemon.pid_file import PidFile
@@ -25,8 +25,6 @@ from poolmgr.errors import AlreadyRunning, ConfigError
 from poolmgr.manager.launch import launch_template, template_order
 
 _log = logging.getLogger(__name__)
-
-PID_FILE = "poolmgr.pid"
 
 
 def run(settings: Settings, *, reread: Callable[[], Settings], ready: Callable[[Started], None]) -> int:

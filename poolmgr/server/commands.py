@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from poolmgr.server import database_commands as files
 from poolmgr.server import pool_commands as pool
 from poolmgr.server import schedule_commands as periodic
 from poolmgr.server import task_commands as tasks
@@ -53,4 +54,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "collect_garbage": Command(pool.collect),
     "reload": Command(pool.reload),
     "stop": Command(pool.stop),
+    "database": Command(files.database),
+    "backup": Command(files.backup),
+    "vacuum": Command(files.vacuum),
 }

@@ -44,7 +44,7 @@ def inspect(path: Path, *, synced: bool, busy_timeout_s: float) -> None:
     if not size or path.with_name(f"{path.name}-journal").exists():  # a first start that was cut off: SQLite repairs it
         return
     try:
-        with closing(read_only(path, busy_timeout_s)) as connection:
+        with closing(read_only(path, busy_timeout_s, alone=True)) as connection:
             check_owner(connection, str(path))
             if size <= _ALL_PAGES_BYTES:
                 _check_pages(path, connection.execute)
@@ -57,12 +57,13 @@ def _is_database(path: Path) -> bool:
         return file.read(len(_MAGIC)) == _MAGIC
 
 
-def read_only(path: Path, busy_timeout_s: float) -> sqlite3.Connection:
-    """A connection that cannot write. Without a log nobody else has the file open, and no lock is taken."""
+def read_only(path: Path, busy_timeout_s: float, *, alone: bool) -> sqlite3.Connection:
+    """A connection that cannot write. If nobody else uses the file, and there is no log, it makes no file either."""
     log = log_of(path)
-    alone = "" if log.exists() and log.stat().st_size else "&immutable=1"
+    still = alone and not (log.exists() and log.stat().st_size)
+    query = "?mode=ro&immutable=1" if still else "?mode=ro"
     return sqlite3.connect(
-        f"file:{quote(str(path.absolute()))}?mode=ro{alone}", uri=True, timeout=busy_timeout_s, isolation_level=None
+        f"file:{quote(str(path.absolute()))}{query}", uri=True, timeout=busy_timeout_s, isolation_level=None
     )
 
 

@@ -28,6 +28,7 @@ from poolmgr.core.changes import (
 )
 from poolmgr.core.schedule import origin_text
 from poolmgr.core.shelf import LineKey, is_plain
+from poolmgr.errors import BadOption
 from poolmgr.model import AttemptInfo, TaskInfo, TaskOptions, TaskState, check_options, to_wire
 from poolmgr.post_mortem import PostMortem, post_mortem
 from poolmgr.schedule import Timing
@@ -35,6 +36,9 @@ from poolmgr.store.base import Outcome
 from poolmgr.store.spool import Kind
 
 Row = tuple[Any, ...]
+
+# What decoding a row raises when it is not what this store wrote.
+UNREADABLE: Final = (ValueError, TypeError, BadOption, msgpack.UnpackException)
 
 SHORT_BYTES: Final = 256  # a payload or outcome of at most so many is in its task's row
 LONG_BYTES: Final = 64 << 10  # one of at most so many is in a table of its own, and a longer one in a file (spool.py)

@@ -81,7 +81,7 @@ def check_owner(connection: sqlite3.Connection, path: str) -> None:
     (objects,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if application_id != APPLICATION_ID and objects:
         raise StoreUnavailable(f"{path} is a database of another program: choose another state directory")
-    version, known = _version(connection), len(load_migrations())
+    version, known = version_of(connection), len(load_migrations())
     if version > known:
         raise StoreUnavailable(
             f"{path} was written by a newer poolmgr (schema {version}, this one knows up to {known}): "
@@ -92,10 +92,17 @@ def check_owner(connection: sqlite3.Connection, path: str) -> None:
 def migrate(connection: sqlite3.Connection) -> None:
     """Apply the migrations that the file lacks, each in a transaction of its own."""
     for number, script in enumerate(load_migrations(), start=1):
-        if number > _version(connection):
+        if number > version_of(connection):
             connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")
 
 
-def _version(connection: sqlite3.Connection) -> int:
+def version_of(connection: sqlite3.Connection) -> int:
+    """The number of the last migration that the file has."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     return int(version)
+
+
+def has_table(connection: sqlite3.Connection, name: str) -> bool:
+    """Whether there is a table of that name."""
+    found = connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (name,))
+    return found.fetchone() is not None

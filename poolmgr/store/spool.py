@@ -54,11 +54,13 @@ class Spool:
         self._synced = True
         self._written: list[str] = []  # in this transaction
         self._dropped: list[str] = []  # by this transaction
+        self._gone: set[str] = set()  # by earlier ones: to be removed
+        self.holds = 0  # while it is above 0, no file is removed
 
     def attach(self, connection: sqlite3.Connection, epoch: int) -> list[Missing]:
         """Begin an epoch: remove files that no row names; which files are missing."""
         self._epoch, self._count = epoch, 0
-        self._written, self._dropped = [], []
+        self._written, self._dropped, self._gone = [], [], set()
         connection.create_function("note_dropped", 1, self._dropped.append)
         connection.execute(_NOTE_DROPPED)
         rows = connection.execute(self._sql["spooled"]).fetchall()
@@ -83,7 +85,7 @@ class Spool:
     def _write(self, name: str, content: bytes) -> None:
         if not self.directory.is_dir():
             self.directory.mkdir(0o700)
-            _sync(self.directory.parent)
+            make_durable(self.directory.parent)
         self._synced = False
         self._written.append(name)
         fd = os.open(self.directory / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -98,15 +100,18 @@ class Spool:
     def sync(self) -> None:
         """The transaction is about to be committed: the names of its files must survive a power loss, too."""
         if not self._synced:
-            _sync(self.directory)
+            make_durable(self.directory)
             self._synced = True
 
     def settle(self) -> None:
-        """The transaction is committed: remove what it has dropped."""
+        """The transaction is committed: remove what it has dropped, once nobody holds it."""
         self._written.clear()
         if self._dropped:
-            self._remove(set(self._dropped))
+            self._gone.update(self._dropped)
             self._dropped.clear()
+        if self._gone and not self.holds:
+            self._remove(self._gone)
+            self._gone.clear()
 
     def undo(self) -> None:
         """The transaction is rolled back: remove what it has written."""
@@ -152,8 +157,9 @@ def read_whole(path: Path, size: int, what: str) -> bytes:
     return content
 
 
-def _sync(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def make_durable(path: Path) -> None:
+    """Have a file's content, or a directory's names, survive a power loss from here on. Raises ``OSError``."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     finally:

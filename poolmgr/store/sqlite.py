@@ -21,18 +21,18 @@ from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
-import msgpack
-
 from poolmgr.core.changes import Change, ScheduleRecord, TaskEnded, TaskRecord, TasksPurged
 from poolmgr.core.failure import Failure
 from poolmgr.core.shelf import LineKey, Place, ShelfSize
-from poolmgr.errors import BadOption, StoreUnavailable
+from poolmgr.errors import StoreUnavailable
 from poolmgr.model import FINAL, TaskInfo, TaskState
 from poolmgr.store.base import Ids, Outcome
+from poolmgr.store.connecting import connect
 from poolmgr.store.inspection import inspect
 from poolmgr.store.refusal import CORRUPT, refusal
 from poolmgr.store.results import Results
 from poolmgr.store.rows import (
+    UNREADABLE,
     Row,
     attempt_of,
     has_spooled,
@@ -45,7 +45,7 @@ from poolmgr.store.rows import (
     spooled,
     statements_for,
 )
-from poolmgr.store.schema import check_library, check_owner, in_blocks, load_statements, migrate
+from poolmgr.store.schema import check_library, in_blocks, load_statements
 from poolmgr.store.spool import Kind, Missing, Spool, spool_of
 from poolmgr.store.write_ahead_log import log_of
 
@@ -54,18 +54,9 @@ _log = logging.getLogger(__name__)
 _AFTER_ALL_IDS: Final = b"\xff" * 17  # an id has 16 bytes
 _BEFORE_ALL: Final = (-(2**63), b"")  # (order, id) of no task
 _PAGE: Final = 1000  # tasks read at a time, of all that are in hand
-_CACHE_KIB: Final = 16 * 1024
 _IDLE_ROUNDS: Final = 2  # calls of expire() with nothing between them, after which the store counts as idle
 
 _ENDED_BADLY: Final = frozenset({TaskState.DEAD, TaskState.CANCELLED, TaskState.EXPIRED})  # they have an index
-
-# What decoding a row raises when it is not what this store wrote.
-_UNREADABLE: Final = (ValueError, TypeError, BadOption, msgpack.UnpackException)
-
-# Before a value is bound, its class is searched for an adapter; that finds none for bytes and None, of which rows are
-# full, and costs more than binding them (3 of 10 us for a new task). Registered ones are found at once.
-sqlite3.register_adapter(bytes, bytes)
-sqlite3.register_adapter(type(None), lambda none: none)
 
 T = TypeVar("T")
 
@@ -152,27 +143,8 @@ class SqliteStore:
             raise StoreUnavailable(f"cannot create {self.path}: {error.strerror}") from error
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self.path,
-            timeout=self._busy_timeout_s,
-            isolation_level=None,  # transactions begin and end where this file says so
-            check_same_thread=False,
-            cached_statements=sum(map(len, self._blocks.values())) + 8,
-        )
-        try:
-            check_owner(connection, str(self.path))
-            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-            if mode != "wal":
-                raise StoreUnavailable(f"{self.path}: its file system cannot hold a write-ahead log (mode {mode})")
-            connection.execute(f"PRAGMA synchronous = {self._synchronous}")
-            connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-            connection.execute("PRAGMA secure_delete = OFF")  # some builds overwrite all that is deleted with zeros
-            connection.execute("PRAGMA temp_store = MEMORY")
-            migrate(connection)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+        statements = sum(map(len, self._blocks.values())) + 8
+        return connect(self.path, self._synchronous, self._busy_timeout_s, statements)
 
     def _begin_epoch(self) -> int:
         with self._transaction() as connection:
@@ -251,6 +223,21 @@ class SqliteStore:
         if self._idle_rounds == _IDLE_ROUNDS:
             self._truncate_log(connection)
         return forgotten
+
+    def vacuum(self) -> None:
+        """Give back the space that forgotten tasks have left. Commits wait for it, some seconds a gigabyte."""
+        with self._translated() as connection:
+            self._check_in_place()
+            vacuum(connection)
+
+    @contextmanager
+    def files_held(self) -> Iterator[None]:
+        """No file of the spool is removed inside. May be used beside the store's thread."""
+        self._spool.holds += 1
+        try:
+            yield
+        finally:
+            self._spool.holds -= 1
 
     def _truncate_log(self, connection: sqlite3.Connection) -> None:
         try:
@@ -333,7 +320,7 @@ class SqliteStore:
             rows = connection.execute(self._sql[statement], values).fetchall()
         try:
             return [decode(row) for row in rows]
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise StoreUnavailable(f"{self.path}: a row makes no sense ({error}): {CORRUPT}") from error
 
     @contextmanager
@@ -366,6 +353,12 @@ class SqliteStore:
             yield self._connection
         except (sqlite3.Error, OSError) as error:
             raise refusal(self.path, error) from error
+
+
+def vacuum(connection: sqlite3.Connection) -> None:
+    """Write the database anew, as small as it can be. Needs that much space twice, for as long as it takes."""
+    connection.execute("VACUUM")
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
 
 def _stat(*paths: Path) -> list[os.stat_result]:

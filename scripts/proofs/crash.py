@@ -24,7 +24,7 @@ from itertools import product
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from poolmgr.daemon.life import DATABASE
+from poolmgr.config.locations import DATABASE
 from poolmgr.store.sqlite import SqliteStore
 from scripts.proofs import deadly
 from scripts.proofs.pool import HERE, NotStarted, Pool, until

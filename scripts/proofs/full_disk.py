@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from poolmgr import Client, PoolError, TaskFuture
-from poolmgr.daemon.life import DATABASE
+from poolmgr.config.locations import DATABASE
 from poolmgr.errors import StoreUnavailable
 from poolmgr.manager import procfs
 from scripts.proofs.marks import result

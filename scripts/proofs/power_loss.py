@@ -21,8 +21,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from poolmgr.config.locations import DATABASE
 from poolmgr.core.shelf import START
-from poolmgr.daemon.life import DATABASE
 from poolmgr.errors import StoreUnavailable
 from poolmgr.store.schema import load_migrations
 from poolmgr.store.sqlite import SqliteStore

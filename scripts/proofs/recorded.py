@@ -17,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, cast
 
-from poolmgr.config.locations import make_private
+from poolmgr.config.locations import DATABASE, make_private
 from poolmgr.core.changes import (
     AttemptEnded,
     Change,
@@ -28,7 +28,6 @@ from poolmgr.core.changes import (
     TaskRequeued,
     TasksPurged,
 )
-from poolmgr.daemon.life import DATABASE
 from poolmgr.model import AttemptInfo, TaskOptions, TaskState
 from poolmgr.post_mortem import PostMortem
 from poolmgr.store.sqlite import SqliteStore
