@@ -248,17 +248,25 @@ class AsyncClient(AsyncCaller, AsyncSchedules):
         ``kill`` ends it, and True then means that too."""
         return await self._ask(commands.cancel(commands.key_of(task_id), kill))
 
-    async def dead_letters(self, limit: int = 100) -> list[TaskInfo]:
-        """The tasks that used up their failures, newest first."""
-        return await self._ask(commands.dead_letters(limit))
+    async def dead_letters(
+        self, limit: int = 100, *, name: str | None = None, cause: str | None = None, older_than_s: float | None = None
+    ) -> list[TaskInfo]:
+        """The tasks that used up their failures, newest first: all, or those of a name, that ended by a cause (a code
+        of errors.py, such as ``timeout``), or that ended longer ago than so many seconds."""
+        return await self._ask(commands.dead_letters(limit, commands.Which(name, cause, older_than_s)))
 
-    async def requeue(self, *task_ids: str) -> dict[str, str]:
-        """Submit dead tasks again, all where none is named: the new id by the old one."""
-        return await self._ask(commands.requeue(task_ids))
+    async def requeue(
+        self, *task_ids: str, name: str | None = None, cause: str | None = None, older_than_s: float | None = None
+    ) -> dict[str, str]:
+        """Submit dead tasks again: those named by id, or else those of ``dead_letters`` that were not requeued yet; all
+        or none. The new id by the old one."""
+        return await self._ask(commands.requeue(task_ids, commands.Which(name, cause, older_than_s)))
 
-    async def purge(self, *task_ids: str) -> int:
-        """Forget final tasks with their history, all dead ones where none is named; how many."""
-        return await self._ask(commands.purge(task_ids))
+    async def purge(
+        self, *task_ids: str, name: str | None = None, cause: str | None = None, older_than_s: float | None = None
+    ) -> int:
+        """Forget final tasks with their history: those named by id, or else those of ``dead_letters``; how many."""
+        return await self._ask(commands.purge(task_ids, commands.Which(name, cause, older_than_s)))
 
     async def clear(self) -> int:
         """Cancel everything that has not begun; how many."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from poolmgr.errors import BadValue, NotFound
-from poolmgr.model import TaskInfo, TaskState, WorkerInfo, task_info, worker_info
+from poolmgr.model import TaskInfo, WorkerInfo, task_info, worker_info
 from poolmgr.schedule import ScheduleInfo, Timing, check_id, schedule_info, timing_of
 from poolmgr.wire.framing import ENVELOPE
 
@@ -22,6 +22,17 @@ class Question(NamedTuple, Generic[T]):
     command: str
     arguments: Mapping[str, Any]
     read: Callable[[Any], T]
+
+
+class Which(NamedTuple):
+    """Of which dead tasks a question speaks: all, unless it says more."""
+
+    name: str | None
+    cause: str | None
+    older_than_s: float | None
+
+    def arguments(self) -> dict[str, Any]:
+        return {name: value for name, value in self._asdict().items() if value is not None}
 
 
 def key_of(task_id: str) -> bytes:
@@ -74,8 +85,8 @@ def tasks(state: str | None, name: str | None, limit: int, before: str | None) -
     return Question("tasks", {key: value for key, value in asked.items() if value is not None}, _tasks)
 
 
-def dead_letters(limit: int) -> Question[list[TaskInfo]]:
-    return tasks(TaskState.DEAD, None, limit, None)
+def dead_letters(limit: int, which: Which) -> Question[list[TaskInfo]]:
+    return Question("dead_letters", {"limit": limit, **which.arguments()}, _tasks)
 
 
 def watch(key: bytes) -> Question[None]:
@@ -86,12 +97,12 @@ def cancel(key: bytes, kill: bool) -> Question[bool]:
     return Question("cancel", {"id": key, "kill": kill}, bool)
 
 
-def requeue(task_ids: Sequence[str]) -> Question[dict[str, str]]:
-    return Question("requeue", {"ids": _keys(task_ids)}, dict)
+def requeue(task_ids: Sequence[str], which: Which) -> Question[dict[str, str]]:
+    return Question("requeue", {"ids": _keys(task_ids), **which.arguments()}, dict)
 
 
-def purge(task_ids: Sequence[str]) -> Question[int]:
-    return Question("purge", {"ids": _keys(task_ids)}, int)
+def purge(task_ids: Sequence[str], which: Which) -> Question[int]:
+    return Question("purge", {"ids": _keys(task_ids), **which.arguments()}, int)
 
 
 CLEAR: Final[Question[int]] = Question("clear", {}, int)

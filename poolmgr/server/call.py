@@ -9,6 +9,7 @@ from poolmgr.core.effects import Answer
 from poolmgr.errors import BadOption
 from poolmgr.manager.manager import Manager
 
+LIMIT = 10_000  # of what one answer lists
 LATER = object()  # what a command returns when the scheduler will answer by itself
 
 
@@ -36,6 +37,17 @@ class Call:
         value = self.arguments.get(name)
         if not isinstance(value, str) or not value:
             raise BadOption(f"{name} takes a string, got {value!r}")
+        return value
+
+    def optional_text(self, name: str) -> str | None:
+        """A string argument, or None where it is not there."""
+        return None if self.arguments.get(name) is None else self.text(name)
+
+    def limit(self) -> int:
+        """The argument ``limit``: how many at most; 100 by default."""
+        value = self.arguments.get("limit", 100)
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= LIMIT:
+            raise BadOption(f"limit takes a whole number from 1 to {LIMIT}, got {value!r}")
         return value
 
     def flag(self, name: str) -> bool:

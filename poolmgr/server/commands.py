@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from poolmgr.server import database_commands as files
+from poolmgr.server import dead_letters as letters
 from poolmgr.server import pool_commands as pool
 from poolmgr.server import schedule_commands as periodic
 from poolmgr.server import task_commands as tasks
@@ -39,8 +40,9 @@ COMMANDS: Final[dict[str, Command]] = {
     "watch": Command(tasks.watch, open_to_group=True),
     "cancel": Command(tasks.cancel),
     "clear": Command(tasks.clear),
-    "requeue": Command(tasks.requeue),
-    "purge": Command(tasks.purge),
+    "dead_letters": Command(letters.dead_letters, open_to_group=True),
+    "requeue": Command(letters.requeue),
+    "purge": Command(letters.purge),
     "schedules": Command(periodic.schedules, open_to_group=True),
     "schedule": Command(periodic.schedule),
     "unschedule": Command(periodic.unschedule),

@@ -7,12 +7,11 @@ from heapq import nlargest
 from typing import Any
 
 from poolmgr.core import views
-from poolmgr.core.changes import TaskRecord, TasksPurged
 from poolmgr.core.shelf import START, place_of
-from poolmgr.errors import BadOption, NotFound, UnknownTask, WrongState
+from poolmgr.errors import BadOption, NotFound, WrongState
 from poolmgr.manager.clock import now
 from poolmgr.manager.manager import Manager
-from poolmgr.model import FINAL, TaskInfo, TaskState, as_map, new_task_id
+from poolmgr.model import TaskInfo, TaskState, as_map
 from poolmgr.server.call import LATER, Call
 from poolmgr.server.call import task_id as checked_id
 from poolmgr.store.base import Outcome, Store
@@ -26,7 +25,7 @@ async def task(call: Call) -> dict[str, Any]:
         return as_map(views.task_info(manager.scheduler.state, live))
     found = manager.shell.memory.task(task_id) or await manager.read_store(lambda store: store.task(task_id))
     if found is None:
-        raise _no_task(task_id)
+        raise no_task(task_id)
     return as_map(found)
 
 
@@ -34,12 +33,7 @@ async def tasks(call: Call) -> list[dict[str, Any]]:
     """Live and kept ones, newest first."""
     wanted = call.arguments
     state = _state(wanted.get("state"))
-    limit = wanted.get("limit", 100)
-    if isinstance(limit, bool) or not isinstance(limit, int) or not 0 < limit <= LIMIT:
-        raise BadOption(f"limit takes a whole number from 1 to {LIMIT}, got {limit!r}")
-    if wanted.get("name") is not None:
-        call.text("name")
-    name, before = wanted.get("name"), wanted.get("before")
+    limit, name, before = call.limit(), call.optional_text("name"), wanted.get("before")
     before = checked_id(before) if before is not None else None
     manager = call.manager
 
@@ -74,7 +68,7 @@ async def outcome_of(manager: Manager, task_id: bytes) -> Outcome:
     if found is not None:
         return found
     if await manager.read_store(lambda store: store.record(task_id)) is None:
-        raise _no_task(task_id)
+        raise no_task(task_id)
     raise _not_ended(task_id)
 
 
@@ -112,44 +106,6 @@ async def cancel(call: Call) -> Any:
     return False
 
 
-async def requeue(call: Call) -> Any:
-    """Dead tasks (``ids``, or all) again as new ones: the old id, and the new one, of each. All or none."""
-    async with call.manager.look_ups:  # two at once would both find the same ones not requeued yet
-        return await _requeue(call)
-
-
-async def _requeue(call: Call) -> Any:
-    manager = call.manager
-    made: list[tuple[TaskRecord, bytes]] = []
-    for each in await _dead(call, requeued_too=False):
-        record = manager.shell.memory.record(each) or await manager.read_store(_record(each))
-        if record is None:
-            raise _no_task(each)
-        if record.state is not TaskState.DEAD:
-            raise WrongState(f"task {each.hex()} is {record.state}; only dead tasks can be requeued")
-        if record.name not in manager.shell.handlers:
-            raise UnknownTask(f"the app has no task {record.name!r} any more, so {each.hex()} cannot be run")
-        made.append((record, new_task_id()))
-    manager.scheduler.intake.requeue(made, now())
-    answer = call.when_kept({record.id.hex(): new_id.hex() for record, new_id in made})
-    manager.act()  # to the store: whoever looks there next finds them requeued
-    return answer
-
-
-async def purge(call: Call) -> Any:
-    """Forget final tasks (``ids``, or all dead ones) with their history; how many."""
-    manager = call.manager
-    ids = []
-    for each in await _dead(call, requeued_too=True):
-        info = manager.shell.memory.task(each) or await manager.read_store(_info(each))
-        if info is None or info.state not in FINAL:
-            raise _no_task(each) if info is None else WrongState(f"task {each.hex()} has not ended")
-        ids.append(each)
-    manager.shell.memory.apply([TasksPurged(tuple(ids))])
-    manager.scheduler.state.fact(TasksPurged(tuple(ids)), True)
-    return call.when_kept(len(ids))
-
-
 async def clear(call: Call) -> Any:
     """Cancel every task that waits; how many. Those that come meanwhile stay."""
     manager = call.manager
@@ -166,42 +122,6 @@ async def clear(call: Call) -> Any:
     return call.when_kept(count)
 
 
-async def _dead(call: Call, *, requeued_too: bool) -> list[bytes]:
-    """The argument ``ids``, or all dead tasks; those that were requeued only if ``requeued_too``."""
-    ids = call.arguments.get("ids")
-    if ids is not None:
-        if not isinstance(ids, list):
-            raise BadOption("ids takes a list of task ids")
-        return list(dict.fromkeys(checked_id(each) for each in ids))
-    found = [*_all_dead(call.manager.shell.memory), *await call.manager.read_store(_all_dead)]
-    return [bytes.fromhex(info.id) for info in found if requeued_too or info.requeued_as is None]
-
-
-def _all_dead(store: Store) -> list[TaskInfo]:
-    found: list[TaskInfo] = []
-    while page := store.tasks(state=TaskState.DEAD, limit=1000, before=_last(found)):
-        found.extend(page)
-    return found
-
-
-def _last(found: list[TaskInfo]) -> bytes | None:
-    return bytes.fromhex(found[-1].id) if found else None
-
-
-def _record(task_id: bytes) -> Any:
-    def read(store: Store) -> TaskRecord | None:
-        return store.record(task_id)
-
-    return read
-
-
-def _info(task_id: bytes) -> Any:
-    def read(store: Store) -> TaskInfo | None:
-        return store.task(task_id)
-
-    return read
-
-
 def _state(value: Any) -> TaskState | None:
     try:
         return TaskState(value) if value is not None else None
@@ -213,10 +133,7 @@ def _not_ended(task_id: bytes) -> WrongState:
     return WrongState(f"task {task_id.hex()} has not ended; wait for it with watch")
 
 
-def _no_task(task_id: bytes) -> NotFound:
+def no_task(task_id: bytes) -> NotFound:
     return NotFound(
         f"no task {task_id.hex()}: it never was, or its result was delivered (a call), expired, or was purged"
     )
-
-
-LIMIT = 10_000

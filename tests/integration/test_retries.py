@@ -5,11 +5,12 @@ from __future__ import annotations
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
 from poolmgr import Client, TaskFailed
-from poolmgr.errors import BadArguments, WorkerDied, WrongState
+from poolmgr.errors import BadArguments, BadOption, WorkerDied, WrongState
 from poolmgr.model import TaskState
 
 
@@ -78,6 +79,39 @@ def test_a_dead_letter_is_requeued_as_a_new_task(client: Client) -> None:
                 client.result(task.requeued_as, timeout=10)
     assert client.purge() == 6
     assert client.dead_letters() == []
+
+
+def test_dead_letters_are_chosen_by_name_cause_and_age(client: Client) -> None:
+    once = client.using(max_retries=0)
+    futures = [once.submit("fail", "a"), once.using(durable=False).submit("fail", "b"), once.submit("leave", 3)]
+    for future in futures:
+        with pytest.raises(TaskFailed):
+            future.result(timeout=10)
+    failed, called, left = (future.id for future in futures)
+
+    def chosen(**which: Any) -> set[str]:
+        return {letter.id for letter in client.dead_letters(**which)}
+
+    assert chosen() == {failed, called, left}
+    assert chosen(name="fail") == chosen(cause="task_failed") == {failed, called}
+    assert chosen(cause="worker_died", older_than_s=0) == {left}
+    assert chosen(name="fail", cause="worker_died") == chosen(older_than_s=3600) == set()
+    assert len(client.dead_letters(2)) == 2
+
+    [(old, new)] = client.requeue(cause="worker_died").items()
+    assert old == left
+    with pytest.raises(WorkerDied):
+        client.result(new, timeout=10)
+    assert client.requeue(name="leave", older_than_s=3600) == {}
+    assert client.purge(older_than_s=3600) == 0
+    assert client.purge(name="fail") == 2
+    assert chosen() == {left, new}
+    for wrong in ({"older_than_s": -1}, {"name": ""}, {"cause": 3}):
+        with pytest.raises(BadOption):
+            client.purge(**wrong)
+    with pytest.raises(BadOption, match="not both"):
+        client.purge(left, name="leave")
+    assert client.purge() == 2
 
 
 def test_two_who_requeue_all_at_once_requeue_each_dead_letter_once(client: Client) -> None:

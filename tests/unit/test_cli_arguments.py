@@ -94,6 +94,9 @@ def pool(monkeypatch: pytest.MonkeyPatch) -> FakePool:
         ("dlq requeue a b", {"a": "c", "b": "d"}, ("requeue", "a", "b")),
         ("dlq requeue --all", {}, ("requeue",)),
         ("dlq purge --all", 4, ("purge",)),
+        ("dlq list --name a --limit 5", [], ("dead_letters", ("limit", 5), ("name", "a"))),
+        ("dlq requeue --cause timeout", {}, ("requeue", ("cause", "timeout"))),
+        ("dlq purge --older-than 60 --name a", 4, ("purge", ("name", "a"), ("older_than_s", 60.0))),
     ],
 )
 def test_each_command_is_one_call(pool: FakePool, line: str, answer: Any, call: tuple[Any, ...]) -> None:
@@ -203,8 +206,10 @@ def test_errors_are_one_line_and_an_exit_code(
         ("scale x", "a number of workers, or a change such as +3 or -3"),
         ("scale +-3", "a number of workers"),
         ("tasks --state lost", "lost"),
-        ("dlq purge", "name the ids, or say --all"),
-        ("dlq purge a --all", "name the ids, or say --all"),
+        ("dlq purge", "name the ids, or say which"),
+        ("dlq purge a --all", "name the ids, or say which"),
+        ("dlq purge a --name b", "name the ids, or say which"),
+        ("dlq requeue --all --cause timeout", "name the ids, or say which"),
     ],
 )
 def test_wrong_usage_exits_2(pool: FakePool, capsys: pytest.CaptureFixture[str], line: str, said: str) -> None:
@@ -237,7 +242,7 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.split()[0] for line in listed.splitlines() if line[2:3].strip()] == [
         "start", "stop", "restart", "reload", "status", "health", "metrics", "workers", "events", "worker", "scale",
         "gc", "pause", "resume", "submit", "task", "result", "cancel", "tasks", "clear", "schedule", "dlq",
-        "config",
+        "config", "db",
     ]  # fmt: skip
 
 
