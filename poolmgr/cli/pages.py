@@ -9,6 +9,7 @@ from typing import Any, Final
 from poolmgr.cli.tables import cut, duration, entry, printable, short, span, table, visible
 from poolmgr.model import AttemptInfo, Event, TaskInfo
 from poolmgr.post_mortem import PostMortem
+from poolmgr.worker_life import WorkerLife
 
 
 def status_page(status: Mapping[str, Any]) -> str:
@@ -128,6 +129,20 @@ def _worker_row(worker: Mapping[str, Any]) -> tuple[str, ...]:
         f"{worker['memory_mb']:.0f}M",
         short(worker["restarts"]),
     )
+
+
+def life_table(lives: Sequence[WorkerLife]) -> str:
+    """A line for each worker process that has ended."""
+    head = ("worker", "process", "pid", "ended", "after", "tasks", "memory", "how")
+    rows = [
+        (
+            each.worker, f"{each.epoch}.{each.incarnation}", str(each.pid), _moment(each.ended_at)[5:],
+            duration(max(0.0, each.ended_at - each.spawned_at)), short(each.executed), f"{each.peak_memory_mb:.0f}M",
+            f"{each.retired}, {each.how}" if each.retired else each.how,
+        )
+        for each in lives
+    ]  # fmt: skip
+    return table(head, rows, right="pid tasks memory", flexible="how")
 
 
 def task_table(tasks: Sequence[TaskInfo]) -> str:

@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import click
 
+from poolmgr.cli import pages
 from poolmgr.cli.session import Session, answering
 from poolmgr.cli.worker_check import check
+from poolmgr.client import commands
 
 
 @click.group(no_args_is_help=False)
 def worker() -> None:
-    """Start or stop one worker, or check an executable that is to be one."""
+    """Start or stop one worker, show what became of its processes, or check an executable that is to be one."""
 
 
 worker.add_command(check)
 _GROUP = click.option("--group", metavar="NAME", help="That group of the pool.")
+
+
+@worker.command("show")
+@click.argument("id", required=False)
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="At most so many processes.")
+@answering
+def show_worker(session: Session, id: str | None, limit: int) -> None:
+    """Show the processes that the worker ID has had, the last first; without ID those of all workers.
+
+    How they ended is kept for the last 1000, also of earlier daemons.
+    """
+    found = session.ask(commands.worker_lives(id, limit))
+    session.answer([life._asdict() for life in found], lambda: pages.life_table(found))
 
 
 @worker.command("start")

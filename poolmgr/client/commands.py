@@ -12,6 +12,7 @@ from poolmgr.errors import BadValue, NotFound
 from poolmgr.model import TaskInfo, WorkerInfo, task_info, worker_info
 from poolmgr.schedule import ScheduleInfo, Timing, check_id, schedule_info, timing_of
 from poolmgr.wire.framing import ENVELOPE
+from poolmgr.worker_life import WorkerLife, worker_life
 
 T = TypeVar("T")
 
@@ -157,6 +158,15 @@ WORKERS: Final[Question[list[WorkerInfo]]] = Question("workers", {}, _workers)
 
 def worker(worker_id: str) -> Question[WorkerInfo]:
     return Question("worker", {"worker": worker_id}, worker_info)
+
+
+def worker_lives(worker_id: str | None, limit: int) -> Question[list[WorkerLife]]:
+    asked = {"limit": limit} if worker_id is None else {"worker": worker_id, "limit": limit}
+    return Question("worker_lives", asked, _lives)
+
+
+def _lives(value: Sequence[Mapping[str, Any]]) -> list[WorkerLife]:
+    return [worker_life(each) for each in value]
 
 
 def start_worker(group: str | None) -> Question[str]:

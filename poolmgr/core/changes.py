@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from poolmgr.model import AttemptInfo, TaskOptions, TaskState
 from poolmgr.schedule import Timing
+from poolmgr.worker_life import WorkerLife
 
 
 class TaskRecord(NamedTuple):
@@ -121,7 +122,13 @@ class ScheduleRemoved(NamedTuple):
     id: str
 
 
+class WorkerEnded(NamedTuple):
+    """A worker process has ended. The store knows whose epoch it was."""
+
+    life: WorkerLife
+
+
 Change = (
-    TaskAdded | TaskMoved | AttemptEnded | TaskEnded | TaskRequeued | TasksPurged
+    TaskAdded | TaskMoved | AttemptEnded | TaskEnded | TaskRequeued | TasksPurged | WorkerEnded
     | ScheduleSet | ScheduleTicked | ScheduleRemoved
 )  # fmt: skip

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from poolmgr.config import Group
 from poolmgr.config.groups import REST
+from poolmgr.core.changes import WorkerEnded
 from poolmgr.core.dispatch import Dispatcher
 from poolmgr.core.effects import Continue, Forget, Inspect, Kill, Retire, Spawn
 from poolmgr.core.failure import Failure
@@ -20,6 +21,7 @@ from poolmgr.core.transitions import move_worker
 from poolmgr.errors import BadOption, NotFound
 from poolmgr.model import WorkerState
 from poolmgr.post_mortem import PostMortem
+from poolmgr.worker_life import WorkerLife
 
 KILL_GRACE_S = 1.0  # between SIGTERM and SIGKILL
 STUCK_AFTER_S = 10.0  # after SIGKILL, the slot goes on without waiting for the process to go
@@ -218,6 +220,7 @@ class Supervisor:
             "worker-exited",
             {"worker_id": slot.id, "pid": slot.pid, "how": how, "retiring": retiring, "executed": executed},
         )
+        self._remember(slot, how, now, post_mortem)
         for task in reversed(in_flight):
             if task is not in_flight[0]:
                 unread = slot.doomed is not None and slot.doomed[0] == "broken"  # what it wrote last was not taken in
@@ -254,6 +257,18 @@ class Supervisor:
         if failure is not None:
             task.unshown += 1
         return failure is not None and task.unshown > self._state.settings.poison_after
+
+    def _remember(self, slot: Slot, how: str, now: float, post_mortem: PostMortem | None) -> None:
+        """Nobody waits for the commit of it."""
+        if slot.pid is None:
+            return
+        offset = self._state.wall_offset
+        peak_memory_mb = 0.0 if post_mortem is None else post_mortem.peak_memory_mb
+        life = WorkerLife(
+            slot.id, slot.incarnation, slot.pid, slot.spawned_at + offset, now + offset, how, slot.retiring,
+            slot.executed, peak_memory_mb,
+        )  # fmt: skip
+        self._state.fact(WorkerEnded(life), True)
 
     def _replace(self, slot: Slot, now: float) -> None:
         if self._state.settings.auto_restart or slot.retiring:

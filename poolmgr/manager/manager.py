@@ -182,6 +182,7 @@ class Manager:
         if not await self._all_gone(_KILL_PATIENCE_S):
             left = [process.pid for process in (*shell.processes.values(), *shell.dying.values())]
             _log.error("these processes were killed and do not end: %s", left)
+        self._flush()  # the ends of the last ones are kept, too
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()

@@ -33,6 +33,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "config": Command(pool.config, open_to_group=True),
     "workers": Command(pool.workers, open_to_group=True),
     "worker": Command(pool.worker, open_to_group=True),
+    "worker_lives": Command(pool.worker_lives, open_to_group=True),
     "events": Command(pool.events, open_to_group=True),
     "task": Command(tasks.task, open_to_group=True),
     "tasks": Command(tasks.tasks, open_to_group=True),

@@ -48,6 +48,12 @@ def worker(call: Call) -> dict[str, Any]:
     return as_map(views.worker_info(call.manager.scheduler.supervisor.find(call.text("worker")), now()))
 
 
+async def worker_lives(call: Call) -> list[dict[str, Any]]:
+    """Worker processes that have ended, of one ``worker`` or of all, the last first."""
+    worker, limit = call.optional_text("worker"), call.limit()
+    return [life._asdict() for life in await call.manager.read_store(lambda store: store.lives(worker, limit))]
+
+
 def scale(call: Call) -> dict[str, int]:
     """To ``size`` workers, or ``by`` so many more or fewer: the whole pool, or one ``group``."""
     supervisor = call.manager.scheduler.supervisor

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 from poolmgr.core.changes import Change, ScheduleRecord, TaskRecord
 from poolmgr.core.shelf import LineKey, Place, ShelfSize
 from poolmgr.model import TaskInfo, TaskState, last_id_of
+from poolmgr.worker_life import WorkerLife
 
 
 class Outcome(NamedTuple):
@@ -40,7 +41,7 @@ class Left(NamedTuple):
 
 
 class Store(Protocol):
-    """Keeps tasks, their failed attempts and their outcomes.
+    """Keeps tasks, their failed attempts and their outcomes, and what became of worker processes.
 
     Every method raises ``StoreUnavailable`` when the medium refuses (full, locked, corrupt), and has then
     changed nothing; the same call may be tried again.
@@ -107,6 +108,10 @@ class Store(Protocol):
 
     def counts(self) -> dict[TaskState, int]:
         """How many tasks are kept in each state."""
+        ...
+
+    def lives(self, worker: str | None = None, limit: int = 100) -> list[WorkerLife]:
+        """Worker processes that have ended, of one slot or of all, the last first. The last ``LIVES_KEPT`` are kept."""
         ...
 
     def expire(self, wall_now: float, limit: int = 1000) -> int:

@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from poolmgr.core.changes import (
     AttemptEnded,
@@ -27,6 +28,7 @@ from poolmgr.core.changes import (
     TaskRecord,
     TaskRequeued,
     TasksPurged,
+    WorkerEnded,
 )
 from poolmgr.core.schedule import origin_text
 from poolmgr.core.shelf import LineKey, Place, ShelfSize, is_plain, place_of
@@ -34,6 +36,7 @@ from poolmgr.errors import StoreUnavailable
 from poolmgr.model import AttemptInfo, TaskInfo, TaskState, last_id_of
 from poolmgr.post_mortem import ATTEMPTS_KEPT
 from poolmgr.store.base import Ids, Outcome
+from poolmgr.worker_life import LIVES_KEPT, WorkerLife
 
 _AHEAD_S = 60.0  # an id that was made so much later than it came is of no known time
 _SHELVED = frozenset({TaskState.QUEUED, TaskState.SCHEDULED})
@@ -69,6 +72,7 @@ class MemoryStore:
         self._size = 0  # of all that are final
         self._last_forgotten = b""
         self._schedules: dict[str, ScheduleRecord] = {}
+        self._lives: dict[tuple[str, int, int], WorkerLife] = {}  # as they ended
 
     def open(self) -> int:
         if self._is_open:
@@ -99,6 +103,8 @@ class MemoryStore:
                 case TaskRequeued(id, requeued_as):
                     if id in self._tasks:
                         self._tasks[id].requeued_as = requeued_as
+                case WorkerEnded(life):
+                    self._remember_life(life._replace(epoch=self._epoch))
                 case TasksPurged(ids):
                     self._forget([id for id in ids if id in self._final])
                 case ScheduleSet(schedule):
@@ -134,6 +140,11 @@ class MemoryStore:
         self._size += kept.size
         while len(self._final) > self._limit or (self._size > self._limit_bytes and len(self._final) > 1):
             self._forget([next(iter(self._final))])
+
+    def _remember_life(self, life: WorkerLife) -> None:
+        self._lives.setdefault((life.worker, life.epoch, life.incarnation), life)
+        if len(self._lives) > LIVES_KEPT:
+            del self._lives[next(iter(self._lives))]
 
     def _forget(self, ids: Sequence[bytes]) -> None:
         for id in ids:
@@ -232,6 +243,11 @@ class MemoryStore:
             and (before is None or id < before)
         )
         return [_info(self._tasks[id]) for id in heapq.nlargest(limit, ids)]
+
+    def lives(self, worker: str | None = None, limit: int = 100) -> list[WorkerLife]:
+        self._check_open()
+        found = (life for life in reversed(self._lives.values()) if worker is None or life.worker == worker)
+        return list(islice(found, max(0, limit)))
 
     def counts(self) -> dict[TaskState, int]:
         self._check_open()

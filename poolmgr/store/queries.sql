@@ -79,6 +79,15 @@ SELECT id, kind, file, bytes FROM spool;
 -- name: spooled_of
 SELECT file, bytes FROM spool WHERE id = ?1 AND kind = ?2;
 
+-- name: add_life
+INSERT OR IGNORE INTO worker_lives
+    (worker, incarnation, pid, spawned_at, ended_at, how, retired, executed, peak_memory_mb, epoch)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, (SELECT max(number) FROM epochs));
+
+-- name: lives
+SELECT worker, incarnation, pid, spawned_at, ended_at, how, retired, executed, peak_memory_mb, epoch
+FROM worker_lives WHERE worker = coalesce(?1, worker) ORDER BY number DESC LIMIT ?2;
+
 -- name: begin_epoch
 INSERT INTO epochs (number, started_at) SELECT coalesce(max(number), 0) + 1, ?1 FROM epochs;
 

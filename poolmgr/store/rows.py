@@ -25,6 +25,7 @@ from poolmgr.core.changes import (
     TaskRecord,
     TaskRequeued,
     TasksPurged,
+    WorkerEnded,
 )
 from poolmgr.core.schedule import origin_text
 from poolmgr.core.shelf import LineKey, is_plain
@@ -187,6 +188,7 @@ _STATEMENTS: Final[dict[type, tuple[tuple[str, Callable[[Sequence[Any]], Iterabl
         ("end_task", _ends),
     ),
     TaskRequeued: (("link_requeued", lambda run: run),),
+    WorkerEnded: (("add_life", lambda run: (each.life[:-1] for each in run)),),
     TasksPurged: (("purge_task", lambda run: ((id,) for each in run for id in each.ids)),),
     ScheduleSet: (("set_schedule", lambda run: map(_schedule_row, run)),),
     ScheduleTicked: (("tick_schedule", lambda run: run),),

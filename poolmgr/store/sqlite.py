@@ -48,6 +48,7 @@ from poolmgr.store.rows import (
 from poolmgr.store.schema import check_library, in_blocks, load_statements
 from poolmgr.store.spool import Kind, Missing, Spool, spool_of
 from poolmgr.store.write_ahead_log import log_of
+from poolmgr.worker_life import WorkerLife
 
 _log = logging.getLogger(__name__)
 
@@ -304,6 +305,9 @@ class SqliteStore:
 
     def counts(self) -> dict[TaskState, int]:
         return dict(self._read(lambda row: (TaskState(row[0]), int(row[1])), "counts"))
+
+    def lives(self, worker: str | None = None, limit: int = 100) -> list[WorkerLife]:
+        return self._read(lambda row: WorkerLife(*row), "lives", worker, max(0, limit))
 
     def _record_of(self, row: Row) -> TaskRecord:
         return record_of(row if row[2] is not None else (*row[:2], self._content(row[0], "payload"), *row[3:]))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from poolmgr.core.changes import AttemptEnded, TaskAdded, TaskEnded, TaskMoved, TaskRecord
+from poolmgr.core.changes import AttemptEnded, TaskAdded, TaskEnded, TaskMoved, TaskRecord, WorkerEnded
 from poolmgr.core.shelf import START, place_of
 from poolmgr.model import AttemptInfo, TaskOptions, TaskState
 from poolmgr.post_mortem import PostMortem
 from poolmgr.store.base import Store
+from poolmgr.worker_life import WorkerLife
 
 NOW = 1_700_000_000.0
 
@@ -64,6 +65,11 @@ def failed(number: int, attempt: int, **fields: Any) -> AttemptEnded:
     plain = {"type": "ValueError", "message": "no", "traceback": "Traceback ...", "cause": "task_failed"}
     times = {"started_at": NOW + attempt, "ended_at": NOW + attempt + 0.5}
     return AttemptEnded(task_id(number), AttemptInfo(attempt, "worker-1", **{**times, **plain, **fields}))
+
+
+def lived(worker: int, incarnation: int = 1, **fields: Any) -> WorkerEnded:
+    plain = {"pid": 4000 + worker, "spawned_at": NOW, "ended_at": NOW + 9, "how": "exit code 0"}
+    return WorkerEnded(WorkerLife(f"worker-{worker}", incarnation, **{**plain, **fields}))
 
 
 REMAINS = PostMortem(

@@ -24,6 +24,7 @@ from poolmgr.post_mortem import PostMortem
 from poolmgr.schedule import Timing
 from poolmgr.store.base import Outcome, Store
 from poolmgr.store.memory import MemoryStore
+from poolmgr.worker_life import LIVES_KEPT
 from tests.conformance.samples import (
     NOW,
     REMAINS,
@@ -33,6 +34,7 @@ from tests.conformance.samples import (
     ended,
     failed,
     ids,
+    lived,
     moved,
     record,
     task_id,
@@ -290,7 +292,7 @@ def test_of_several_moves_in_one_batch_the_last_counts(store: Store) -> None:
 
 @pytest.mark.parametrize("count", [1, 7, 8, 63, 64, 65, 200])
 def test_batches_of_any_size_are_applied_whole(store: Store, count: int) -> None:
-    numbers = range(count)
+    numbers = range(1, count + 1)
     store.apply([added(number) for number in numbers])
     assert [each.id for each in unfinished(store)] == [task_id(number) for number in numbers]
     store.apply([moved(number, TaskState.RUNNING, attempt=number) for number in numbers])
@@ -572,3 +574,35 @@ def test_payloads_and_outcomes_of_any_size_come_back(medium: Medium, size: int) 
     assert queued.payload == completed.payload == payload
     assert kept.outcome == outcome
     assert [each.payload for each in unfinished(store)] == [payload]
+
+
+# ------------------------------------------------------------------------------------------------ worker lives
+
+
+def test_worker_lives_are_kept_with_their_epoch(medium: Medium) -> None:
+    medium.store.apply([lived(1), lived(2, retired="idle_timeout_s", executed=7, peak_memory_mb=51.5), lived(1, 2)])
+    store = medium.reopen()
+    store.apply([lived(1)])
+    assert [(life.worker, life.epoch, life.incarnation) for life in store.lives()] == [
+        ("worker-1", 2, 1),
+        ("worker-1", 1, 2),
+        ("worker-2", 1, 1),
+        ("worker-1", 1, 1),
+    ]
+    assert store.lives("worker-2") == [
+        lived(2, retired="idle_timeout_s", executed=7, peak_memory_mb=51.5).life._replace(epoch=1)
+    ]
+    assert [life.incarnation for life in store.lives("worker-1", limit=2)] == [1, 2]
+    assert store.lives("worker-7") == store.lives(limit=0) == []
+
+
+def test_a_life_that_is_told_twice_is_one(store: Store) -> None:
+    store.apply([lived(1), lived(1, how="otherwise")])
+    store.apply([lived(1)])
+    assert [life.how for life in store.lives()] == ["exit code 0"]
+
+
+def test_only_the_last_lives_are_kept(store: Store) -> None:
+    store.apply([lived(1, number) for number in range(1, LIVES_KEPT + 100)])
+    kept = store.lives(limit=LIVES_KEPT * 2)
+    assert [life.incarnation for life in kept] == list(range(LIVES_KEPT + 99, 99, -1))

@@ -16,7 +16,7 @@ from poolmgr.store.base import Store
 from poolmgr.store.memory import MemoryStore
 from poolmgr.store.rows import LONG_BYTES
 from poolmgr.store.sqlite import SqliteStore
-from tests.conformance.samples import NOW, REMAINS, added, ended, failed, moved, task_id, unfinished
+from tests.conformance.samples import NOW, REMAINS, added, ended, failed, lived, moved, task_id, unfinished
 
 
 def options(priority: int, key: str | None) -> TaskOptions:
@@ -73,6 +73,7 @@ CHANGES = st.one_of(
         started_at=st.none() | TIMES,
         expires_at=st.none() | TIMES,
     ),
+    st.builds(lived, SMALL, SMALL, how=st.text()),
     st.builds(TaskRequeued, NUMBERS.map(task_id), NUMBERS.map(task_id)),
     st.builds(TasksPurged, st.lists(NUMBERS.map(task_id), max_size=2).map(tuple)),
 )
@@ -124,6 +125,8 @@ def observed(store: Store) -> list[Any]:
         [store.tasks(state=state, name=name, limit=3) for state in states for name in names],
         [store.tasks(before=id) for id in known],
         store.counts(),
+        store.lives(),
+        store.lives("worker-1", 2),
     ]
 
 

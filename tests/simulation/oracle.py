@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
-from poolmgr.core.changes import AttemptEnded, Change, TaskAdded, TaskEnded, TaskMoved
+from poolmgr.core.changes import AttemptEnded, Change, TaskAdded, TaskEnded, TaskMoved, WorkerEnded
 from poolmgr.core.effects import Accepted, Answer, Effect, Emit, Finished, Interrupt, Persist, Same, Start
 from poolmgr.core.scheduler import Scheduler
 from poolmgr.core.shelf import START, is_plain
@@ -110,6 +110,7 @@ class Oracle:
         """A daemon has started: what it acknowledged in earlier epochs must be there."""
         self.scheduler = scheduler
         self.sessions, self.watching, self.asked, self.told = {}, {}, {}, set()
+        self.lives: set[tuple[str, int]] = set()
         for known in self.tasks.values():
             known.begun_now = known.failed_now = 0
             known.runs_in = None
@@ -369,6 +370,11 @@ class Oracle:
                 assert known.charged == limit, f"{change.id.hex()} was quarantined after {known.charged} of {limit}"
         elif isinstance(change, AttemptEnded):
             self._check_post_mortem(change.attempt)
+        elif isinstance(change, WorkerEnded):
+            life = change.life
+            assert (life.worker, life.incarnation) not in self.lives, f"{life.worker} ends twice: {life}"
+            assert life.spawned_at <= life.ended_at, f"{life.worker} ends before it began: {life}"
+            self.lives.add((life.worker, life.incarnation))
         elif isinstance(change, TaskMoved):
             assert not self.tasks[change.id].ended_now, f"{change.id.hex()} has ended, and moves"
 

@@ -9,7 +9,7 @@ from typing import Any
 from poolmgr.core.changes import Change, TaskRequeued, TasksPurged
 from poolmgr.model import TaskOptions, TaskState
 from poolmgr.store.base import Store
-from tests.conformance.samples import NOW, REMAINS, added, dead, ended, failed, moved, task_id, unfinished
+from tests.conformance.samples import NOW, REMAINS, added, dead, ended, failed, lived, moved, task_id, unfinished
 
 UNUSUAL = TaskOptions(
     priority=0, timeout_s=None, soft_timeout_s=1.5, max_retries=7, retry_on=frozenset({"ValueError", "OSError"}),
@@ -44,6 +44,7 @@ def history() -> list[list[Change]]:
         [ended(9, TaskState.EXPIRED, code="expired", message="too late", attempt=0, started_at=None, worker=None)],
         [ended(12), TasksPurged((task_id(12),))],
         [added(13, payload=LARGE), added(14), ended(14, outcome=LARGE)],
+        [lived(1), lived(2, 3, retired="max_tasks_per_worker", executed=100, peak_memory_mb=81.5)],
     ]
 
 
@@ -55,6 +56,7 @@ def told(store: Store) -> dict[str, Any]:
         "tasks": {id.hex(): plain(store.task(id)) for id in known},
         "outcomes": {id.hex(): plain(store.outcome(id)) for id in known},
         "states": {str(state): [info.id for info in store.tasks(state=state)] for state in TaskState},
+        "lives": plain(store.lives()),
         "unfinished": [record.id.hex() for record in unfinished(store)],
     }
 
