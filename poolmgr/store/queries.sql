@@ -57,7 +57,10 @@ UPDATE schedules SET last_tick = ?2 WHERE id = ?1;
 DELETE FROM schedules WHERE id = ?1;
 
 -- name: first_to_expire
-SELECT id, outcome_bytes FROM tasks WHERE expires_at <= ?1 ORDER BY expires_at, id LIMIT ?2;
+SELECT expires_at, id, outcome_bytes FROM tasks WHERE expires_at <= ?1 ORDER BY expires_at, id LIMIT ?2;
+
+-- name: forget_until
+DELETE FROM tasks WHERE expires_at <= ?1 AND (expires_at, id) <= (?1, ?2);
 
 -- name: results_bytes
 SELECT coalesce(sum(outcome_bytes), 0) FROM tasks WHERE expires_at IS NOT NULL;

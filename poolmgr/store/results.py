@@ -55,13 +55,14 @@ class Results:
 
     def _forget(self, connection: sqlite3.Connection, wall_now: float, limit: int, excess: float) -> int:
         """Of those that expire until ``wall_now``, as many as weigh ``excess`` bytes."""
-        ids = []
-        for id, size in connection.execute(self._sql["first_to_expire"], (wall_now, limit)).fetchall():
+        forgotten, last = 0, None
+        for expires_at, id, size in connection.execute(self._sql["first_to_expire"], (wall_now, limit)).fetchall():
             if excess <= 0:
                 break
-            ids.append((id,))
+            forgotten, last = forgotten + 1, (expires_at, id)
             excess -= size
             if self._bytes is not None:
                 self._bytes -= size
-        connection.executemany(self._sql["purge_task"], ids)
-        return len(ids)
+        if last is not None:
+            connection.execute(self._sql["forget_until"], last)
+        return forgotten
