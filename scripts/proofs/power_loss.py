@@ -32,7 +32,7 @@ from scripts.proofs.recorded import Steps
 from scripts.proofs.report import Report
 from scripts.proofs.traced import Call, record
 
-STEPS: Final = 200  # of each recording
+STEPS: Final = 100  # of each recording
 REORDERINGS: Final = 1000  # for each level of ``synchronous``
 LEVELS: Final = ("FULL", "NORMAL")
 OLD_TASKS: Final = 50
@@ -152,7 +152,12 @@ def _lose_power(report: Report, title: str, recording: Recording, reorderings: i
         found["prefixes"] += len(images)
         images += [disk.any(chance) for _ in range(drawn[number])]
         for image in images:
-            found[_recovered(image, promise, recording.digests, full)] += 1
+            kind, why = _recovered(image, promise, recording.digests, full)
+            found[kind] += 1
+            if kind not in ("whole", "shorter"):
+                report.note(
+                    f"{title}: {kind}, of {len(images)} images at call {number}, {call.call} {call.name}: {why}"
+                )
     report.note(
         f"{title}: {promise.done} steps, {found['calls']} calls, {found['syncs']} of them syncs, "
         f"{found['checkpoints']} of the database itself"
@@ -167,8 +172,9 @@ def _lose_power(report: Report, title: str, recording: Recording, reorderings: i
     report.figure(f"{title}: not to be opened, or damaged", found["damaged"], at_most=0)
 
 
-def _recovered(image: Image, promise: Promise, digests: list[str], full: bool) -> str:
-    """What a daemon finds that opens this: "whole", "shorter" (what NORMAL allows), "lost", "torn" or "damaged"."""
+def _recovered(image: Image, promise: Promise, digests: list[str], full: bool) -> tuple[str, str]:
+    """What a daemon finds that opens this: "whole", "shorter" (what NORMAL allows), "lost", "torn" or "damaged"; and
+    what more there is to say of it."""
     with tempfile.TemporaryDirectory(prefix="poolmgr-", dir=_FAST) as place:
         directory = Path(place)
         _write(image, directory)
@@ -178,20 +184,20 @@ def _recovered(image: Image, promise: Promise, digests: list[str], full: bool) -
         try:
             epoch = store.open()
             digest = _digest(store)
-        except StoreUnavailable:
-            return "damaged"
+        except StoreUnavailable as error:
+            return "damaged", str(error)
         finally:
             store.close()
         connection = sqlite3.connect(path)
-        sound = connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        [(sound,), *_] = connection.execute("PRAGMA integrity_check").fetchall()
         connection.close()
-    if not sound:
-        return "damaged"
+    if sound != "ok":
+        return "damaged", sound
     if digest in digests[promise.done : promise.begun + 1] and (epoch > promise.epoch or not full):
-        return "whole"
+        return "whole", ""
     if digest not in digests[: promise.begun + 1]:
-        return "torn"
-    return "lost" if full else "shorter"
+        return "torn", f"what it holds was never so, at {promise}"
+    return ("lost" if full else "shorter"), f"of {promise}, step {digests.index(digest)} and epoch {epoch} are left"
 
 
 def _write(image: Image, directory: Path) -> None:
