@@ -24,7 +24,6 @@ class Disk:
 
     def __init__(self, world: World, faults: Faults, medium: Medium) -> None:
         self.ledger = Ledger()
-        self.refusing = False  # the last commit failed, and the next has not succeeded
         self.refusals: Counter[str] = Counter()  # what the store really said no to, by the kind of trouble
         self._medium = medium
         self._world = world
@@ -61,7 +60,6 @@ class Disk:
         """The daemon is dead."""
         self._life += 1
         self._forget()
-        self.refusing = False
         self._medium.crash()
 
     def close(self) -> None:
@@ -120,8 +118,7 @@ class Disk:
             self._die()
             return
         trouble = self._trouble()
-        self.refusing = not self._try(trouble, lambda: self.store.apply(changes))
-        if self.refusing:
+        if not self._try(trouble, lambda: self.store.apply(changes)):
             self._refused(self._writing[0].number, trouble)
             self._world.after(_FULL_S if trouble == "full" else _BUSY_S, self._write, life)
             return
