@@ -1,7 +1,9 @@
 """What is to happen later: one heap of (when, kind, subject). As a rule nothing is taken out early.
 
 Whoever handles a deadline checks whether it still means anything: a task that was cancelled, a worker that has gone, a
-due time that has moved. That is cheaper than finding the entry, and cannot be forgotten.
+due time that has moved. That is cheaper than finding the entry, and cannot be forgotten. But a task that has ended
+would stay here, payload and all, until a time that may be days away: those are counted, and go when they are the
+greater part.
 """
 
 from __future__ import annotations
@@ -10,7 +12,11 @@ from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from typing import Any
 
+from poolmgr.core.task import Task
+from poolmgr.model import FINAL
+
 NEVER = float("inf")
+_ENDED_KEPT = 64
 
 
 class Deadlines:
@@ -19,6 +25,10 @@ class Deadlines:
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, str, Any]] = []
         self._count = 0
+        self._ended = 0
+
+    def __len__(self) -> int:
+        return len(self._heap)
 
     def add(self, when: float, kind: str, subject: Any) -> None:
         """``subject`` falls due at ``when``."""
@@ -41,3 +51,11 @@ class Deadlines:
         """Take out every entry whose kind and subject are ``unwanted``; looks at all that there are."""
         self._heap = [entry for entry in self._heap if not unwanted(entry[2], entry[3])]
         heapify(self._heap)
+
+    def task_ended(self) -> None:
+        """A task has become final that has an entry here, or had one: to count too many costs little."""
+        self._ended += 1
+        if self._ended > _ENDED_KEPT and self._ended * 2 > len(self._heap):
+            self._ended = 0
+            self._heap = [entry for entry in self._heap if not (isinstance(entry[3], Task) and entry[3].state in FINAL)]
+            heapify(self._heap)

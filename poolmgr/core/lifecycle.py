@@ -235,6 +235,8 @@ class Lifecycle:
             commit = self._keep(task, now, to, code, outcome, message)
         if options.key is not None:
             self._release_key(task, now)
+        if options.expires_s is not None or options.delay_s or options.at is not None:
+            self._deadlines.task_ended()
         if task.owner and (session := state.sessions.get(task.owner)) is not None:
             session.calls.pop(task.id, None)
         for client, known_as in task.watchers:

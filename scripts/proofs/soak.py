@@ -2,7 +2,7 @@
 
 Clients hand over durable tasks, make calls, come and go; tasks are retried, die, wait, are cancelled, run in fresh
 processes, carry a few bytes or some hundred KB; workers are killed every other second, and in the first third the
-daemon is, three times. Results are kept for 30 s, so that forgetting them is at work too.
+daemon is, three times. Results are kept for a minute, so that forgetting them is at work too.
 
 The daemon that lives through the last 20 minutes is looked at each second. Its memory in a minute is the least of that
 minute's samples, so that what comes and goes is left out; through those floors goes a straight line by least squares.

@@ -18,10 +18,10 @@ from poolmgr.client.sync import Caller
 from poolmgr.errors import ConnectionLost, TaskCancelled, TaskLost
 from scripts.proofs.pool import Pool, until
 
-TTL_S: Final = 30.0
+TTL_S: Final = 60.0
 _PAUSE_S: Final = 0.02  # between two rounds of a kind: the load is steady, and the pool is not saturated
 _ROUNDS: Final = 50  # of one client
-_PATIENCE_S: Final = 20.0  # under the results' time to live
+_PATIENCE_S: Final = 45.0  # under the results' time to live
 
 
 class Load:
@@ -89,7 +89,7 @@ class Load:
         try:
             end = self._end(future)
         except TimeoutError:
-            self.lost.append(f"{kind}: {future.id} has no end")
+            self.lost.append(f"{kind}: {self._known(future.id)}")
             return
         if end is None:
             self.excused[kind] += 1
@@ -97,6 +97,13 @@ class Load:
             self.right[kind] += 1
         else:
             self.wrong.append(f"{kind}: {future.id}: {end!r}")
+
+    def _known(self, task_id: str) -> str:
+        try:
+            with self._pool.client() as client:
+                return str(client.task(task_id))
+        except PoolError as error:
+            return f"{task_id}: {error}"
 
     def _end(self, future: TaskFuture[Any]) -> Any:
         """Its result, or how it failed; None where it never was acknowledged."""

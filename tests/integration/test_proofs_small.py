@@ -83,7 +83,7 @@ def _without_speeds(monkeypatch: pytest.MonkeyPatch) -> None:
         (executor.prove, 0.01),
         (frames.prove, 0.01),
         (durable_speed.prove, 0.02),
-        (depth.prove, 0.01),
+        (depth.prove, 0.004),
         (soak.prove, 0.006),
         (hostile.prove, 0.06),
         pytest.param(

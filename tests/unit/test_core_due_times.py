@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from poolmgr.core.changes import TaskAdded
@@ -124,3 +126,20 @@ def test_a_new_task_of_the_same_id_does_not_expire_with_the_old_one() -> None:
     pool.submit(id=task, watch=False)
     pool.advance(10.0)
     assert task in pool.scheduler.state.tasks
+
+
+@pytest.mark.parametrize(
+    "options", [{"delay_s": 86_400.0}, {"at": WALL_OFFSET + 86_400.0}, {"expires_s": 86_400.0}], ids=str
+)
+def test_tasks_that_have_ended_are_not_kept_until_their_time(options: dict[str, Any]) -> None:
+    pool = Pool()
+    kept = pool.submit("kept", timeout_s=None, **options)
+    for _ in range(1000):
+        task = pool.submit(**options)
+        pool.cancel(task)
+        if pool.state(task) == "running":
+            pool.done(task)
+    assert len(pool.scheduler.state.deadlines) < 200
+    assert pool.state(kept) in ("scheduled", "running")
+    pool.advance(86_401.0)
+    assert pool.state(kept) == "running"
