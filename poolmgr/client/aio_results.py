@@ -31,9 +31,11 @@ class AsyncMapResults(AsyncIterator[R]):
         self._deadline: float | None = None
 
     async def __anext__(self) -> R:
-        link = self._link or await self._begin()
-        batches, protocol = self._batches, link.protocol
-        if (protocol.down is None or not batches.waiting) and (batch := batches.next_batch()):
+        batches, link = self._batches, self._link
+        if link is None or (not batches.waiting and batches.left != 0):
+            link = await self._connect()  # it may have been lost with nothing on it
+        protocol = link.protocol
+        if protocol.down is None and (batch := batches.next_batch()):
             link.submit_all(batch)
         if not batches.waiting:
             raise StopAsyncIteration
@@ -73,8 +75,8 @@ class AsyncMapResults(AsyncIterator[R]):
         if self._link is not None:
             self._link.abandon(left)
 
-    async def _begin(self) -> AsyncLink:
-        if self._timeout is not None:
+    async def _connect(self) -> AsyncLink:
+        if self._timeout is not None and self._deadline is None:
             self._deadline = asyncio.get_running_loop().time() + self._timeout
         self._link = await self._live()
         return self._link

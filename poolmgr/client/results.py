@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from time import monotonic
 from types import TracebackType
 from typing import Self, TypeVar
@@ -22,15 +22,18 @@ class MapResults(Iterator[R]):
     Ends with the first failure. ``close``, or letting go of it, cancels the calls that were not taken.
     """
 
-    def __init__(self, link: Link, batches: Batches[R], timeout: float | None) -> None:
-        self._link = link
+    def __init__(self, live: Callable[[], Link], batches: Batches[R], timeout: float | None) -> None:
+        self._live = live
+        self._link = live()
         self._batches = batches
         self._deadline = None if timeout is None else monotonic() + timeout
-        link.submit_all(batches.next_batch())
+        self._link.submit_all(batches.next_batch())
 
     def __next__(self) -> R:
         batches = self._batches
-        if batch := batches.next_batch():
+        if not batches.waiting and batches.left != 0:
+            self._link = self._live()  # the connection may have been lost with nothing on it
+        if self._link.protocol.lost is None and (batch := batches.next_batch()):
             self._link.submit_all(batch)
         if not batches.waiting:
             raise StopIteration

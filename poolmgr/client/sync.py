@@ -167,7 +167,7 @@ class Caller:
         batches: Batches[Any] = Batches(
             inputs, handler_name(handler), options.for_call, chunksize, lambda: Pending(durable)
         )
-        return MapResults(self._redial.live(), batches, timeout)
+        return MapResults(self._redial.live, batches, timeout)
 
 
 class Client(Caller, Schedules):

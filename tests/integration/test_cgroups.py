@@ -16,7 +16,7 @@ import pytest
 
 from poolmgr.manager.delegation import own_cgroup
 from poolmgr.model import WorkerInfo
-from poolmgr.worker.warden import remove_cgroup
+from poolmgr.worker.warden import remove_cgroup, stat
 from scripts.proofs.pool import Pool, until
 from tests.integration.conftest import Gate
 
@@ -67,7 +67,7 @@ def hide(pool: Pool, gate: Gate) -> tuple[str, list[int]]:
 
 
 def live(pids: list[int]) -> list[bool]:
-    return [os.path.exists(f"/proc/{pid}") for pid in pids]
+    return [stat(pid)[:1] not in ([], ["Z"]) for pid in pids]  # whose orphans they are need not be quick to reap them
 
 
 def test_what_a_worker_has_started_goes_with_it_and_so_does_its_group(pool: Pool, gate: Gate, group: Path) -> None:

@@ -208,6 +208,8 @@ def test_the_next_call_connects_at_once_and_resumes(
     (future,) = submit_held(daemons, pool, 1)
     waiting = threads.submit(future.result, GRACE_S)
     daemons.now.stop()
+    while future._link.protocol.down is None:
+        pass
     for attempt in (lambda: pool.run("echo", 1), lambda: pool.submit("echo", 1), pool.status, future.cancel):
         with pytest.raises(NotRunning):
             attempt()

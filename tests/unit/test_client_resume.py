@@ -378,7 +378,9 @@ class Conversation(RuleBasedStateMachine):
     @precondition(lambda self: self.is_down)
     @rule()
     def resumes(self) -> None:
-        self._say(self.protocol.resume(""))
+        data = self.protocol.resume("")
+        assert set(ids(sent(data, SUBMIT))) <= {each.key for each in self.futures if each.outcome is None}
+        self._say(data)
 
     @invariant()
     def nothing_is_taken_for_acknowledged_that_the_daemon_has_not(self) -> None:
