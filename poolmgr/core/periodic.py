@@ -23,7 +23,7 @@ from poolmgr.core.changes import ScheduleRecord, ScheduleRemoved, ScheduleSet, S
 from poolmgr.core.intake import Intake
 from poolmgr.core.schedule import ORIGIN, Schedule, task_id
 from poolmgr.core.state import State
-from poolmgr.errors import BadOption, NotFound, PoolError, Unavailable
+from poolmgr.errors import BadOption, NotFound, PoolError, StoreUnavailable
 from poolmgr.model import TaskOptions
 from poolmgr.schedule import DECLARED, ScheduleInfo, Timing
 
@@ -49,14 +49,9 @@ class Timetable(Protocol):
 
 
 class Periodic:
-    """The schedules' side of the scheduler.
-
-    Attributes:
-        hold: the shell's reason for which no tick may become a task now; empty: none.
-    """
+    """The schedules' side of the scheduler."""
 
     def __init__(self, state: State, intake: Intake) -> None:
-        self.hold = ""
         self._state = state
         self._intake = intake
         self._timetable: Timetable
@@ -210,8 +205,8 @@ class Periodic:
         Raises:
             PoolError: not all of them could; those that did have had it.
         """
-        if self.hold:
-            raise Unavailable(self.hold)
+        if self._state.store_trouble:
+            raise StoreUnavailable(f"the store refuses to write: {self._state.store_trouble}")
         record = schedule.record
         options = self._options_of(record.name, record.options)
         if not options.durable:

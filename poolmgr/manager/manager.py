@@ -270,7 +270,6 @@ class Manager:
             if self.shell.store_error is None:
                 _log.error("the store refuses commit %d: %s", number, error)
             self.shell.store_error = str(error)
-            self.scheduler.periodic.hold = f"the store refuses to write: {error}"
             self.shell.outbox.drop_starts()
             self.scheduler.store_trouble.begins(str(error), number, now())
             self._wake()
@@ -279,7 +278,6 @@ class Manager:
             _log.info("the store takes commits again")
             self.shell.store_error = None
             self.scheduler.store_trouble.ends()
-            self.scheduler.periodic.hold = ""
             self._wake()
         self._release(number)
         self._performer.flush()

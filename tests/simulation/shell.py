@@ -151,7 +151,6 @@ class Shell:
 
     def _flush(self) -> None:
         now = self.world.now
-        self.scheduler.periodic.hold = "the store refuses" if self.disk.refusing else ""
         self._flush_at = float("inf")
         told_at, self._told_at = min(self._told_at, now), float("inf")
         while self.alive and (effects := self.scheduler.flush(now)):

@@ -146,7 +146,7 @@ class TickCheck:
     def check_punctual(self, scheduler: Scheduler, unblocked_at: float) -> None:
         """After each step: no turn is long due that nothing is in the way of."""
         state = scheduler.state
-        if state.shutting_down or scheduler.periodic.hold or state.settings.max_queue_depth:
+        if state.shutting_down or state.store_trouble or state.settings.max_queue_depth:
             return
         now = self._world.now
         for schedule in state.schedules.values():

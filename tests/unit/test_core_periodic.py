@@ -231,7 +231,7 @@ def test_a_tick_that_cannot_become_a_task_has_its_turn_once_it_can(hindrance: st
     elif hindrance == "queue":
         blockers = [pool.submit("other") for _ in range(3)]
     else:
-        pool.periodic.hold = "the store refuses to write: full"
+        pool.scheduler.store_trouble.begins("full", pool.scheduler.state.commit, pool.now)
     pool.advance(200.0)
     assert not [each for each in pool.changes(TaskAdded) if each.task.name == "work"]
     assert pool.ticks() == []
@@ -243,7 +243,7 @@ def test_a_tick_that_cannot_become_a_task_has_its_turn_once_it_can(hindrance: st
         for blocker in blockers:
             pool.done(blocker)
     else:
-        pool.periodic.hold = ""
+        pool.scheduler.store_trouble.ends()
     pool.advance(1.1)
     assert len([each for each in pool.changes(TaskAdded) if each.task.name == "work"]) == 1
     assert pool.ticks() == [180.0]
