@@ -212,6 +212,8 @@ class Periodic:
         if not options.durable:
             options = options._replace(durable=True)  # else it would not be in the commit that says that it was made
         ticks = self._ticks(schedule, wall)
+        if not ticks:  # those that were due have had their turn, and others could not; then the clock was set back
+            return
         chosen = _chosen(record.timing.missed, ticks, wall)
         last_tick = record.last_tick
         try:

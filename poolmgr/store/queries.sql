@@ -85,7 +85,7 @@ SELECT file, bytes FROM spool WHERE id = ?1 AND kind = ?2;
 -- name: add_life
 INSERT OR IGNORE INTO worker_lives
     (worker, incarnation, pid, spawned_at, ended_at, how, retired, executed, peak_memory_mb, epoch)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, (SELECT max(number) FROM epochs));
+SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, max(number) FROM epochs;
 
 -- name: lives
 SELECT worker, incarnation, pid, spawned_at, ended_at, how, retired, executed, peak_memory_mb, epoch
