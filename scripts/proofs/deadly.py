@@ -20,6 +20,7 @@ from poolmgr.cli import main
 from poolmgr.manager import maintenance
 from poolmgr.manager.manager import Manager
 from poolmgr.store.schema import load_migrations
+from poolmgr.store.spool import Spool
 from poolmgr.store.sqlite import SqliteStore
 from poolmgr.store.writer import StoreWriter
 
@@ -34,6 +35,9 @@ POINTS: Final[dict[str, int]] = {
     "apply COMMIT": 60,
     "committed": 60,  # the writer tells that it has committed
     "release": 60,  # acknowledgements and results go out
+    "spool write": 3,  # a large payload or result becomes a file
+    "spool sync": 3,
+    "spool remove": 1,
     "open migration": len(load_migrations()),
     "open BEGIN": 1,  # of the epoch
     "open COMMIT": 1,
@@ -101,8 +105,14 @@ def doom(fate: Fate) -> None:
         init(self, store, lambda *told: fate.around("committed", done, *told), **options)
 
     StoreWriter.__init__ = with_done  # type: ignore[method-assign]
+    for name, method in (("write", "_write"), ("sync", "sync"), ("remove", "_remove")):
+        setattr(Spool, method, _passing(fate, f"spool {name}", getattr(Spool, method)))
     release = Manager._release
     Manager._release = lambda self, number: fate.around("release", release, self, number)  # type: ignore[method-assign]
+
+
+def _passing(fate: Fate, point: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *args: fate.around(point, method, *args)
 
 
 def _named(fate: Fate, name: str, method: Callable[..., Any]) -> Callable[..., Any]:

@@ -37,7 +37,7 @@ LIVE: Final = 12  # tasks that have not ended, about
 _KEPT: Final = 12  # tasks that have, about
 _TTL_S: Final = 20.0
 _SIZES: Final = (0, 20, 300, 5_000, 90_000)  # bytes of a payload or an outcome
-_WEIGHTS: Final = (40, 100, 40, 10, 1)
+_WEIGHTS: Final = (40, 100, 40, 10, 6)
 
 
 class Step(NamedTuple):

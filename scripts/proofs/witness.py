@@ -50,7 +50,7 @@ KINDS: Final[dict[str, tuple[int, dict[str, Any], tuple[float, int, int, bytes]]
     "cancelled": (6, {"delay_s": 0.1}, (0.0, 0, 16, b"")),
     "fleeting": (6, {"result_ttl_s": 0.1}, (0.0, 0, 16, b"")),
     "middling": (3, {}, (0.0, 0, 5_000, bytes(5_000))),
-    "large": (1, {}, (0.0, 0, 100_000, bytes(100_000))),
+    "large": (4, {}, (0.0, 0, 100_000, bytes(100_000))),
 }
 
 
