@@ -3,8 +3,9 @@
 Whatever a worker starts is in its group, too, and neither a session of its own, nor an empty environment, nor a living
 parent elsewhere takes it out. When the worker has ended, one write to the group kills all that is left in it.
 
-To move a process into a group can take milliseconds in the kernel, so a thread does that. Until then the worker is in
-the daemon's own group, and what it starts that early stays there: the sweeper has other ways to find that.
+To move a process into a group can take milliseconds, in which the kernel lets no process fork. So a thread does that,
+once the worker is ready; what it has started by then is moved after it. What has left its parent even before that stays
+in the daemon's own group, and the sweeper has other ways to find it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import os
 import select
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
+from poolmgr.manager import procfs
 from poolmgr.manager.delegation import own_cgroup
 from poolmgr.worker.warden import remove_cgroup
 
@@ -54,22 +57,24 @@ class Cgroups:
             raise
         self._thread = ThreadPoolExecutor(1, "cgroups")  # one: a group is made before it is removed
 
-    def join(self, label: str, pid: int) -> None:
-        """Make the group ``label``, and move the process ``pid`` there, which must not have been reaped yet."""
-        try:
-            process = os.pidfd_open(pid)
-        except OSError:
+    def join(self, label: str, pid: int, pidfd: int) -> None:
+        """Make the group ``label``, and move the process ``pid`` and its descendants there, once. It may have ended."""
+        if label in self._labels or pidfd < 0:
             return
         self._labels.add(label)
-        self._thread.submit(self._join, label, pid, process)
+        self._thread.submit(self._join, label, pid, os.dup(pidfd))
 
     def _join(self, label: str, pid: int, process: int) -> None:
         group = os.path.join(self.path, label)
         try:
+            if _has_ended(process):
+                return
             os.mkdir(group)
             _move(pid, group)
-            if _has_ended(process) and pid in _members(group):  # by now another process has its number
+            if _has_ended(process) and pid in _members(group):  # perhaps another process has its number
                 _move(pid, self._daemons)
+            else:
+                _move_descendants(pid, group)
         except (ProcessLookupError, FileNotFoundError):
             pass  # it has ended, or the whole pool has
         except OSError as error:
@@ -101,6 +106,13 @@ class Cgroups:
 def _move(pid: int, group: str) -> None:
     with open(os.path.join(group, "cgroup.procs"), "w") as file:
         file.write(str(pid))
+
+
+def _move_descendants(pid: int, group: str) -> None:
+    for child in procfs.children(pid):
+        with suppress(ProcessLookupError):
+            _move(child, group)
+            _move_descendants(child, group)  # of which those that come now are in it
 
 
 def _members(group: str) -> list[int]:

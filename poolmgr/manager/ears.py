@@ -86,6 +86,7 @@ class Ears:
             log_line(worker, _task_of(process, fence), "warning", f"its worker is replaced, as after this task {why}")
             scheduler.worker_worn(worker, incarnation, why, at)
         elif kind == READY:
+            self._shell.sweeper.worker_came(process)
             scheduler.worker_ready(worker, incarnation, word[1], at)
         else:
             self.first_trouble = self.first_trouble or word[1]
@@ -142,7 +143,6 @@ class Ears:
         """The template has forked it."""
         process.handed_over()
         process.begin(pid)
-        self._shell.sweeper.worker_came(process)
         self._shell.scheduler.worker_spawned(process.worker, process.incarnation, pid)
 
     def not_spawned(self, process: WorkerProcess, why: str) -> None:

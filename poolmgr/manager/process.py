@@ -70,7 +70,7 @@ class WorkerProcess:
         self._decoder = Decoder()
         self._out: list[bytes] = []
         self._writing = False  # the pipe is full: the loop tells when it is not
-        self._pidfd = -1
+        self.pidfd = -1  # from its beginning until it is closed
         self._open: list[int] = []
         self._make_channels()
         streams = {"stdout": self._stdout, "stderr": self._stderr}
@@ -111,11 +111,11 @@ class WorkerProcess:
         loop.add_reader(self._control, self._read_control)
         self.console.listen()
         try:
-            self._pidfd = os.pidfd_open(pid)
+            self.pidfd = os.pidfd_open(pid)
         except OSError as error:
             loop.call_soon(self._listener.worker_ended, self, f"it was gone before it was watched ({error.strerror})")
             return
-        loop.add_reader(self._pidfd, self._reap)
+        loop.add_reader(self.pidfd, self._reap)
         if self.unwanted:
             self.signal_group(signal.SIGKILL)
 
@@ -182,16 +182,16 @@ class WorkerProcess:
     def signal(self, number: int) -> None:
         """To the process alone; nothing if it has ended, or has become another user's (by exec of a set-uid program):
         one that does not go for being killed is ``stuck``."""
-        if self._pidfd >= 0:
+        if self.pidfd >= 0:
             try:
-                signal.pidfd_send_signal(self._pidfd, number)
+                signal.pidfd_send_signal(self.pidfd, number)
             except (ProcessLookupError, PermissionError):
                 pass
 
     def signal_group(self, number: int) -> None:
         """To all in its group, and to the process, which may have left it. Its number is not used again before it is
         reaped, so this is safe."""
-        if self._pidfd >= 0 and self.pid is not None:
+        if self.pidfd >= 0 and self.pid is not None:
             try:
                 os.killpg(self.pid, number)
             except (ProcessLookupError, PermissionError):
@@ -226,7 +226,7 @@ class WorkerProcess:
 
     def _fell_silent(self) -> None:
         """Nothing can come of a process that cannot tell: it was replaced by another program, or closed its files."""
-        if self._pidfd >= 0:
+        if self.pidfd >= 0:
             self._listener.worker_babbled(self, "it has closed its result pipe")
 
     def _take(self, data: bytes) -> None:
@@ -291,7 +291,7 @@ class WorkerProcess:
             pid, status, usage = os.wait4(self.pid, os.WNOHANG)  # as it is ours, nobody else can have its number yet
         except ChildProcessError:  # not ours yet: its middle process still stands between
             if _is_zombie(self.pid):
-                self._loop.remove_reader(self._pidfd)
+                self._loop.remove_reader(self.pidfd)
                 self._loop.call_later(0.001, self._watch_again)
                 return
             how, found = "it was reaped by someone else", PostMortem()
@@ -300,7 +300,7 @@ class WorkerProcess:
                 return
             found = _examine(status, usage)
             how = found.how
-        self._loop.remove_reader(self._pidfd)
+        self._loop.remove_reader(self.pidfd)
         self._take_last_results()
         self.console.end()
         self.post_mortem = self._with_the_task(found)
@@ -317,8 +317,8 @@ class WorkerProcess:
         )
 
     def _watch_again(self) -> None:
-        if self._pidfd >= 0:
-            self._loop.add_reader(self._pidfd, self._reap)
+        if self.pidfd >= 0:
+            self._loop.add_reader(self.pidfd, self._reap)
 
     def _take_last_results(self) -> None:
         """Everything that it has left in the pipe: no more than this holds. A process that it has started may go on
@@ -336,10 +336,10 @@ class WorkerProcess:
 
     def close(self) -> None:
         """Let go of everything. Safe to call twice."""
-        if self._pidfd >= 0:
-            self._loop.remove_reader(self._pidfd)
-            os.close(self._pidfd)
-            self._pidfd = -1
+        if self.pidfd >= 0:
+            self._loop.remove_reader(self.pidfd)
+            os.close(self.pidfd)
+            self.pidfd = -1
         if self._stdout in self._open:
             self.console.end()
         for fd in list(self._open):

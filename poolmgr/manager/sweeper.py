@@ -65,9 +65,9 @@ class Sweeper:
             self._cgroups = None
 
     def worker_came(self, process: WorkerProcess) -> None:
-        """The process of a worker exists, and has just begun."""
+        """A worker is ready. Before that nothing is done that would hold it up."""
         if self._cgroups is not None and process.pid is not None:
-            self._cgroups.join(process.label, process.pid)
+            self._cgroups.join(process.label, process.pid, process.pidfd)
 
     def worker_gone(self) -> None:
         """A worker has ended: look soon."""

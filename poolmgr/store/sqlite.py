@@ -19,50 +19,33 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain, groupby
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal
 
-from poolmgr.core.changes import Change, ScheduleRecord, TaskEnded, TaskRecord, TasksPurged
+from poolmgr.core.changes import Change, TaskEnded, TasksPurged
 from poolmgr.core.failure import Failure
-from poolmgr.core.shelf import LineKey, Place, ShelfSize
 from poolmgr.errors import StoreUnavailable
-from poolmgr.model import FINAL, TaskInfo, TaskState
-from poolmgr.store.base import Ids, Outcome
+from poolmgr.model import FINAL, TaskState
 from poolmgr.store.connecting import connect
 from poolmgr.store.inspection import inspect
-from poolmgr.store.refusal import CORRUPT, refusal
+from poolmgr.store.reading import Reading
+from poolmgr.store.refusal import refusal
 from poolmgr.store.results import Results
 from poolmgr.store.rows import (
-    UNREADABLE,
     Row,
-    attempt_of,
     has_spooled,
-    info_of,
-    line_of,
-    outcome_of,
-    pack_demand,
-    record_of,
-    schedule_of,
     spooled,
     statements_for,
 )
-from poolmgr.store.schema import check_library, in_blocks, load_statements
-from poolmgr.store.spool import Kind, Missing, Spool, spool_of
+from poolmgr.store.schema import check_library, in_blocks
+from poolmgr.store.spool import Missing
 from poolmgr.store.write_ahead_log import log_of
-from poolmgr.worker_life import WorkerLife
 
 _log = logging.getLogger(__name__)
 
-_AFTER_ALL_IDS: Final = b"\xff" * 17  # an id has 16 bytes
-_BEFORE_ALL: Final = (-(2**63), b"")  # (order, id) of no task
-_PAGE: Final = 1000  # tasks read at a time, of all that are in hand
 _IDLE_ROUNDS: Final = 2  # calls of expire() with nothing between them, after which the store counts as idle
 
-_ENDED_BADLY: Final = frozenset({TaskState.DEAD, TaskState.CANCELLED, TaskState.EXPIRED})  # they have an index
 
-T = TypeVar("T")
-
-
-class SqliteStore:
+class SqliteStore(Reading):
     """A ``store.base.Store`` in the file ``path``, which is made with mode 0600; its directory must exist.
 
     Args:
@@ -82,15 +65,12 @@ class SqliteStore:
         results_limit_bytes: int | None = None,
         busy_timeout_s: float = 1.0,
     ) -> None:
-        self.path = Path(path)
+        super().__init__(Path(path))
         self._synchronous = synchronous
         self._busy_timeout_s = busy_timeout_s
         self._log = log_of(self.path)
-        self._sql = load_statements()
         self._blocks = {name: in_blocks(statement) for name, statement in self._sql.items()}
-        self._spool = Spool(spool_of(self.path), self._sql)
         self._results = Results(self._sql, results_limit_bytes)
-        self._connection: sqlite3.Connection | None = None
         self._idle_rounds = 0
         self._in_place: list[os.stat_result] = []  # of the files, as they were opened
 
@@ -246,86 +226,7 @@ class SqliteStore:
         except sqlite3.Error:
             pass  # the log stays as long as it is, and bounded; what was asked for is done
 
-    # ------------------------------------------------------------------------------------------- reading
-
-    def in_hand(self) -> Iterator[TaskRecord]:
-        after = _BEFORE_ALL
-        while page := self._read(self._record_of, "in_hand_page", *after, _PAGE):
-            yield from page
-            after = page[-1].order, page[-1].id
-
-    def shelves(self) -> list[ShelfSize]:
-        found = self._read(lambda row: ShelfSize(line_of(*row[:4]), *row[4:]), "queued_sizes")
-        scheduled = self._read(lambda row: ShelfSize(None, *row), "scheduled_size")
-        return [*found, *(each for each in scheduled if each.tasks)]
-
-    def shelf(self, line: LineKey | None, after: Place, limit: int) -> list[TaskRecord]:
-        if line is None:
-            return self._read(self._record_of, "scheduled_page", *after, limit)
-        demand = pack_demand(line.requires, line.ephemeral)
-        return self._read(self._record_of, "queued_page", line.name, demand, line.priority, line.group, after[1], limit)
-
-    def keys(self, wall_now: float) -> list[tuple[str, bytes, float]]:
-        return sorted(self._read(lambda row: (row[0], row[1], row[2]), "keys", wall_now), key=lambda each: each[1])
-
-    def ids(self, newest: bytes) -> Ids:
-        last, forgotten = self._read(lambda row: row, "ids", newest)[0]
-        return Ids(max(last, forgotten), forgotten)
-
-    def schedules(self) -> list[ScheduleRecord]:
-        return self._read(schedule_of, "schedules")
-
-    def record(self, task_id: bytes) -> TaskRecord | None:
-        return _first(self._read(self._record_of, "record", task_id))
-
-    def task(self, task_id: bytes) -> TaskInfo | None:
-        info = _first(self._read(info_of, "task", task_id))
-        if info is None:
-            return None
-        return info._replace(attempts=tuple(self._read(attempt_of, "attempts", task_id)))
-
-    def outcome(self, task_id: bytes) -> Outcome | None:
-        def decode(row: Row) -> Outcome:
-            return outcome_of(row if row[2] is not None else (*row[:2], self._content(task_id, "outcome")))
-
-        return _first(self._read(decode, "outcome", task_id))
-
-    def tasks(
-        self,
-        *,
-        state: TaskState | None = None,
-        name: str | None = None,
-        limit: int = 100,
-        before: bytes | None = None,
-    ) -> list[TaskInfo]:
-        statement = "tasks_ended_badly" if state in _ENDED_BADLY else "tasks"
-        return self._read(
-            info_of, statement, before or _AFTER_ALL_IDS, max(0, limit), None if state is None else state.value, name
-        )
-
-    def counts(self) -> dict[TaskState, int]:
-        return dict(self._read(lambda row: (TaskState(row[0]), int(row[1])), "counts"))
-
-    def lives(self, worker: str | None = None, limit: int = 100) -> list[WorkerLife]:
-        return self._read(lambda row: WorkerLife(*row), "lives", worker, max(0, limit))
-
-    def _record_of(self, row: Row) -> TaskRecord:
-        return record_of(row if row[2] is not None else (*row[:2], self._content(row[0], "payload"), *row[3:]))
-
-    def _content(self, id: bytes, kind: Kind) -> bytes:
-        with self._translated() as connection:
-            return self._spool.content(connection, id, kind)
-
     # ----------------------------------------------------------------------------------------- the connection
-
-    def _read(self, decode: Callable[[Row], T], statement: str, *values: object) -> list[T]:
-        """The rows that ``statement`` finds, decoded."""
-        with self._translated() as connection:
-            rows = connection.execute(self._sql[statement], values).fetchall()
-        try:
-            return [decode(row) for row in rows]
-        except UNREADABLE as error:
-            raise StoreUnavailable(f"{self.path}: a row makes no sense ({error}): {CORRUPT}") from error
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -348,16 +249,6 @@ class SqliteStore:
                 raise
             self._spool.settle()
 
-    @contextmanager
-    def _translated(self) -> Iterator[sqlite3.Connection]:
-        """The open connection, with SQLite's and the system's errors as ours."""
-        if self._connection is None:
-            raise StoreUnavailable(f"{self.path} is not open")
-        try:
-            yield self._connection
-        except (sqlite3.Error, OSError) as error:
-            raise refusal(self.path, error) from error
-
 
 def vacuum(connection: sqlite3.Connection) -> None:
     """Write the database anew, as small as it can be. Needs that much space twice, for as long as it takes."""
@@ -376,10 +267,6 @@ def _stat(*paths: Path) -> list[os.stat_result]:
 
 def _same_files(some: list[os.stat_result], others: list[os.stat_result]) -> bool:
     return len(some) == len(others) and all(map(os.path.samestat, some, others))
-
-
-def _first(found: list[T]) -> T | None:
-    return found[0] if found else None
 
 
 def _as_they_are(rows: Iterable[Row]) -> Iterable[Row]:

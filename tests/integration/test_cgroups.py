@@ -110,6 +110,15 @@ def test_so_does_the_next_start_where_the_warden_was_killed_too(pool: Pool, gate
     assert not left.exists()
 
 
+def test_what_a_startup_hook_has_started_is_in_the_group(pool: Pool) -> None:
+    pool.command[-1] = "helping_hook"
+    pool.start()
+    with pool.client() as client:
+        worker = client.worker("worker-0")
+        group = Path(client.metrics()["cgroup"]) / label_of(worker)
+        until(lambda: len((group / "cgroup.procs").read_text().split()) == 2, "it and its helper are there")
+
+
 def found_from(group: Path, *, user: int = 0) -> str:
     """Where a process in this group, of this user, takes it that it may make some."""
     code = (

@@ -1,0 +1,138 @@
+"""What the SQLite store tells: tasks, ends, shelves, lives. Every look-up is one statement of queries.sql."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, TypeVar
+
+from poolmgr.core.changes import ScheduleRecord, TaskRecord
+from poolmgr.core.shelf import LineKey, Place, ShelfSize
+from poolmgr.errors import StoreUnavailable
+from poolmgr.model import TaskInfo, TaskState
+from poolmgr.store.base import Ids, Outcome
+from poolmgr.store.refusal import CORRUPT, refusal
+from poolmgr.store.rows import (
+    UNREADABLE,
+    Row,
+    attempt_of,
+    info_of,
+    line_of,
+    outcome_of,
+    pack_demand,
+    record_of,
+    schedule_of,
+)
+from poolmgr.store.schema import load_statements
+from poolmgr.store.spool import Kind, Spool, spool_of
+from poolmgr.worker_life import WorkerLife
+
+_AFTER_ALL_IDS: Final = b"\xff" * 17  # an id has 16 bytes
+_BEFORE_ALL: Final = (-(2**63), b"")  # (order, id) of no task
+_PAGE: Final = 1000  # tasks read at a time, of all that are in hand
+_ENDED_BADLY: Final = frozenset({TaskState.DEAD, TaskState.CANCELLED, TaskState.EXPIRED})  # they have an index
+
+T = TypeVar("T")
+
+
+class Reading:
+    """The reading half of ``SqliteStore``; for the rest see there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._sql = load_statements()
+        self._spool = Spool(spool_of(path), self._sql)
+        self._connection: sqlite3.Connection | None = None
+
+    def in_hand(self) -> Iterator[TaskRecord]:
+        after = _BEFORE_ALL
+        while page := self._read(self._record_of, "in_hand_page", *after, _PAGE):
+            yield from page
+            after = page[-1].order, page[-1].id
+
+    def shelves(self) -> list[ShelfSize]:
+        found = self._read(lambda row: ShelfSize(line_of(*row[:4]), *row[4:]), "queued_sizes")
+        scheduled = self._read(lambda row: ShelfSize(None, *row), "scheduled_size")
+        return [*found, *(each for each in scheduled if each.tasks)]
+
+    def shelf(self, line: LineKey | None, after: Place, limit: int) -> list[TaskRecord]:
+        if line is None:
+            return self._read(self._record_of, "scheduled_page", *after, limit)
+        demand = pack_demand(line.requires, line.ephemeral)
+        return self._read(self._record_of, "queued_page", line.name, demand, line.priority, line.group, after[1], limit)
+
+    def keys(self, wall_now: float) -> list[tuple[str, bytes, float]]:
+        return sorted(self._read(lambda row: (row[0], row[1], row[2]), "keys", wall_now), key=lambda each: each[1])
+
+    def ids(self, newest: bytes) -> Ids:
+        last, forgotten = self._read(lambda row: row, "ids", newest)[0]
+        return Ids(max(last, forgotten), forgotten)
+
+    def schedules(self) -> list[ScheduleRecord]:
+        return self._read(schedule_of, "schedules")
+
+    def record(self, task_id: bytes) -> TaskRecord | None:
+        return _first(self._read(self._record_of, "record", task_id))
+
+    def task(self, task_id: bytes) -> TaskInfo | None:
+        info = _first(self._read(info_of, "task", task_id))
+        if info is None:
+            return None
+        return info._replace(attempts=tuple(self._read(attempt_of, "attempts", task_id)))
+
+    def outcome(self, task_id: bytes) -> Outcome | None:
+        def decode(row: Row) -> Outcome:
+            return outcome_of(row if row[2] is not None else (*row[:2], self._content(task_id, "outcome")))
+
+        return _first(self._read(decode, "outcome", task_id))
+
+    def tasks(
+        self,
+        *,
+        state: TaskState | None = None,
+        name: str | None = None,
+        limit: int = 100,
+        before: bytes | None = None,
+    ) -> list[TaskInfo]:
+        statement = "tasks_ended_badly" if state in _ENDED_BADLY else "tasks"
+        return self._read(
+            info_of, statement, before or _AFTER_ALL_IDS, max(0, limit), None if state is None else state.value, name
+        )
+
+    def counts(self) -> dict[TaskState, int]:
+        return dict(self._read(lambda row: (TaskState(row[0]), int(row[1])), "counts"))
+
+    def lives(self, worker: str | None = None, limit: int = 100) -> list[WorkerLife]:
+        return self._read(lambda row: WorkerLife(*row), "lives", worker, max(0, limit))
+
+    def _record_of(self, row: Row) -> TaskRecord:
+        return record_of(row if row[2] is not None else (*row[:2], self._content(row[0], "payload"), *row[3:]))
+
+    def _content(self, id: bytes, kind: Kind) -> bytes:
+        with self._translated() as connection:
+            return self._spool.content(connection, id, kind)
+
+    def _read(self, decode: Callable[[Row], T], statement: str, *values: object) -> list[T]:
+        """The rows that ``statement`` finds, decoded."""
+        with self._translated() as connection:
+            rows = connection.execute(self._sql[statement], values).fetchall()
+        try:
+            return [decode(row) for row in rows]
+        except UNREADABLE as error:
+            raise StoreUnavailable(f"{self.path}: a row makes no sense ({error}): {CORRUPT}") from error
+
+    @contextmanager
+    def _translated(self) -> Iterator[sqlite3.Connection]:
+        """The open connection, with SQLite's and the system's errors as ours."""
+        if self._connection is None:
+            raise StoreUnavailable(f"{self.path} is not open")
+        try:
+            yield self._connection
+        except (sqlite3.Error, OSError) as error:
+            raise refusal(self.path, error) from error
+
+
+def _first(found: list[T]) -> T | None:
+    return found[0] if found else None
