@@ -41,7 +41,7 @@ class AsyncTaskFuture(Awaited[R]):
         """Return when the daemon has acknowledged the task: from then on a durable one is not lost.
 
         Raises:
-            PoolError: it refused the task; or the connection broke before it answered.
+            PoolError: it refused the task; or the connection was lost before it answered, and not made again.
             TimeoutError: it did not answer within ``timeout`` seconds.
         """
         if self.outcome is None:

@@ -39,7 +39,7 @@ class TaskFuture(Future[R], Pending[R]):
         """Return when the daemon has acknowledged the task: from then on a durable one is not lost.
 
         Raises:
-            PoolError: it refused the task; or the connection broke before it answered.
+            PoolError: it refused the task; or the connection was lost before it answered, and not made again.
             TimeoutError: it did not answer within ``timeout`` seconds.
         """
         window = self._link.protocol.window
@@ -56,7 +56,7 @@ class TaskFuture(Future[R], Pending[R]):
 
         Raises:
             TaskFailed: it ended otherwise; the subclass says how.
-            PoolError: it was refused, or the connection broke; the message says what became of the task.
+            PoolError: it was refused, or the connection was lost; the message says what became of the task.
             TimeoutError: it has not ended within ``timeout`` seconds. It goes on.
         """
         error = self._error(timeout)
