@@ -37,7 +37,7 @@ class Storeroom:
         self._schedule_window = 4 * window
         self._schedule_most = self._schedule_window
         self._last_read = 0
-        self._reads: dict[int, tuple[Row | None, Shelf, Place]] = {}
+        self._reads: dict[int, tuple[Row | None, Shelf, Place, int]] = {}
         self._ended: set[bytes] = set()
         self._looking = False
 
@@ -154,13 +154,13 @@ class Storeroom:
     def _read(self, row: Row | None, shelf: Shelf, limit: int) -> None:
         shelf.asked = True
         self._last_read += 1
-        self._reads[self._last_read] = row, shelf, shelf.after
+        self._reads[self._last_read] = row, shelf, shelf.after, shelf.count
         line = None if row is None else row.key
         self._state.effects.append(Refill(self._last_read, line, shelf.after, limit))
 
     def loaded(self, number: int, records: Sequence[TaskRecord], now: float) -> list[Task]:
         """The store has answered. Returns the tasks that are in memory again, each in its line."""
-        row, shelf, after = self._reads.pop(number)
+        row, shelf, after, counted = self._reads.pop(number)
         ended = self._ended
         if not self.reading:
             self._ended = set()
@@ -177,11 +177,20 @@ class Storeroom:
         ]
         if records:
             shelf.after = place_of(records[-1])
+        else:
+            self._correct(shelf, counted)
         if row is None:
             self._fill_schedule(tasks, shelf)
         else:
             self._fill(row, tasks, shelf)
         return tasks
+
+    def _correct(self, shelf: Shelf, counted: int) -> None:
+        """Nothing is left of what was on the shelf when it was asked for: then it was counted wrong. That cannot be,
+        unless somebody else has written to the store; asking for it for ever would not help."""
+        shelf.count = max(0, shelf.count - counted)
+        if counted:
+            self._state.emit("shelf-corrected", {"missing": counted})
 
     def _take(self, record: TaskRecord, shelf: Shelf, now: float) -> Task:
         state = self._state

@@ -323,6 +323,7 @@ class Oracle:
             elif isinstance(effect, Interrupt):
                 self._interrupts(effect)
             elif isinstance(effect, Emit):
+                assert effect.name != "shelf-corrected", f"a shelf was counted wrong: {effect}"
                 self.events[effect.name] += 1
                 if effect.name == "worker-error" and "does not end" in effect.fields["error"]:
                     self.stuck.add(effect.fields["worker_id"])

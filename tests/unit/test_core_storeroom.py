@@ -1,0 +1,266 @@
+"""Which waiting tasks are in memory: lines that are put away beyond a window, and come back in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from poolmgr.core.changes import TaskRecord
+from poolmgr.core.effects import Finished, Persist, Refill
+from poolmgr.core.scheduler import Scheduler
+from poolmgr.core.shelf import START, ShelfSize, place_of
+from poolmgr.errors import QueueFull
+from poolmgr.model import TaskState
+from poolmgr.store.memory import MemoryStore
+from tests.unit.driver import WALL_OFFSET, Pool
+
+WINDOW = 8
+
+
+class Stored(Pool):
+    """A pool whose store answers when it is told to, and has only ``WINDOW`` tasks of a line in memory."""
+
+    def __init__(self, store: MemoryStore | None = None, **settings: Any) -> None:
+        super().__init__(begin=False, **settings)
+        scheduler = self.scheduler
+        self.scheduler = Scheduler(scheduler.state.settings, random=lambda: 0.0, wall_offset=WALL_OFFSET, window=WINDOW)
+        self.scheduler.intake.connected(1)
+        self.store = store or MemoryStore(limit=None)
+        self.store.open()
+        self.wanted: list[Refill] = []
+        self.kept = 0
+
+    def keep(self) -> None:
+        """What was decided so far is committed, and what is wanted of the store is noted."""
+        for effect in self.effects[self.kept :]:
+            if isinstance(effect, Refill):
+                self.wanted.append(effect)
+        for effect in self.effects[self.kept :]:
+            if isinstance(effect, Persist) and effect.durable:
+                self.store.apply(effect.changes)
+        self.kept = len(self.effects)
+
+    def read(self) -> list[tuple[Refill, list[TaskRecord]]]:
+        """What the store shows now of all that is wanted."""
+        self.keep()
+        wanted, self.wanted = self.wanted, []
+        return [(each, self.store.shelf(each.line, each.after, each.limit)) for each in wanted]
+
+    def answer(self, answers: Sequence[tuple[Refill, list[TaskRecord]]]) -> None:
+        for refill, records in answers:
+            self.scheduler.recovery.loaded(refill.number, records, self.now)
+            self.flush()
+
+    def refill(self) -> None:
+        while answers := self.read():
+            self.answer(answers)
+
+    def in_memory(self) -> int:
+        return len(self.scheduler.state.tasks)
+
+
+def _paused(count: int, **settings: Any) -> tuple[Stored, list[bytes]]:
+    """A pool in which so many tasks of one name wait."""
+    pool = Stored(**settings)
+    pool.begin()
+    pool.scheduler.intake.pause("work")
+    ids = [pool.submit("work") for _ in range(count)]
+    pool.keep()
+    return pool, ids
+
+
+def _started(pool: Stored) -> list[bytes]:
+    """Run all that waits, and tell the order in which it was started."""
+    pool.scheduler.intake.resume("work")
+    pool.flush()
+    order: list[bytes] = []
+    (slot,) = pool.scheduler.state.slots.values()
+    while pool.scheduler.state.waiting or pool.in_memory():
+        pool.refill()
+        assert slot.in_flight, "it does not go on"
+        order.append(slot.in_flight[0].id)
+        pool.done(order[-1])
+        pool.keep()
+    return order
+
+
+def test_of_a_long_line_the_first_are_in_memory() -> None:
+    pool, ids = _paused(100)
+    assert pool.in_memory() <= WINDOW
+    assert pool.scheduler.state.queue.depth == 100
+    assert set(pool.scheduler.state.tasks) == set(ids[: pool.in_memory()])
+
+
+def test_what_was_put_away_runs_in_its_order() -> None:
+    pool, ids = _paused(100)
+    assert _started(pool) == ids
+
+
+def test_what_has_a_key_or_expires_stays_in_memory_and_in_its_place() -> None:
+    pool = Stored()
+    pool.begin()
+    pool.scheduler.intake.pause("work")
+    ids = [
+        pool.submit("work", **({"key": str(each)} if each % 7 == 3 else {"expires_s": 1e6} if each % 7 == 5 else {}))
+        for each in range(70)
+    ]
+    pool.keep()
+    held = [id for each, id in enumerate(ids) if each % 7 in (3, 5)]
+    assert set(held) <= set(pool.scheduler.state.tasks)
+    assert pool.in_memory() <= len(held) + WINDOW
+    assert _started(pool) == ids
+
+
+def test_calls_are_never_put_away() -> None:
+    pool = Stored()
+    pool.begin()
+    pool.scheduler.intake.pause("work")
+    for _ in range(100):
+        pool.submit("work", durable=False)
+    assert pool.in_memory() == 100
+
+
+def test_a_task_on_a_shelf_can_be_cancelled_by_its_id() -> None:
+    pool, ids = _paused(50)
+    record = pool.store.record(ids[40])
+    assert record is not None
+    assert pool.scheduler.recovery.fetch(record, pool.now) is not None
+    pool.scheduler.intake.cancel(ids[40], False, 7, pool.now)
+    pool.flush()
+    pool.keep()
+    assert pool.scheduler.state.queue.depth == 49
+    assert _started(pool) == ids[:40] + ids[41:]
+
+
+def test_one_that_was_fetched_and_is_not_cancelled_waits_for_its_turn() -> None:
+    pool, ids = _paused(50)
+    record = pool.store.record(ids[40])
+    assert record is not None
+    task = pool.scheduler.recovery.fetch(record, pool.now)
+    assert task is not None
+    assert task.beyond
+    assert pool.scheduler.recovery.fetch(record._replace(id=ids[0], order=1), pool.now) is None  # it is in memory
+    assert _started(pool) == ids
+
+
+def test_what_ends_while_the_store_is_read_does_not_come_back() -> None:
+    pool, _ = _paused(50)
+    pool.scheduler.intake.resume("work")
+    pool.flush()
+    pool.scheduler.intake.pause("work")
+    while not (answers := pool.read()):
+        pool.done(next(iter(pool.scheduler.state.slots.values())).in_flight[0].id)
+        pool.scheduler.intake.resume("work")
+        pool.flush()
+    shown = answers[0][1][0]
+    assert pool.scheduler.recovery.fetch(shown, pool.now) is not None
+    pool.scheduler.intake.cancel(shown.id, False, 7, pool.now)
+    pool.flush()
+    pool.answer(answers)
+    assert shown.id not in pool.scheduler.state.tasks
+
+
+def test_whoever_has_submitted_is_told_the_end_of_what_was_put_away() -> None:
+    pool, ids = _paused(30)
+    _started(pool)
+    assert {each.task_id for each in pool.effects if isinstance(each, Finished)} == set(ids)
+
+
+def test_a_limit_on_the_queue_counts_what_is_on_shelves() -> None:
+    pool, _ = _paused(40, max_queue_depth=40)
+    with pytest.raises(QueueFull, match="40 tasks wait"):
+        pool.submit("work")
+
+
+def test_delayed_tasks_are_put_away_and_come_when_they_are_due() -> None:
+    pool = Stored()
+    pool.begin()
+    count = 200
+    ids = [pool.submit("work", delay_s=10.0 + (each * 37 % count)) for each in range(count)]
+    pool.keep()
+    assert pool.in_memory() <= 4 * WINDOW
+    assert pool.scheduler.state.all_scheduled == count
+    started = []
+    for _ in range(count + 10):
+        pool.advance(1.0)
+        pool.refill()
+        while running := [task for slot in pool.scheduler.state.slots.values() for task in slot.in_flight]:
+            started.append(running[0].id)
+            assert abs(pool.now - (1010.0 + ids.index(running[0].id) * 37 % count)) <= 1.0
+            pool.done(running[0].id)
+    assert len(started) == count == len(set(started))
+
+
+def test_a_delay_keeps_its_length_on_the_shelf_when_the_clock_is_set() -> None:
+    pool = Stored()
+    pool.begin()
+    ids = [pool.submit("work", delay_s=100.0 + each) for each in range(50)]
+    pool.keep()
+    pool.scheduler.clock_changed(WALL_OFFSET + 3_600.0, pool.now)
+    pool.flush()
+    pool.advance(99.0)
+    pool.refill()
+    assert not any(slot.in_flight for slot in pool.scheduler.state.slots.values())
+    pool.advance(1.5)
+    pool.refill()
+    assert pool.state(ids[0]) == TaskState.RUNNING
+
+
+def test_a_new_epoch_holds_no_more_than_the_old_one() -> None:
+    pool, ids = _paused(100)
+    again = Stored()
+    again.store = pool.store
+    sizes = pool.store.shelves()
+    assert [each.tasks for each in sizes] == [100]
+    again.scheduler.recovery.recover(list(pool.store.in_hand()), lambda name: True, again.now, sizes)
+    again.begin()
+    assert again.in_memory() == 0
+    assert again.scheduler.state.waiting == 100
+    assert again.submit("work", id=b"n" * 16) not in again.scheduler.state.tasks  # it stands behind all others
+    assert _started(again)[:100] == ids
+
+
+def test_tasks_that_somebody_has_deleted_are_not_waited_for() -> None:
+    pool, ids = _paused(30)
+    size = pool.store.shelves()[0]
+    pool.store = MemoryStore(limit=None)
+    pool.store.open()
+    again = Stored()
+    again.scheduler.recovery.recover([], lambda name: True, again.now, [size])
+    again.begin()
+    again.refill()
+    assert again.scheduler.state.waiting == 0
+    assert len(again.events("shelf-corrected")) == 1
+    assert ids
+
+
+def test_a_line_whose_name_the_app_lacks_is_given_up_as_it_comes() -> None:
+    pool, ids = _paused(20)
+    again = Stored()
+    again.store = pool.store
+    again.scheduler.recovery.recover([], lambda name: False, again.now, pool.store.shelves())
+    again.begin()
+    while answers := again.read():
+        again.answer(answers)
+    again.keep()
+    assert {pool.store.record(id).state for id in ids} == {TaskState.DEAD}  # type: ignore[union-attr]
+
+
+def test_where_there_are_many_lines_each_has_less_in_memory() -> None:
+    pool = Stored()
+    pool.begin()
+    pool.scheduler.intake.pause("work")
+    for line in range(200):
+        for _ in range(10):
+            pool.submit("work", group=f"group-{line}")
+    assert pool.in_memory() < 200 * 10 / 2
+
+
+def test_sizes_and_places() -> None:
+    pool, _ = _paused(30)
+    (size,) = pool.store.shelves()
+    assert size == ShelfSize(size.line, 30, 30)
+    records = pool.store.shelf(size.line, START, 100)
+    assert [place_of(record) for record in records] == [(0.0, order) for order in range(1, 31)]
