@@ -34,14 +34,15 @@ def inspect(path: Path, *, synced: bool, busy_timeout_s: float) -> None:
     """
     try:
         size = path.stat().st_size if path.exists() else 0
-        if size and not _is_database(path):
+        cut_off = path.with_name(f"{path.name}-journal").exists()  # a first start that was: SQLite repairs it
+        if size and not cut_off and not _is_database(path):
             raise StoreUnavailable(f"{path}: {CORRUPT} (file is not a database)")
         trouble = trouble_with_log(path, APPLICATION_ID, synced=synced)
     except OSError as error:
         raise StoreUnavailable(f"{path} cannot be read: {error.strerror}") from error
     if trouble is not None:
         raise StoreUnavailable(f"{path}: {trouble} ({log_of(path).name}): {KEPT}")
-    if not size or path.with_name(f"{path.name}-journal").exists():  # a first start that was cut off: SQLite repairs it
+    if not size or cut_off:
         return
     try:
         with closing(read_only(path, busy_timeout_s, alone=True)) as connection:
