@@ -138,7 +138,7 @@ class Storeroom:
         """Have the next tasks read, of all lines that are short."""
         queue = self._state.queue
         for row in queue.wanting:
-            if row.shelf is not None and not row.shelf.asked:
+            if row.shelf is not None and not row.shelf.asked and row.waiting <= queue.most // 4:
                 self._read(row, row.shelf, max(1, queue.most // 2))
         queue.wanting.clear()
         shelf = self._state.shelf

@@ -194,7 +194,7 @@ def _control_groups() -> None:
     """Each worker has one, and what a task has hidden goes with its worker, and so does the group."""
     with Client(MINE) as pool:
         group = Path(pool.metrics()["cgroup"] or "/none")
-        until(lambda: all((group / each / "cgroup.procs").read_text() for each in _labels(pool)), "they are in them")
+        until(lambda: all(map(_members, [group / each for each in _labels(pool)])), "workers are in groups")
         worker, hidden = pool.run("hide")  # as it has left processes, its worker is replaced
         holds("workers have control groups", worker.startswith("worker-") and group.name.startswith("poolmgr."))
         until(lambda: worker not in _labels(pool), "its worker has ended")
@@ -207,6 +207,10 @@ def _control_groups() -> None:
 
 def _labels(pool: Client) -> list[str]:
     return sorted(f"{each.id}.{each.incarnation}" for each in pool.workers())
+
+
+def _members(group: Path) -> list[str]:
+    return (group / "cgroup.procs").read_text().split() if group.exists() else []
 
 
 def _groups_in(group: Path) -> list[str]:

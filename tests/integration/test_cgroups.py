@@ -56,11 +56,16 @@ def label_of(worker: WorkerInfo) -> str:
     return f"{worker.id}.{worker.incarnation}"
 
 
+def members(group: Path) -> list[str]:
+    """The pids in a group; none where it is not made yet."""
+    return (group / "cgroup.procs").read_text().split() if group.exists() else []
+
+
 def hide(pool: Pool, gate: Gate) -> tuple[str, list[int]]:
     """A task has started two processes, and holds: the label of its worker, and their pids."""
     with pool.client() as client:
         groups = [Path(client.metrics()["cgroup"]) / label_of(each) for each in client.workers()]
-        until(lambda: all((each / "cgroup.procs").read_text() for each in groups), "each worker is in its group")
+        until(lambda: all(map(members, groups)), "each worker is in its group")
         client.submit("hide_and_hold", gate.path)
         begun = gate.begun()
         return label_of(client.worker(begun.worker)), [int(pid) for pid in begun.label.split()]
@@ -76,8 +81,7 @@ def test_what_a_worker_has_started_goes_with_it_and_so_does_its_group(pool: Pool
         label, pids = hide(pool, gate)
         own = Path(client.metrics()["cgroup"])
         assert own.parent == group
-        members = (own / label / "cgroup.procs").read_text().split()
-        assert set(map(str, pids)) < set(members)
+        assert set(map(str, pids)) < set(members(own / label))
         [task] = client.tasks(state="running")
         assert client.cancel(task.id, kill=True)
         until(lambda: not any(live(pids)), "both are gone")
@@ -116,7 +120,7 @@ def test_what_a_startup_hook_has_started_is_in_the_group(pool: Pool) -> None:
     with pool.client() as client:
         worker = client.worker("worker-0")
         group = Path(client.metrics()["cgroup"]) / label_of(worker)
-        until(lambda: len((group / "cgroup.procs").read_text().split()) == 2, "it and its helper are there")
+        until(lambda: len(members(group)) == 2, "it and its helper are there")
 
 
 def found_from(group: Path, *, user: int = 0) -> str:

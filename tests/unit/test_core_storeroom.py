@@ -222,6 +222,18 @@ def test_a_new_epoch_holds_no_more_than_the_old_one() -> None:
     assert _started(again)[:100] == ids
 
 
+def test_no_more_is_loaded_than_a_line_needs() -> None:
+    pool, ids = _paused(100)
+    again = Stored()
+    again.store = pool.store
+    again.scheduler.intake.pause("work")
+    again.scheduler.recovery.recover([], lambda name: True, again.now, pool.store.shelves())
+    again.begin()
+    again.refill()
+    assert 0 < again.in_memory() <= WINDOW
+    assert set(again.scheduler.state.tasks) < set(ids[:WINDOW])
+
+
 def test_tasks_that_somebody_has_deleted_are_not_waited_for() -> None:
     pool, ids = _paused(30)
     size = pool.store.shelves()[0]
