@@ -78,11 +78,11 @@ class Intake:
         if session is not None:
             session.submits += 1
             state.counted(client, session)
-        if state.shutting_down:
-            raise ShuttingDown("the daemon is shutting down and takes no new work")
         if id in state.tasks:
             self._resent(state.tasks[id], name, payload, options, client, watch)
             return
+        if state.shutting_down:
+            raise ShuttingDown("the daemon is shutting down and takes no new work")
         if options.key is not None and origin is None and self._deduplicated(options.key, id, client, watch, now):
             return
         if options.durable and state.store_trouble:

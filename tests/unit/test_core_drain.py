@@ -62,3 +62,14 @@ def test_stopping_now_costs_the_tasks_nothing() -> None:
     assert pool.task(durable).failures == 0
     assert pool.end(call).code == "lost"
     assert pool.drained()
+
+
+def test_a_submit_that_is_sent_again_during_a_drain_is_recognised() -> None:
+    pool = Pool()
+    running, waiting = pool.submit(), pool.submit()
+    pool.scheduler.drain(pool.now)
+    pool.flush()
+    for known in (running, waiting):
+        assert pool.submit(id=known) == known
+    pool.done(running)
+    assert pool.drained()
