@@ -51,6 +51,7 @@ class Recovery:
             state.last_order = max(state.last_order, record.order)
             due_at = None if record.due_at is None else record.due_at - state.wall_offset
             follows_wall = record.options.at is not None and not record.attempt
+            task.interruptions += record.state is TaskState.RUNNING  # before it is queued: its lane depends on it
             self._intake.limit(task.name, task.options)
             self._lifecycle.admit(task, due_at, record.due_at if follows_wall else None, now)
             if record.state is TaskState.RUNNING:
@@ -62,7 +63,6 @@ class Recovery:
     def _interrupted(self, task: Task, now: float) -> None:
         state = self._state
         state.statistics.interrupted += 1
-        task.interruptions += 1
         state.moved(task)
         if not task.options.restartable:
             message = "the daemon died while it ran, and it may not be run again (restartable=False)"

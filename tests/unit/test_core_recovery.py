@@ -170,3 +170,21 @@ def _kept(pool: Pool) -> TaskRecord:
     """The task as a store would keep it now."""
     task = pool.task(ID)
     return task.record(pool.scheduler.state.stored_due(task))
+
+
+def test_one_that_is_interrupted_for_the_second_time_is_queued_among_those_that_run_alone() -> None:
+    pool = _recovered(*(_record("running", id=bytes([n]) * 16, order=n, attempt=2, interruptions=1) for n in (1, 2, 3)))
+    first, second, third = (bytes([n]) * 16 for n in (1, 2, 3))
+    assert pool.running() == [first]
+    pool.cancel(second)  # from the lane in which it stands
+    pool.done(first)
+    assert pool.running() == [third]
+
+
+def test_two_that_were_interrupted_twice_never_run_beside_one_another() -> None:
+    records = [_record("queued", id=bytes([n]) * 16, order=n, attempt=2, interruptions=2) for n in (1, 2)]
+    pool = _recovered(*records, workers=3)
+    assert pool.running() == [bytes([1]) * 16]
+    assert pool.submit() in pool.running()  # others do
+    pool.done(bytes([1]) * 16)
+    assert bytes([2]) * 16 in pool.running()
