@@ -167,8 +167,8 @@ class ReadyQueue:
     def row_of(self, task: Task) -> Row:
         """The row that a task belongs to, made if need be."""
         options = task.options
-        alone = task.interruptions >= ALONE_AFTER
-        lane = self.lane(task.name, options.requires, options.ephemeral, options.durable, alone)
+        named = task.name, options.requires, options.ephemeral, options.durable, task.interruptions >= ALONE_AFTER
+        lane = self._lane_of.get(named) or self.lane(*named)
         key = (options.priority, task.group)
         row = lane.rows.get(key)
         return self._row(lane, *key) if row is None else row
@@ -248,7 +248,8 @@ class ReadyQueue:
     def goes_on(self, row: Row) -> bool:
         """Whether ``row``, the only one of its demand, has another task; then that is ``row.next``."""
         first = row.first()
-        if first is None or self.holds(row.lane):
+        lane = row.lane
+        if first is None or lane.blocks or (self._durable_held and lane.durable):
             return False
         row.next = first
         return True

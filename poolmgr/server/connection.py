@@ -65,6 +65,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, manager: Manager, options: OptionCache, peer_of: Any, connections: set[Connection]) -> None:
         self._manager = manager
         self._intake = manager.scheduler.intake
+        self._shell = manager.shell
         self._options = options
         self._peer_of = peer_of
         self._peer: Peer
@@ -239,7 +240,7 @@ class Connection(asyncio.Protocol):
             self._refused(task_id, error)
             return True
         try:
-            if self._last_id < task_id <= self._manager.shell.newest_id:
+            if self._last_id < task_id <= self._shell.newest_id:
                 self._last_id = task_id
             elif options.durable and task_id not in self._manager.scheduler.state.tasks:
                 if found is None:

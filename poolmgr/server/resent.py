@@ -13,13 +13,13 @@ from poolmgr.model import FINAL
 async def look_up(look_ups: LookUps, ids: list[bytes]) -> Found | StoreUnavailable:
     """What the store has of these, or why it does not tell. Those that wait are in memory then."""
     try:
-        found = await look_ups.records(ids)
+        while True:
+            found = await look_ups.records(ids)
+            waiting = [record for record in found.records.values() if record.state not in FINAL]
+            if None not in [look_ups.take(record) for record in waiting]:
+                return found  # else one has ended since it was read, and is not to be taken for a new one: look again
     except StoreUnavailable as error:
         return error
-    for record in found.records.values():
-        if record.state not in FINAL:
-            look_ups.take(record)
-    return found
 
 
 def is_known(intake: Intake, client: int, message: list[Any], found: Found | StoreUnavailable) -> bool:
