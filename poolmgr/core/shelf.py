@@ -50,12 +50,17 @@ class Shelf:
         self.asked = False  # the next of it are being read
 
 
+def place(state: TaskState, due_at: float | None, order: int) -> Place:
+    """Where a waiting task stands in its line; ``due_at`` is the wall time that a store keeps."""
+    if state is TaskState.SCHEDULED:
+        assert due_at is not None
+        return due_at, order
+    return 0.0, order
+
+
 def place_of(record: TaskRecord) -> Place:
-    """Where a waiting task stands in its line."""
-    if record.state is TaskState.SCHEDULED:
-        assert record.due_at is not None
-        return record.due_at, record.order
-    return 0.0, record.order
+    """Where the waiting task of a record stands."""
+    return place(record.state, record.due_at, record.order)
 
 
 def is_plain(options: TaskOptions) -> bool:

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Sequence
 from poolmgr.core.changes import TaskRecord
 from poolmgr.core.effects import Refill
 from poolmgr.core.ready_queue import Row
-from poolmgr.core.shelf import START, Place, Shelf, ShelfSize, is_plain, may_be_shelved, place_of
+from poolmgr.core.shelf import START, Place, Shelf, ShelfSize, is_plain, may_be_shelved, place, place_of
 from poolmgr.core.state import State
 from poolmgr.core.task import Task
 from poolmgr.model import TaskState
@@ -59,7 +59,7 @@ class Storeroom:
             row.most = 2 * len(row)  # what must be in memory must be; ask again when it is twice as much
             return
         taken = queue.shorten(row)
-        last = max(task.order for task in row)
+        last = max(task.order for task in row)  # of those that stay
         if row.shelf is None:
             row.shelf = Shelf((0.0, last))
             queue.shelved_rows[row] = None
@@ -106,11 +106,7 @@ class Storeroom:
             self._put_away(task, shelf)
 
     def _place(self, task: Task) -> Place:
-        if task.state is TaskState.SCHEDULED:
-            due = self._state.stored_due(task)
-            assert due is not None
-            return due, task.order
-        return 0.0, task.order
+        return place(task.state, self._state.stored_due(task), task.order)
 
     def _put_away(self, task: Task, shelf: Shelf) -> None:
         """All there is to know of it is kept, or on its way to be."""
