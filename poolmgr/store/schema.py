@@ -11,6 +11,7 @@ last one.
 from __future__ import annotations
 
 import sqlite3
+from functools import cache
 from importlib.resources import files
 from typing import Final
 
@@ -48,14 +49,15 @@ def in_blocks(statement: str) -> list[Block]:
     return [(size, f"{before}VALUES {', '.join([f'({row})'] * size)}{rest}") for size in _BLOCKS]
 
 
-def load_migrations() -> list[str]:
+@cache
+def load_migrations() -> tuple[str, ...]:
     """The migrations' SQL, in order: the first brings a file to version 1."""
     folder = files("poolmgr.store") / "migrations"
     scripts = sorted((each for each in folder.iterdir() if each.name.endswith(".sql")), key=lambda each: each.name)
     numbers = [int(each.name.partition("_")[0]) for each in scripts]
     if numbers != list(range(1, len(scripts) + 1)):
         raise RuntimeError(f"migrations must be numbered 1, 2, ... without a gap, and are {numbers}")
-    return [each.read_text("utf-8") for each in scripts]
+    return tuple(each.read_text("utf-8") for each in scripts)
 
 
 def check_library() -> None:

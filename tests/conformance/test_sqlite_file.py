@@ -118,8 +118,9 @@ def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_refused() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o555)
+        store = SqliteStore(Path(folder) / "state.db")  # as root: others may not read this checkout
         with unprivileged(), pytest.raises(StoreUnavailable, match="cannot create"):
-            SqliteStore(Path(folder) / "state.db").open()
+            store.open()
         os.chmod(folder, 0o755)
 
 
@@ -129,8 +130,9 @@ def test_a_file_that_cannot_be_written_is_refused() -> None:
         filled(path)
         path.chmod(0o444)
         os.chmod(folder, 0o555)
+        store = SqliteStore(path)
         with unprivileged(), pytest.raises(StoreUnavailable, match="look at the owner and mode"):
-            SqliteStore(path).open()
+            store.open()
         os.chmod(folder, 0o755)
 
 
