@@ -37,7 +37,7 @@ class Turns:
 
 Entry = tuple[int, int, int, "Row"]
 _ROWS_KEPT = 64
-_FULL_ROWS = 20  # so many may have ``window`` tasks in memory; more have a share of that each
+_FULL_ROWS = 5  # so many may have ``window`` tasks in memory; more have a share of that each
 
 
 class Row(Line):
@@ -204,7 +204,7 @@ class ReadyQueue:
     def _counted(self, more: int) -> None:
         """There are so many more rows."""
         self._rows += more
-        self.most = max(self.window // 16, self.window * _FULL_ROWS // max(_FULL_ROWS, self._rows), 2)
+        self.most = max(self.window // 64, self.window * _FULL_ROWS // max(_FULL_ROWS, self._rows), 2)
 
     def head(self, demand: Demand) -> Row | None:
         """The row whose first task is next among those of ``demand`` that are not blocked, or None."""

@@ -42,7 +42,7 @@ from poolmgr.core.task import Task
 from poolmgr.model import TaskState, WorkerState
 from poolmgr.post_mortem import PostMortem
 
-WINDOW = 4000  # of the tasks of one line, so many are in memory at most; where there are many lines, fewer
+WINDOW = 16_000  # of the tasks of one line, so many are in memory at most; where there are many lines, fewer
 LATE_S = 1.0  # a tick that comes so much too late says that this process was blocked, not the workers
 _SECOND_S = 1.0
 _RUNNING = TaskState.RUNNING  # looked up for every task

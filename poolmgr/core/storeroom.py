@@ -1,6 +1,6 @@
 """Between memory and the store: which of the tasks that wait are in memory, and when the next of them are fetched.
 
-A million durable tasks may wait; the daemon holds the first few thousand of each line (a row of the ready queue, or the
+A million durable tasks may wait; the daemon holds the first several thousand of each line (a row of the ready queue, or the
 schedule). The rest is on the line's shelf (core/shelf.py): no more is left of it here than a number, and who watches
 it. When a line becomes short, its next tasks are asked for (``Refill``), and come by ``loaded``. One that is asked for
 by its id is looked up by the shell, and taken in by ``fetch``, out of its turn; it waits ``beyond`` until that comes.
@@ -26,6 +26,7 @@ from poolmgr.core.state import State
 from poolmgr.core.task import Task
 from poolmgr.model import TaskState
 
+_PAGE = 2000  # tasks that are read at a time: to take them in is to take the loop from all else
 _AHEAD_S = 2.0  # before the last scheduled task in memory is due, the next are read
 
 
@@ -34,7 +35,7 @@ class Storeroom:
 
     def __init__(self, state: State, window: int) -> None:
         self._state = state
-        self._schedule_window = 4 * window
+        self._schedule_window = window
         self._schedule_most = self._schedule_window
         self._last_read = 0
         self._reads: dict[int, tuple[Row | None, Shelf, Place, int]] = {}
@@ -135,11 +136,11 @@ class Storeroom:
         queue = self._state.queue
         for row in queue.wanting:
             if row.shelf is not None and not row.shelf.asked and row.waiting <= queue.most // 4:
-                self._read(row, row.shelf, max(1, queue.most // 2))
+                self._read(row, row.shelf, min(max(1, queue.most // 2), _PAGE))
         queue.wanting.clear()
         shelf = self._state.shelf
         if shelf is not None and not shelf.asked and self._schedule_is_short(shelf, now):
-            self._read(None, shelf, max(1, self._schedule_window // 2))
+            self._read(None, shelf, min(max(1, self._schedule_window // 2), _PAGE))
 
     def _schedule_is_short(self, shelf: Shelf, now: float) -> bool:
         """Where the clock was set, what is kept by the time that it showed then may be due earlier."""

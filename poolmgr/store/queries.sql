@@ -8,6 +8,20 @@ INSERT OR IGNORE INTO tasks
      attempt, failures, kills, interruptions, origin, priority, demand, held, "key", key_until, payload)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
+-- add_task and end_task in one. The task may be known by then, and may even have ended.
+-- name: add_short_life
+INSERT INTO tasks
+    (id, name, "group", position, options, state, submitted_at, due_at,
+     attempt, failures, kills, interruptions, origin, priority, demand, held, "key", key_until, payload,
+     ended_at, started_at, worker, code, message, expires_at, outcome, outcome_bytes)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE
+SET state = excluded.state, ended_at = excluded.ended_at, started_at = excluded.started_at,
+    attempt = excluded.attempt, failures = excluded.failures, worker = excluded.worker, code = excluded.code,
+    message = excluded.message, expires_at = excluded.expires_at, outcome = excluded.outcome,
+    outcome_bytes = excluded.outcome_bytes
+WHERE tasks.ended_at IS NULL;
+
 -- Goes before add_task, which makes the task known and so closes this door.
 -- name: add_long_payload
 INSERT OR IGNORE INTO long_payloads (id, payload)

@@ -6,9 +6,10 @@ both directions are remembered.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import Any, Final
+from itertools import groupby
+from typing import Any, Final, NamedTuple
 
 import msgpack
 
@@ -45,6 +46,8 @@ SHORT_BYTES: Final = 256  # a payload or outcome of at most so many is in its ta
 LONG_BYTES: Final = 64 << 10  # one of at most so many is in a table of its own, and a longer one in a file (spool.py)
 
 _REST: Final = len(TaskRecord._fields) - 7  # fields behind a record's state
+
+_OF_A_LIFE: Final = frozenset({TaskAdded, TaskMoved, AttemptEnded, TaskEnded})
 
 _TEXT: Final = {state: state.value for state in TaskState}  # plain strings are bound without an adapter's look-up
 _DEFAULTS: Final = list(TaskOptions()._asdict().items())
@@ -88,7 +91,52 @@ def line_of(name: str, demand: str, priority: int, group: str) -> LineKey:
 # -------------------------------------------------------------------------------------------- changes to rows
 
 
-def _task_row(change: TaskAdded) -> Row:
+class ShortLife(NamedTuple):
+    """A task that was added and has ended in one transaction: one statement, where both would be two."""
+
+    task: TaskRecord
+    end: TaskEnded
+
+
+def runs_of(changes: Iterable[Change]) -> Iterator[tuple[type, Sequence[Any]]]:
+    """The changes in runs of one kind, each with its kind; in an order that comes to the same."""
+    for of_lives, some in groupby(changes, _is_of_a_life):
+        if of_lives:
+            lives, rest = _short_lives(list(some))
+            if lives:
+                yield ShortLife, lives
+            some = iter(rest)
+        for kind, run in groupby(some, type):
+            yield kind, list(run)
+
+
+def _is_of_a_life(change: Change) -> bool:
+    return type(change) in _OF_A_LIFE
+
+
+def _short_lives(changes: list[Change]) -> tuple[list[ShortLife], list[Change]]:
+    """Those of which no more than the beginning and the end is told, with contents that are in the row; and the rest."""
+    begun: dict[bytes, TaskRecord] = {}
+    lives: dict[bytes, ShortLife] = {}
+    for change in changes:
+        if isinstance(change, TaskAdded):
+            if len(change.task.payload) <= SHORT_BYTES:
+                begun.setdefault(change.task.id, change.task)
+        elif isinstance(change, TaskEnded | TaskMoved | AttemptEnded):
+            task = begun.pop(change.id, None)
+            if task is not None and isinstance(change, TaskEnded) and len(change.outcome) <= SHORT_BYTES:
+                lives[change.id] = ShortLife(task, change)
+    if not lives:
+        return [], changes
+    return list(lives.values()), [each for each in changes if type(each) is AttemptEnded or _id_of(each) not in lives]
+
+
+def _id_of(change: Any) -> bytes:
+    id: bytes = change.task.id if isinstance(change, TaskAdded) else change.id
+    return id
+
+
+def _task_row(change: TaskAdded | ShortLife) -> Row:
     task = change.task
     return (
         task.id,
@@ -108,6 +156,28 @@ def _task_row(change: TaskAdded) -> Row:
         task.options.key if task.options.key_window_s else None,
         task.submitted_at + task.options.key_window_s if task.options.key and task.options.key_window_s else None,
         task.payload if len(task.payload) <= SHORT_BYTES else None,
+    )
+
+
+def _short_life_row(change: ShortLife) -> Row:
+    end = change.end
+    first, due_at, last = (row := _task_row(change))[:5], row[7], row[10:]
+    return (
+        *first,
+        _TEXT[end.state],
+        change.task.submitted_at,
+        due_at,
+        end.attempt,
+        end.failures,
+        *last,
+        end.ended_at,
+        end.started_at,
+        end.worker,
+        end.code,
+        end.message,
+        end.expires_at,
+        end.outcome,
+        len(end.outcome),
     )
 
 
@@ -181,6 +251,7 @@ _STATEMENTS: Final[dict[type, tuple[tuple[str, Callable[[Sequence[Any]], Iterabl
         ("add_long_payload", _long_payloads),
         ("add_task", lambda run: map(_task_row, run)),
     ),
+    ShortLife: (("add_short_life", lambda run: map(_short_life_row, run)),),
     TaskMoved: (("move_task", _moves),),
     AttemptEnded: (("add_attempt", lambda run: map(_attempt_row, run)),),
     TaskEnded: (
@@ -207,14 +278,14 @@ def spooled(change: Change) -> tuple[bytes, Kind, bytes] | None:
             return None
 
 
-def has_spooled(kind: type[Change], run: Sequence[Any]) -> bool:
+def has_spooled(kind: type, run: Sequence[Any]) -> bool:
     """Whether any of ``run``, changes of one ``kind``, has something that is to be in a file."""
     if kind is TaskAdded:
         return bool([each for each in run if len(each.task.payload) > LONG_BYTES])
     return kind is TaskEnded and bool([each for each in run if len(each.outcome) > LONG_BYTES])
 
 
-def statements_for(kind: type[Change], run: Sequence[Change]) -> Iterable[tuple[str, Iterable[Row]]]:
+def statements_for(kind: type, run: Sequence[Any]) -> Iterable[tuple[str, Iterable[Row]]]:
     """The statements that apply ``run``, changes of one ``kind``: names, in order, each with its rows."""
     return ((name, rows(run)) for name, rows in _STATEMENTS[kind])
 

@@ -23,7 +23,7 @@ _OLDEST_SQLITE: Final = (3, 33, 0)  # of 2020: the first with UPDATE ... FROM
 
 _NAME: Final = "-- name: "
 _VALUES: Final = "VALUES ("
-_BLOCKS: Final = (64, 8, 1)  # rows in one statement. The largest has under 999 parameters, SQLite's old limit
+_BLOCKS: Final = (64, 8, 1)  # rows in one statement. The largest has 1,728 parameters; SQLite takes 32,766 since 3.32
 
 Block = tuple[int, str]  # how many rows, and the statement that takes so many
 

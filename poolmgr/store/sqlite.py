@@ -17,7 +17,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import chain, groupby
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -32,7 +32,9 @@ from poolmgr.store.refusal import refusal
 from poolmgr.store.results import Results
 from poolmgr.store.rows import (
     Row,
+    ShortLife,
     has_spooled,
+    runs_of,
     spooled,
     statements_for,
 )
@@ -163,8 +165,7 @@ class SqliteStore(Reading):
 
     def _apply(self, changes: Sequence[Change], prepare: Callable[[Iterable[Row]], Iterable[Row]]) -> None:
         with self._transaction() as connection:
-            for kind, group in groupby(changes, type):
-                run = list(group)
+            for kind, run in runs_of(changes):
                 if not has_spooled(kind, run):
                     self._apply_run(connection, kind, run, prepare)
                     continue
@@ -176,7 +177,7 @@ class SqliteStore(Reading):
     def _apply_run(
         self,
         connection: sqlite3.Connection,
-        kind: type[Change],
+        kind: type,
         run: Sequence[Any],
         prepare: Callable[[Iterable[Row]], Iterable[Row]],
     ) -> None:
@@ -185,6 +186,8 @@ class SqliteStore(Reading):
             changed = self._write(connection, name, list(prepare(rows)))
         if kind is TaskEnded:  # its last statement has changed their rows
             self._results.ended(run, changed)
+        elif kind is ShortLife:
+            self._results.ended([each.end for each in run], changed)
         elif kind is TasksPurged:
             self._results.lost_count()
 

@@ -24,8 +24,9 @@ from poolmgr.core.changes import Change
 from poolmgr.errors import StoreUnavailable
 from poolmgr.store.base import Store
 
-# A transaction that has so many takes no more commits: some 50 ms of work, against a sync of 0.1 to 5 ms.
-ENOUGH_CHANGES: Final = 4000
+# A transaction that has so many takes no more commits: some 100 ms of work, against a sync of 0.1 to 5 ms. The more a
+# transaction holds, the more tasks begin and end in it, which costs half (rows.py: ShortLife).
+ENOUGH_CHANGES: Final = 8000
 
 T = TypeVar("T")
 

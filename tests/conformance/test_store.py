@@ -285,6 +285,25 @@ def test_of_two_ends_in_one_batch_the_first_counts(store: Store) -> None:
     assert kept.attempt == 1
 
 
+@pytest.mark.parametrize("before", [[], [added(1)], [added(1), moved(1, TaskState.RUNNING)], [added(1), ended(1)]])
+@pytest.mark.parametrize("end", [ended(1, outcome=b"late"), dead(1, outcome=b"")])
+def test_a_task_that_begins_and_ends_in_one_batch_is_as_any_other(
+    store: Store, before: list[Change], end: TaskEnded
+) -> None:
+    store.apply(before)
+    at_once: list[Change] = [added(1, origin=task_id(9)), end, added(2, origin=task_id(9)), dead(2)]
+    store.apply(at_once * 2)
+    first, second = store.task(task_id(1)), store.task(task_id(2))
+    other = MemoryStore()
+    other.open()
+    for change in [*before, *at_once]:
+        other.apply([change])
+    assert first == other.task(task_id(1))
+    assert second == other.task(task_id(2))
+    assert store.outcome(task_id(1)) == other.outcome(task_id(1))
+    assert store.record(task_id(2)) == other.record(task_id(2))
+
+
 def test_of_several_moves_in_one_batch_the_last_counts(store: Store) -> None:
     store.apply([added(1), moved(1, TaskState.RUNNING), moved(1, TaskState.SCHEDULED, due_at=NOW, failures=2)])
     assert store.record(task_id(1)) == record(1, state=TaskState.SCHEDULED, due_at=NOW, attempt=1, failures=2)
