@@ -90,7 +90,8 @@ class Surroundings:
         self._gc = _gc_is_enabled()
         self._group = _getpgrp()
         self._channels = [(fd, _identity(_fstat(fd))) for fd in channels]
-        self._name = os.environ.get(WORKER, "")
+        self._own = {name: os.environ[name] for name in OWN_VARIABLES if name in os.environ}
+        self._name = self._own.get(WORKER, "")
         self._threads = count_threads()
 
     # ------------------------------------------------------------------------------------------ after every task
@@ -164,8 +165,9 @@ class Surroundings:
             for name, value in self._environ.items():
                 _putenv(name, value)
             found.update(self._environ)
-        if self._name and os.environ.get(WORKER) != self._name:  # what is started from here is known by it
-            os.environ[WORKER] = self._name
+        for name, value in self._own.items():  # what is started from here is known by them
+            if os.environ.get(name) != value:
+                os.environ[name] = value
 
     # ------------------------------------------------------------------------------------------ what stays changed
 

@@ -64,6 +64,7 @@ _after_fork_in_child = ctypes.pythonapi.PyOS_AfterFork_Child
 def main(fd: int) -> int:
     """Import the app, then fork workers until the daemon is gone."""
     gc.disable()  # what the imports make is frozen below; a collection before would only dirty pages
+    _take_all_signals()
     sock = socket.socket(fileno=fd)
     order: dict[str, Any] = msgpack.unpackb(sock.recv(_PACKET))
     _die_with(order["manager"])  # until it listens to its socket: the import may take long, or never return
@@ -81,6 +82,15 @@ def main(fd: int) -> int:
         return 1
     _libc.prctl(_PR_SET_PDEATHSIG, 0, 0, 0, 0)
     return Template(sock, registry, order).serve()
+
+
+def _take_all_signals() -> None:
+    """Whoever has started the daemon may have had some ignored or blocked: nohup does so, and a shell with what it
+    starts in the background. No task is to find them so."""
+    for number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:  # those are ignored by Python itself
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def _import_app(sock: socket.socket, order: dict[str, Any]) -> bool:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from poolmgr import Client
+from poolmgr import Client, Executor
 from poolmgr.errors import BadOption, NotFound, WorkerDied
 from poolmgr.model import WorkerState
+from poolmgr.worker.warden import OWN_VARIABLES
 from scripts.proofs.pool import Pool, until
 from tests.integration.conftest import APPS, Gate
 
@@ -320,3 +321,36 @@ def test_a_worker_is_started_and_a_busy_one_drained(client: Client, gate: Gate) 
     until(lambda: len(client.workers()) == 4, "its slot is gone")
     with pytest.raises(NotFound):
         client.worker(busy.worker)
+
+
+# ------------------------------------------------------------------------------------------ what tasks find
+
+
+def test_signals_that_the_daemon_was_started_without_are_there_for_tasks(start_pool: Start) -> None:
+    ignored = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)  # as by nohup, and by a shell's &
+    before = [signal.signal(number, signal.SIG_IGN) for number in ignored]
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        pool = start_pool()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        for number, handler in zip(ignored, before, strict=True):
+            signal.signal(number, handler)
+    with pool.client() as client, Executor(client=client) as executor:
+        find = executor.submit(
+            lambda: (
+                [signal.getsignal(number) is signal.SIG_IGN for number in ignored],
+                list(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
+            )
+        )
+        assert find.result(timeout=10) == ([False] * 3, [])
+
+
+def test_a_task_that_empties_the_environment_takes_nothing_from_the_next(start_pool: Start) -> None:
+    pool = start_pool(workers=1)
+    with pool.client() as client, Executor(client=client) as executor:
+        before = executor.submit(lambda: dict(os.environ)).result(timeout=10)
+        assert set(OWN_VARIABLES) <= set(before)
+        executor.submit(os.environ.clear).result(timeout=10)
+        after = executor.submit(lambda: dict(os.environ)).result(timeout=10)
+    assert after == before
