@@ -20,7 +20,8 @@ from poolmgr.client import commands
 from poolmgr.client.awaited import Awaited
 from poolmgr.client.dial import Route, dial
 from poolmgr.client.pending import Pending
-from poolmgr.client.protocol import Protocol, Settled, Submit
+from poolmgr.client.protocol import Protocol, Settled
+from poolmgr.client.together import Submit
 from poolmgr.errors import ConnectionLost, PoolError, Unavailable
 
 T = TypeVar("T")

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Any, Final, Generic, TypeVar
 
 from poolmgr.client.pending import Pending
-from poolmgr.client.protocol import Submit
+from poolmgr.client.together import Submit
 from poolmgr.errors import PoolError
 from poolmgr.wire.values import pack_call
 
@@ -96,7 +96,7 @@ class Batches(Generic[R]):
         pending = self.waiting.popleft()
         self._waiting_bytes -= self._sizes.popleft()
         outcome = pending.outcome
-        if isinstance(outcome, list) and len(outcome) > 2 and isinstance(outcome[2], bytes):
+        if isinstance(outcome, (list, tuple)) and len(outcome) > 2 and isinstance(outcome[2], bytes):
             self._taken += 1
             self._taken_bytes += len(outcome[2])
         return pending.value()

@@ -38,13 +38,13 @@ class CallLink(Link):
     def cancel_waiting(self) -> None:
         """Cancel every call that has not begun; their ends follow."""
         with self.lock:
-            waiting = self.protocol.unended
+            waiting = list(self.protocol.unended)
         self.abandon(waiting)
 
     def drain(self) -> None:
         """Wait until every call has ended, and the callbacks of those that the reading thread has told have run."""
         protocol = self.protocol
-        self.wait(lambda: protocol.idle or protocol.lost is not None)
+        self.wait(lambda: not protocol.unended or protocol.lost is not None)
         reader = self._background
         if reader is not None and reader is not threading.current_thread():
             reader.join()

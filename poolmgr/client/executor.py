@@ -15,8 +15,8 @@ from poolmgr.client.call_future import BrokenPool, Call, CallFuture
 from poolmgr.client.call_line import line_of, private_line
 from poolmgr.client.call_link import CallLink
 from poolmgr.client.calling import Options
-from poolmgr.client.protocol import Submit
 from poolmgr.client.sync import Caller
+from poolmgr.client.together import Submit
 from poolmgr.errors import PoolError
 from poolmgr.wire.pickled import CALL, dump, initializer_path
 from poolmgr.wire.values import pack_call

@@ -9,8 +9,8 @@ from typing import Any, Final, Self, TypeVar
 from poolmgr.client import commands
 from poolmgr.client.dial import Route, dial
 from poolmgr.client.pending import Pending
-from poolmgr.client.protocol import Submit
 from poolmgr.client.shared_socket import SharedSocket
+from poolmgr.client.together import Submit
 from poolmgr.errors import ConnectionLost, PoolError, Unavailable
 
 T = TypeVar("T")

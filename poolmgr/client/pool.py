@@ -103,7 +103,7 @@ class Pool(AsyncCaller):
         if link is None or daemon is None:
             return
         try:
-            for task in link.protocol.unended if graceful else ():
+            for task in tuple(link.protocol.unended) if graceful else ():
                 assert isinstance(task, Awaited)  # all that this connection sends is
                 await task.settled()
             await asyncio.sleep(0)  # those who wait for these go first

@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from time import monotonic, time_ns
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from time import monotonic
 from typing import Any, Final
 
 from poolmgr.client import commands
 from poolmgr.client.pending import Outcome, Pending, loss
 from poolmgr.client.resume import Outage, Rewatch, forgotten, under_daemons_ids
+from poolmgr.client.together import Submit, alike, new_ids
 from poolmgr.client.window import WINDOW, Window
 from poolmgr.errors import (
     BadValue,
@@ -40,6 +41,7 @@ from poolmgr.wire.framing import ANSWER, Decoder, encoder
 from poolmgr.wire.messages import (
     ACCEPTED,
     COMPLETED,
+    COMPLETED_MANY,
     ERROR,
     EVENT,
     FAILED,
@@ -53,6 +55,7 @@ from poolmgr.wire.messages import (
     RESPONSE,
     SAME,
     SUBMIT,
+    SUBMIT_MANY,
     WELCOME,
 )
 
@@ -61,7 +64,6 @@ _NEVER: Final = 1 << 62  # the number of a submit that is never answered
 _ENDS: Final = frozenset({COMPLETED, FAILED, REFUSED})
 _ANSWERS: Final = frozenset({RESPONSE, REFUSAL})
 
-Submit = tuple[Pending[Any], str, bytes, bytes | None]  # who gets its end, the handler, packed arguments and options
 Settled = list[tuple[Pending[Any], Outcome]]
 
 
@@ -104,7 +106,7 @@ class Protocol:
 
     def hello(self, name: str) -> bytes:
         """The first bytes to send. ``name`` is shown to whoever looks at the daemon's connections."""
-        info = {"name": name, "pid": os.getpid()}
+        info = {"name": name, "pid": os.getpid(), "many": True}
         return self._encode((HELLO, PROTOCOL_VERSION, "client", info))
 
     def submit(self, pending: Pending[Any], name: str, payload: bytes, options: bytes | None) -> bytes:
@@ -123,23 +125,42 @@ class Protocol:
             )
         window = self.window
         number = window.submitted + 1
-        key = _new_id(self._salt, number)
+        (key,) = new_ids(self._salt, number, 1)
         message = self._encode((SUBMIT, key, name, payload, options, True))
-        window.add(message)
+        window.add((key, name, payload, options))
         pending.key = key
         pending.number = number
         self._tasks[key] = pending
         return message
 
     def submit_all(self, batch: Iterable[Submit]) -> bytes:
-        """The bytes that submit many tasks. One that cannot be sent gets the reason as its outcome."""
+        """The bytes that submit many tasks. Those that cannot be sent get the reason as their outcome."""
         messages = []
-        for pending, name, payload, options in batch:
+        for together in alike(batch, self._payload_limit):
+            pending, name, payload, options = together[0]
             try:
-                messages.append(self.submit(pending, name, payload, options))
+                if len(together) == 1:
+                    messages.append(self.submit(pending, name, payload, options))
+                else:
+                    messages.append(self._submit_many(together, name, options))
             except PoolError as error:
-                pending.outcome = error
+                for each in together:
+                    each[0].outcome = error
         return b"".join(messages)
+
+    def _submit_many(self, together: Sequence[Submit], name: str, options: bytes | None) -> bytes:
+        if self.down is not None:
+            raise self.down
+        window, number = self.window, self.window.submitted
+        keys = new_ids(self._salt, number + 1, len(together))
+        message = self._encode((SUBMIT_MANY, keys, name, [each[2] for each in together], options, True))
+        for key, (pending, _, payload, _) in zip(keys, together, strict=True):
+            number += 1
+            window.add((key, name, payload, options))
+            pending.key = key
+            pending.number = number
+            self._tasks[key] = pending
+        return message
 
     def request(self, pending: Pending[Any], command: str, arguments: Mapping[str, Any]) -> bytes:
         """The bytes that ask for ``command``; ``pending`` will get the answer."""
@@ -178,14 +199,9 @@ class Protocol:
             self._tasks.pop(key, None)
 
     @property
-    def unended(self) -> list[Pending[Any]]:
-        """The tasks whose ends are still to come, oldest first."""
-        return list(self._tasks.values())
-
-    @property
-    def idle(self) -> bool:
-        """Whether no task's end is to come."""
-        return not self._tasks
+    def unended(self) -> Collection[Pending[Any]]:
+        """The tasks whose ends are still to come, oldest first. What comes changes it."""
+        return self._tasks.values()
 
     # ---------------------------------------------------------------------------------------------- from the daemon
 
@@ -221,6 +237,8 @@ class Protocol:
         kind = message[0]
         if kind in _ENDS:
             pending = self._tasks.pop(message[1], None)
+        elif kind == COMPLETED_MANY:
+            return self._on_completed(message)
         elif kind == ACCEPTED:
             return self.window.accepted(message[1])
         elif kind in _ANSWERS:
@@ -234,6 +252,12 @@ class Protocol:
         elif kind in _ANSWERS:
             self._on_watched(message)
         return None
+
+    def _on_completed(self, message: Sequence[Any]) -> None:
+        forget = self._tasks.pop
+        for key, payload in zip(message[1], message[2], strict=True):
+            if (pending := forget(key, None)) is not None:
+                self._store(pending, (COMPLETED, key, payload))
 
     def _store(self, pending: Pending[Any], outcome: Outcome) -> None:
         if pending.observed:
@@ -283,7 +307,7 @@ class Protocol:
         self.down = self.welcome = None
         self._decoder = Decoder(ANSWER)
         unanswered = {each.number for each in self._tasks.values() if each.number > self.window.acknowledged}
-        again = self.window.again(unanswered)
+        again = b"".join([self._encode((SUBMIT, *sent, True)) for sent in self.window.again(unanswered)])
         self._tasks = under_daemons_ids(self._tasks, self.window.acknowledged)
         self.rewatch = Rewatch(key for key, each in self._tasks.items() if each.number not in unanswered)
         return self.hello(name) + again + self.watch_more()
@@ -346,9 +370,6 @@ class Protocol:
         self._payload_limit = min(PAYLOAD_LIMIT, int(info.get("payload_limit", PAYLOAD_LIMIT)))
         self.welcome = info
 
-    def _on_error(self, message: Sequence[Any]) -> None:
-        raise from_code(str(message[1]), str(message[2]))
-
     def _on_progress(self, message: Sequence[Any]) -> None:
         pending = self._tasks.get(message[1])
         if pending is not None:
@@ -359,20 +380,19 @@ class Protocol:
         if pending is not None:
             pending.first = bytes(message[2])
 
-    def _on_event(self, message: Sequence[Any]) -> None:
-        self.events.append(Event(str(message[1]), float(message[2]), dict(message[3])))
+
+def _on_error(protocol: Protocol, message: Sequence[Any]) -> None:
+    raise from_code(str(message[1]), str(message[2]))
+
+
+def _on_event(protocol: Protocol, message: Sequence[Any]) -> None:
+    protocol.events.append(Event(str(message[1]), float(message[2]), dict(message[3])))
 
 
 _RARE: Final[dict[int, Callable[[Protocol, Sequence[Any]], None]]] = {
     WELCOME: Protocol._on_welcome,
-    ERROR: Protocol._on_error,
+    ERROR: _on_error,
     PROGRESS: Protocol._on_progress,
     SAME: Protocol._on_same,
-    EVENT: Protocol._on_event,
+    EVENT: _on_event,
 }
-
-
-def _new_id(salt: bytes, number: int) -> bytes:
-    """A task id as ``model.new_task_id`` shapes it, without its system call: wall ms, salt, count on the connection."""
-    wall_ms = time_ns() // 1_000_000
-    return wall_ms.to_bytes(6, "big") + salt + (number & 0xFFFFFFFF).to_bytes(4, "big")

@@ -12,6 +12,9 @@ from typing import Final
 from poolmgr.errors import ProtocolError
 
 WINDOW: Final = 10_000  # submits that may be unanswered
+# What was sent of a submit: its key, the name of its handler, packed arguments and packed options.
+Sent = tuple[bytes, str, bytes, bytes | None]
+
 WINDOW_BYTES: Final = 32 * 1024 * 1024  # ... and what they may add up to
 
 
@@ -43,8 +46,8 @@ class Window:
         self.submitted = 0
         self.acknowledged = 0
         self.is_open = False
-        # What was sent of each submit after ``acknowledged``. Empty, a gap: it is not on this connection.
-        self._sent: deque[bytes] = deque()
+        # Each submit after ``acknowledged``. None, a gap: it is not on this connection.
+        self._sent: deque[Sent | None] = deque()
         self._has_gaps = False
         self._bytes = 0
         self._accepted = 0  # of this connection's submits
@@ -65,11 +68,11 @@ class Window:
         """Whether all that was sent again is answered."""
         return self._accepted >= self._resent
 
-    def add(self, message: bytes) -> None:
-        """Another submit was made, with this message. It is kept until the answer."""
+    def add(self, sent: Sent) -> None:
+        """Another submit was made. It is kept until the answer."""
         self.submitted += 1
-        self._sent.append(message)
-        self._bytes += len(message)
+        self._sent.append(sent)
+        self._bytes += len(sent[2])
 
     def accepted(self, count: int) -> None:
         """The daemon has answered the first ``count`` submits of this connection.
@@ -82,25 +85,27 @@ class Window:
         if not 0 <= answered <= self.submitted - self.acknowledged:
             raise ProtocolError(f"the daemon accepted {count} tasks, {self.submitted} were submitted")
         for _ in range(answered):
-            self._bytes -= len(sent.popleft())
+            answered_one = sent.popleft()
+            assert answered_one is not None
+            self._bytes -= len(answered_one[2])
             if has_gaps:
                 self._pass_gaps()
         self._accepted = count
         self.acknowledged += answered
 
-    def again(self, numbers: Container[int]) -> bytes:
+    def again(self, numbers: Container[int]) -> list[Sent]:
         """What to send of the unanswered submits on a new connection: those of these numbers."""
         numbered = enumerate(self._sent, self.acknowledged + 1)
-        self._sent = deque(message if number in numbers else b"" for number, message in numbered)
-        resent = [message for message in self._sent if message]
-        self._bytes = sum(map(len, resent))
+        self._sent = deque(sent if number in numbers else None for number, sent in numbered)
+        resent = [sent for sent in self._sent if sent is not None]
+        self._bytes = sum(len(sent[2]) for sent in resent)
         self._accepted, self._resent = 0, len(resent)
         self.limit = WINDOW
         self._has_gaps = len(resent) < len(self._sent)
         self._pass_gaps()
-        return b"".join(resent)
+        return resent
 
     def _pass_gaps(self) -> None:
-        while self._sent and not self._sent[0]:
+        while self._sent and self._sent[0] is None:
             self._sent.popleft()
             self.acknowledged += 1

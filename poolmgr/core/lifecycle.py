@@ -5,6 +5,8 @@ Every way into and out of a state goes through here, so that counts, stores, wat
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from poolmgr.core.changes import AttemptEnded, TaskAdded, TaskEnded
 from poolmgr.core.deadlines import Deadlines
 from poolmgr.core.dispatch import Dispatcher
@@ -19,7 +21,8 @@ from poolmgr.core.transitions import move_task
 from poolmgr.model import RESERVED, AttemptInfo, TaskState
 from poolmgr.post_mortem import ATTEMPTS_KEPT
 
-_COMPLETED, _DEAD = TaskState.COMPLETED, TaskState.DEAD  # looked up for every task
+_RUNNING, _COMPLETED, _DEAD = TaskState.RUNNING, TaskState.COMPLETED, TaskState.DEAD  # looked up for every task
+Result = tuple[int, float, float, bytes]  # of a completed task: its fence, begun at, ended at, the result's payload
 _NOT_RETRIED = frozenset({"bad_arguments", "unknown_task", "bad_result"})  # the same would happen again
 
 
@@ -50,6 +53,18 @@ class Lifecycle:
         if task.options.expires_s is not None:
             wall_left = task.submitted_at + task.options.expires_s - (now + state.wall_offset)
             self._deadlines.add(now + max(0.0, wall_left), "expires", task)
+
+    def admit_many(self, tasks: Sequence[Task]) -> None:
+        """``admit`` for new tasks that wait for nothing but their turn, in the same row, and expire never."""
+        state = self._state
+        known, queue = state.tasks, state.queue
+        for task in tasks:
+            known[task.id] = task
+        if queue.push_many(tasks):
+            return
+        for task in tasks:
+            if (row := queue.push(task)) is not None:
+                self._storeroom.overflow(row, task)
 
     def due(self, task: Task, now: float) -> None:
         """A scheduled task's time has come (or has been moved, and its own entry will come)."""
@@ -110,21 +125,41 @@ class Lifecycle:
 
     # ------------------------------------------------------------------------------------------ after running
 
-    def completed(self, task: Task, slot: Slot, begun_at: float, ended_at: float, payload: bytes, now: float) -> None:
-        """The running task is done."""
-        state = self._state
-        if state.limits:
-            self._dispatcher.ended(task)
-        run_s = ended_at - begun_at
-        state.statistics.ran(task.name, run_s, begun_at - task.queued_at)
-        if state.listening:
-            fields = {
-                "task_id": task.id.hex(), "name": task.name, "worker_id": slot.id, "duration_s": run_s,
-                "attempt": task.attempt,
-            }  # fmt: skip
-            state.emit("task-completed", fields, state.commit if task.options.durable else 0)
-        task.started_at = begun_at
-        self.end(task, now, _COMPLETED, "", payload)
+    def completed(self, slot: Slot, results: Iterable[Result], now: float) -> list[Task]:
+        """A worker has completed the first tasks that it holds, one after the other. Returns those whose results they
+        are; what is out of date is passed over."""
+        state, in_flight = self._state, slot.in_flight
+        ended: list[Task] = []
+        run_s: list[float] = []
+        wait_s: list[float] = []
+        for fence, begun_at, ended_at, payload in results:
+            if not in_flight or in_flight[0].fence != fence:
+                continue
+            task = in_flight.popleft()
+            if task.state is not _RUNNING:
+                self._dispatcher.catch_up(task, slot)
+            if state.limits:
+                self._dispatcher.ended(task)
+            if ended and ended[-1].name != task.name:
+                state.statistics.ran(ended[-1].name, run_s, wait_s)
+                run_s, wait_s = [], []
+            ended.append(task)
+            run_s.append(ended_at - begun_at)
+            wait_s.append(begun_at - task.queued_at)
+            if state.listening:
+                self._tell_completed(task, slot, run_s[-1])
+            task.started_at = begun_at
+            self.end(task, now, _COMPLETED, "", payload)
+        if ended:
+            state.statistics.ran(ended[-1].name, run_s, wait_s)
+        return ended
+
+    def _tell_completed(self, task: Task, slot: Slot, run_s: float) -> None:
+        fields = {
+            "task_id": task.id.hex(), "name": task.name, "worker_id": slot.id, "duration_s": run_s,
+            "attempt": task.attempt,
+        }  # fmt: skip
+        self._state.emit("task-completed", fields, self._state.commit if task.options.durable else 0)
 
     def failed(self, task: Task, slot: Slot, begun_at: float, failure: Failure, now: float) -> None:
         """The running task's attempt failed: remember it, and try again or give up."""

@@ -8,7 +8,7 @@ than its turn is only counted, and goes when it comes to the front, or when ther
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from heapq import heapify, heappop, heappush
 
 from poolmgr.core.task import Task
@@ -41,6 +41,14 @@ class Line:
             line.append(task)
         else:
             heappush(self._back, (task.order, task))
+
+    def extend(self, tasks: Sequence[Task]) -> bool:
+        """Add many, which come in their order. False, and none is added, if one that is here comes behind the first."""
+        line = self._line
+        if line and line[-1].order > tasks[0].order:
+            return False
+        line.extend(tasks)
+        return True
 
     def first(self) -> Task | None:
         """The living task with the smallest order, left where it is."""

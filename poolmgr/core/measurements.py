@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 PREFETCH_MAX = 16
 PREFETCH_SPAN_S = 0.001  # what is prefetched to one worker should take no longer than this
@@ -29,10 +29,11 @@ class RunTimes:
         self._until = _SAMPLES_FIRST
         self.depth = 1
 
-    def add(self, seconds: float) -> None:
-        self._samples.append(seconds)
-        self._until -= 1
-        if self._until <= 0 or (seconds > PREFETCH_SPAN_S and self.depth > 1):
+    def add(self, seconds: Sequence[float]) -> None:
+        """Of some tasks, at least one."""
+        self._samples.extend(seconds)
+        self._until -= len(seconds)
+        if self._until <= 0 or (self.depth > 1 and max(seconds) > PREFETCH_SPAN_S):
             self._until = _SAMPLES_AGAIN
             ordered = sorted(self._samples)
             p95 = ordered[len(ordered) * 95 // 100]
@@ -59,10 +60,10 @@ class Statistics:
         self.by_name: dict[str, RunTimes] = {}
         self._marks: deque[tuple[float, int]] = deque(maxlen=61)
 
-    def ran(self, name: str, run_s: float, wait_s: float) -> None:
-        """A task of this name has completed."""
-        self.run_s.append(run_s)
-        self.wait_s.append(wait_s)
+    def ran(self, name: str, run_s: Sequence[float], wait_s: Sequence[float]) -> None:
+        """Some tasks of this name, at least one, have completed."""
+        self.run_s.extend(run_s)
+        self.wait_s.extend(wait_s)
         times = self.by_name.get(name)
         if times is None:
             times = self.by_name[name] = RunTimes()

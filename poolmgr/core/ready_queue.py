@@ -18,7 +18,7 @@ and ``push`` leaves what stands beyond to core/storeroom.py. Where there are man
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from heapq import heappop, heappush, heapreplace
 
 from poolmgr.core.line import Line
@@ -163,6 +163,19 @@ class ReadyQueue:
             return row
         self.place(row, task)
         return row if len(row) > self.most and len(row) > row.most else None
+
+    def push_many(self, tasks: Sequence[Task]) -> bool:
+        """``push`` for new tasks of one row, in order. False, and none is queued, where ``push`` might return a row."""
+        row = self.row_of(tasks[0])
+        if row.shelf is not None or len(row) + len(tasks) > self.most or not row.extend(tasks):
+            return False
+        for task in tasks:
+            task.in_queue = True
+        self._length += len(tasks)
+        first = tasks[0]
+        if row.entry is None or first.order < row.entry[2]:
+            self._enter(row, first)
+        return True
 
     def row_of(self, task: Task) -> Row:
         """The row that a task belongs to, made if need be."""

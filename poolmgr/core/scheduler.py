@@ -19,7 +19,7 @@ worker says about any other number than the one at the head of its line is old n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 from poolmgr.config import Settings
 from poolmgr.config.groups import REST
@@ -29,7 +29,7 @@ from poolmgr.core.dispatch import RECALL_AFTER_S, Dispatcher
 from poolmgr.core.effects import Drained, Effect, Interrupt, Look, Progressed
 from poolmgr.core.failure import Failure
 from poolmgr.core.intake import Intake
-from poolmgr.core.lifecycle import Lifecycle
+from poolmgr.core.lifecycle import Lifecycle, Result
 from poolmgr.core.periodic import Periodic
 from poolmgr.core.recovery import Recovery
 from poolmgr.core.rollout import Rollout
@@ -45,8 +45,6 @@ from poolmgr.post_mortem import PostMortem
 WINDOW = 16_000  # of the tasks of one line, so many are in memory at most; where there are many lines, fewer
 LATE_S = 1.0  # a tick that comes so much too late says that this process was blocked, not the workers
 _SECOND_S = 1.0
-_RUNNING = TaskState.RUNNING  # looked up for every task
-Result = tuple[int, float, float, bytes]  # of a completed task: its fence, begun at, ended at, the result's payload
 _LOOK_SOON_S = 0.010  # a page that does not show what is expected is read again: soon, and then less and less often
 _LOOK_LATE_S = 0.100
 _UNSEEN_S = 5.0  # a worker that does not show to have begun what it was sent is killed so long after the time limit
@@ -108,23 +106,14 @@ class Scheduler:
 
     # ------------------------------------------------------------------------------------------ attempts
 
-    def attempts_done(self, worker: str, results: Iterable[Result], now: float) -> None:
+    def attempts_done(self, worker: str, results: Sequence[Result], now: float) -> None:
         """A worker has completed these tasks, one after the other."""
         slot = self.state.slots.get(worker)
         if slot is None:
             return
-        in_flight, lifecycle = slot.in_flight, self._lifecycle
-        task, count = None, 0
-        for fence, begun_at, ended_at, payload in results:
-            if not in_flight or in_flight[0].fence != fence:
-                continue
-            task = in_flight.popleft()
-            if task.state is not _RUNNING:
-                self._dispatcher.catch_up(task, slot)
-            lifecycle.completed(task, slot, begun_at, ended_at, payload, now)
-            count += 1
-        if task is not None:
-            self._next_of(slot, task, count, ended_at, now)
+        ended = self._lifecycle.completed(slot, results, now)
+        if ended:
+            self._next_of(slot, ended[-1], len(ended), results[-1][2], now)
 
     def attempt_failed(
         self, worker: str, fence: int, begun_at: float, ended_at: float, failure: Failure, now: float

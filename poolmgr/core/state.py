@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from poolmgr.config import Settings
@@ -131,6 +131,11 @@ class State:
         self._added.append(task)
         if session is not None:
             session.commit = self.commit
+
+    def added_many(self, tasks: Iterable[Task], session: Session) -> None:
+        """The same of many."""
+        self._added.extend(tasks)
+        session.commit = self.commit
 
     def counted(self, client: int, session: Session) -> None:
         """Another of its submits was answered, one way or the other: the client is to be told how many."""

@@ -1,6 +1,6 @@
 """Between memory and the store: which of the tasks that wait are in memory, and when the next of them are fetched.
 
-A million durable tasks may wait; the daemon holds the first several thousand of each line (a row of the ready queue, or the
+A million durable tasks may wait; the daemon holds the first thousands of each line (a row of the ready queue, or the
 schedule). The rest is on the line's shelf (core/shelf.py): no more is left of it here than a number, and who watches
 it. When a line becomes short, its next tasks are asked for (``Refill``), and come by ``loaded``. One that is asked for
 by its id is looked up by the shell, and taken in by ``fetch``, out of its turn; it waits ``beyond`` until that comes.

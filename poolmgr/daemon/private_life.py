@@ -14,8 +14,8 @@ from poolmgr.daemon.passing_on import PassingOn
 from poolmgr.manager.launch import Launched
 from poolmgr.manager.manager import Manager
 from poolmgr.server.connection import Connection
+from poolmgr.server.options import OptionCache
 from poolmgr.server.peer import peer_of
-from poolmgr.server.submits import OptionCache
 from poolmgr.store.memory import MemoryStore
 
 _HANG_UP_S = 10.0  # for the program to read what it is owed

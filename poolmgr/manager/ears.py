@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from poolmgr.core.scheduler import Result
+from poolmgr.core.lifecycle import Result
 from poolmgr.manager.clock import now
 from poolmgr.manager.hearing import result_of, understood
 from poolmgr.manager.journal import log_line

@@ -9,7 +9,7 @@ from typing import Any
 import msgpack
 
 from poolmgr.core.failure import Failure
-from poolmgr.core.scheduler import Result
+from poolmgr.core.lifecycle import Result
 from poolmgr.wire.messages import BROKEN, PROTOCOL_VERSION, RAISED, READY, RECALLED, REPORT, WORN
 from poolmgr.worker.run import MESSAGE_LIMIT, NAME_LIMIT, TRACEBACK_LIMIT, TYPES_LIMIT
 

@@ -17,6 +17,10 @@ class Port(Protocol):
         """Append to what the next ``flush`` writes."""
         ...
 
+    def completed(self, task_id: bytes, result: bytes) -> None:
+        """``send`` of a task's result. Those that come together may go in one message."""
+        ...
+
     def flush(self) -> None:
         """One write for all that was sent in this turn."""
         ...

@@ -22,7 +22,6 @@ from poolmgr.model import TaskState
 from poolmgr.wire.framing import encode
 from poolmgr.wire.messages import (
     ACCEPTED,
-    COMPLETED,
     EVENT,
     FAILED,
     INTERRUPT,
@@ -215,7 +214,7 @@ class Performer:
         port = self._ports.get(client)
         if port is not None:
             if state is _COMPLETED:
-                port.send((COMPLETED, task_id, outcome))
+                port.completed(task_id, outcome)
             else:
                 port.send((FAILED, task_id, state, code, outcome))
             self._sent[client] = port

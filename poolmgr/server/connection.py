@@ -16,28 +16,27 @@ from itertools import islice
 from typing import Any, cast
 
 from poolmgr.errors import (
-    BadOption,
     NotAllowed,
     PayloadTooLarge,
     PoolError,
     ProtocolError,
-    StoreUnavailable,
     UsageError,
     VersionMismatch,
 )
 from poolmgr.manager.clock import now
-from poolmgr.manager.lookups import Found
 from poolmgr.manager.manager import Manager
 from poolmgr.model import TaskState
 from poolmgr.server.call import LATER, Call
 from poolmgr.server.commands import COMMANDS
+from poolmgr.server.options import OptionCache
 from poolmgr.server.peer import Peer
-from poolmgr.server.resent import is_known, look_up
-from poolmgr.server.submits import OptionCache
+from poolmgr.server.resent import look_up
+from poolmgr.server.submits import SUBMITS, Submits, one_by_one
 from poolmgr.server.task_commands import outcome_of
 from poolmgr.wire.framing import Decoder, encode
 from poolmgr.wire.messages import (
     COMPLETED,
+    COMPLETED_MANY,
     ERROR,
     FAILED,
     HELLO,
@@ -56,6 +55,8 @@ _log = logging.getLogger(__name__)
 WINDOW = 10_000  # unacknowledged submits that a client may have
 HIGH_WATER = 1 << 20  # bytes not read by the client, from which on it is not read from
 _LOOKED_UP = 1000  # messages at a time, when the store is asked
+_MANY = 1000  # results in one message
+_SMALL_BYTES = 16 * 1024  # a result of at most so many goes with others
 UNREAD_LIMIT = 256 << 20  # bytes not read by the client, at which it is cut off
 
 
@@ -64,20 +65,20 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, manager: Manager, options: OptionCache, peer_of: Any, connections: set[Connection]) -> None:
         self._manager = manager
-        self._intake = manager.scheduler.intake
-        self._shell = manager.shell
         self._options = options
         self._peer_of = peer_of
         self._peer: Peer
         self._transport: asyncio.Transport
         self._decoder = Decoder()
         self._out: list[bytes] = []
+        self._completed: list[bytes] = []  # tasks whose results are yet to be put in a message
+        self._results: list[bytes] = []  # ... and those
+        self._takes_many = False  # it understands COMPLETED_MANY
         self._client = 0
         self._greeted = False
         self._closing = False
         self._running: set[asyncio.Task[None]] = set()
         self._connections = connections  # all that there are
-        self._last_id = b""  # a durable submit of an id up to this one may be known: the store is asked
         self._waiting: deque[list[Any]] | None = None  # messages that wait for the store's word on those before them
         self._held: set[str] = set()  # why it is not read from
         self._lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -89,18 +90,20 @@ class Connection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=HIGH_WATER, low=HIGH_WATER // 4)
         self._client = self._manager.attach(self)
         self._connections.add(self)
+        self._submits = Submits(self._manager, self._options, self._client, self._refused)
         try:
             self._peer = self._peer_of(self._transport)
         except NotAllowed as error:
             self._refuse(error)
             return
         if self._peer.uid != os.getuid():
-            self._options = self._options.for_strangers()
+            options = self._options.for_strangers()
+            self._submits = Submits(self._manager, options, self._client, self._refused)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True
         self._connections.discard(self)
-        self._manager.last_id = max(self._manager.last_id, self._last_id)
+        self._manager.last_id = max(self._manager.last_id, self._submits.last_id)
         self._lost.set_result(None)
         self._manager.detach(self._client)
         for task in self._running:
@@ -134,26 +137,29 @@ class Connection(asyncio.Protocol):
         self._take(messages)
 
     def _take(self, messages: list[list[Any]]) -> None:
-        if self._waiting is not None:
-            self._waiting.extend(messages)
-            return
-        submitted = False
-        at = now()
         try:
-            for number, message in enumerate(messages):
-                if message[0] == SUBMIT and self._greeted:
-                    submitted = True
-                    if not self._submit(message, at):
-                        self._waiting = deque(messages[number:])
-                        self._hold("the store is asked")
-                        self._background(self._take_waiting())
-                        break
-                else:
-                    self._other(message)
+            if self._waiting is None:
+                self._take_each(messages, now())
+            else:
+                self._waiting.extend(one_by_one(messages))
         except PoolError as error:
             self._refuse(error)
-        if submitted:
-            self._manager.told()
+        self._manager.told()
+
+    def _take_each(self, messages: list[list[Any]], at: float) -> None:
+        number = 0
+        while number < len(messages):
+            message = messages[number]
+            if message[0] not in SUBMITS or not self._greeted:
+                self._other(message)
+                number += 1
+                continue
+            before, number = number, self._submits.take(messages, number, at)
+            if number == before:
+                self._waiting = deque(one_by_one(messages[number:]))
+                self._hold("the store is asked")
+                self._background(self._take_waiting())
+                return
 
     async def _take_waiting(self) -> None:
         """Submits that may have been made before, on another connection; and what came behind them, in its order."""
@@ -170,7 +176,7 @@ class Connection(asyncio.Protocol):
                         if message[0] != SUBMIT:
                             self._other(message)
                             continue
-                        self._submit(message, at, found)
+                        self._submits.one(message, at, found)
                 self._manager.told()
         except PoolError as error:
             self._refuse(error)
@@ -179,13 +185,34 @@ class Connection(asyncio.Protocol):
 
     # ------------------------------------------------------------------------------------------ Port
 
+    def completed(self, task_id: bytes, result: bytes) -> None:
+        if not self._takes_many or len(result) > _SMALL_BYTES:
+            self.send((COMPLETED, task_id, result))
+            return
+        self._completed.append(task_id)
+        self._results.append(result)
+        if len(self._results) == _MANY:
+            self._put_together()
+
+    def _put_together(self) -> None:
+        ids, results = self._completed, self._results
+        if len(ids) == 1:
+            self._out.append(encode((COMPLETED, ids[0], results[0])))
+        else:
+            self._out.append(encode((COMPLETED_MANY, ids, results)))
+        self._completed, self._results = [], []
+
     def send(self, message: tuple[Any, ...]) -> None:
+        if self._completed:
+            self._put_together()
         try:
             self._out.append(encode(message))
         except PayloadTooLarge as error:  # whatever it is, it is no reason to fail anybody else
             _log.error("client %d is not told a message of type %d: %s", self._client, message[0], error)
 
     def flush(self) -> None:
+        if self._completed:
+            self._put_together()
         if not self._out or self._closing:
             self._out.clear()
             return
@@ -196,6 +223,8 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def answer(self, request: int, value: Any) -> None:
+        if self._completed:
+            self._put_together()
         try:
             self._out.append(encode((RESPONSE, request, value)))
         except PayloadTooLarge as error:
@@ -218,39 +247,6 @@ class Connection(asyncio.Protocol):
         self.flush()
 
     # ------------------------------------------------------------------------------------------ messages
-
-    def _submit(self, message: list[Any], at: float, found: Found | StoreUnavailable | None = None) -> bool:
-        """False if the store is to be asked first; ``found`` is what it has said."""
-        try:
-            _, task_id, name, payload, packed, watch, *_ = message
-        except ValueError:
-            raise ProtocolError("a SUBMIT of the wrong length") from None
-        if type(name) is not str or type(payload) is not bytes or type(watch) is not bool:
-            raise ProtocolError("a SUBMIT of the wrong shape")
-        if type(task_id) is not bytes or len(task_id) != 16:
-            raise ProtocolError("a SUBMIT's id is not 16 bytes")
-        try:
-            if len(payload) > PAYLOAD_LIMIT:
-                raise PayloadTooLarge(f"the payload is over {PAYLOAD_LIMIT} bytes")
-            options = self._options.resolve(name, packed)
-        except (PoolError, TypeError) as error:
-            if isinstance(error, TypeError):
-                error = BadOption("options are a MessagePack map in a bin")
-            self._intake.refused(self._client)
-            self._refused(task_id, error)
-            return True
-        try:
-            if self._last_id < task_id <= self._shell.newest_id:
-                self._last_id = task_id
-            elif options.durable and task_id not in self._manager.scheduler.state.tasks:
-                if found is None:
-                    return False
-                if is_known(self._intake, self._client, message, found):
-                    return True
-            self._intake.submit(at, task_id, name, payload, options, self._client, watch)
-        except PoolError as error:
-            self._refused(task_id, error)
-        return True
 
     def _refused(self, task_id: bytes, error: PoolError) -> None:
         self.send((REFUSED, task_id, error.code, str(error)))
@@ -277,7 +273,8 @@ class Connection(asyncio.Protocol):
         if message[2] != "client":
             raise ProtocolError(f"role {message[2]!r} is not served here")
         self._greeted = True
-        self._last_id = max([self._manager.last_id, *(each._last_id for each in self._connections)])
+        self._takes_many = len(message) > 3 and type(message[3]) is dict and message[3].get("many") is True
+        self._submits.last_id = max([self._manager.last_id, *(each._submits.last_id for each in self._connections)])
         info = {
             "pid": os.getpid(),
             "epoch": self._manager.epoch,

@@ -11,8 +11,8 @@ from poolmgr.config.locations import group_id
 from poolmgr.manager.clock import now
 from poolmgr.manager.manager import Manager
 from poolmgr.server.connection import Connection
+from poolmgr.server.options import OptionCache
 from poolmgr.server.peer import Peer, peer_of
-from poolmgr.server.submits import OptionCache
 
 BACKLOG = 512
 HANG_UP_S = 10.0  # for all clients to read what they are owed when the daemon ends ...

@@ -115,7 +115,7 @@ def _is_of_a_life(change: Change) -> bool:
 
 
 def _short_lives(changes: list[Change]) -> tuple[list[ShortLife], list[Change]]:
-    """Those of which no more than the beginning and the end is told, with contents that are in the row; and the rest."""
+    """Those of which only the beginning and the end is told, with contents that are in the row; and the rest."""
     begun: dict[bytes, TaskRecord] = {}
     lives: dict[bytes, ShortLife] = {}
     for change in changes:

@@ -20,12 +20,14 @@ ERROR: Final = 3  # [ERROR, code, message]              fatal for this connectio
 
 # ------------------------------------------------------------------------------- client to daemon
 SUBMIT: Final = 10  # [SUBMIT, id, name, payload, options | nil, watch: bool]   numbered 1, 2, ... by their order
+SUBMIT_MANY: Final = 12  # [SUBMIT_MANY, ids: array, name, payloads: array, options | nil, watch]   as many SUBMITs
 REQUEST: Final = 11  # [REQUEST, number, command, arguments: map]
 
 # ------------------------------------------------------------------------------- daemon to client
 ACCEPTED: Final = 20  # [ACCEPTED, n]      of this connection's submits, the first n are accepted or were refused
 REFUSED: Final = 21  # [REFUSED, id, code, message]                     a submit
 COMPLETED: Final = 22  # [COMPLETED, id, payload]                         to whoever watches
+COMPLETED_MANY: Final = 29  # [COMPLETED_MANY, ids: array, payloads: array]      where HELLO said that it is understood
 FAILED: Final = 23  # [FAILED, id, state, code, failure]               final, not completed
 PROGRESS: Final = 24  # [PROGRESS, id, fraction, message]
 EVENT: Final = 25  # [EVENT, name, wall_time, fields: map]           after the request "events"

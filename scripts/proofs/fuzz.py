@@ -26,6 +26,7 @@ from poolmgr.wire.messages import (
     REPORT,
     REQUEST,
     SUBMIT,
+    SUBMIT_MANY,
 )
 
 _ODD: Sequence[Any] = (
@@ -53,6 +54,10 @@ def submit(source: random.Random) -> list[Any]:
     name = source.choice(("noop", "nobody", "", "noop"))
     options = source.choice((None, msgpack.packb({"durable": False, "max_retries": 0}), b"\xc1"))
     payload = source.choice((msgpack.packb([[1], {}]), b"", b"\xc1", source.randbytes(8)))
+    if source.random() < 0.3:
+        ids = [source.randbytes(16) for _ in range(source.choice((1, 2, 5)))]
+        ids = sorted(ids) if source.random() < 0.5 else ids
+        return [SUBMIT_MANY, ids, name, [payload] * len(ids), options, source.random() < 0.5]
     return [SUBMIT, source.randbytes(16), name, payload, options, source.random() < 0.5]
 
 

@@ -19,7 +19,7 @@ import pytest
 from poolmgr import BrokenPool, BrokenWorker, Client, Executor, TaskFailed
 from poolmgr.errors import NotAllowed, PayloadTooLarge
 from poolmgr.model import TaskOptions
-from poolmgr.server.submits import OptionCache
+from poolmgr.server.options import OptionCache
 from poolmgr.wire.pickled import CALL
 from scripts.proofs.pool import until
 from tests.apps import callables

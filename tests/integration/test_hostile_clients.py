@@ -25,11 +25,12 @@ from poolmgr.wire.messages import (
     REFUSED,
     REQUEST,
     SUBMIT,
+    SUBMIT_MANY,
     WELCOME,
 )
 from scripts.proofs.pool import Pool, until
 from tests.integration.conftest import Gate
-from tests.integration.raw import HELLO_THERE, Raw, submit
+from tests.integration.raw import CALL, HELLO_THERE, Raw, submit
 
 
 @pytest.fixture
@@ -57,6 +58,13 @@ def raw(shared_pool: Pool) -> Iterator[Raw]:
         HELLO_THERE + msgpack.packb([SUBMIT, b"short id", "add", b"", None, True]),
         HELLO_THERE + msgpack.packb([SUBMIT, bytes(16), "add"]),
         HELLO_THERE + msgpack.packb([SUBMIT, bytes(16), 7, b"", None, True]),
+        HELLO_THERE + msgpack.packb([SUBMIT_MANY, [bytes(16)], "add"]),
+        HELLO_THERE + msgpack.packb([SUBMIT_MANY, bytes(16), "add", b"", None, True]),
+        HELLO_THERE + msgpack.packb([SUBMIT_MANY, [], "add", [], None, True]),
+        HELLO_THERE + msgpack.packb([SUBMIT_MANY, [bytes(16)] * 2, "add", [CALL], None, True]),
+        HELLO_THERE + msgpack.packb([SUBMIT_MANY, [bytes(15), bytes(16)], "add", [CALL] * 2, None, True]),
+        HELLO_THERE + msgpack.packb([SUBMIT_MANY, [bytes(16)], "add", ["text"], None, True]),
+        HELLO_THERE + msgpack.packb([SUBMIT_MANY, [bytes(16)], 7, [CALL], None, True]),
         HELLO_THERE + msgpack.packb([REQUEST, "one", "status", {}]),
         HELLO_THERE + b"\xdd\xff\xff\xff\xff",  # an array of 4 billion elements
     ],
@@ -116,6 +124,52 @@ def test_a_wrong_message_costs_only_itself(raw: Raw) -> None:
     assert heard[REFUSED][1:3] == [(1).to_bytes(16, "big"), "unknown_task"]
     assert heard[COMPLETED][1] == (2).to_bytes(16, "big")
     assert heard[REFUSAL][1:3] == [1, "usage"]
+
+
+def _ends(raw: Raw, count: int) -> tuple[int, dict[bytes, Any]]:
+    """How many submits are accepted once ``count`` have ended; and the result or the refusal's code, by id."""
+    accepted, ends = 0, dict[bytes, Any]()
+    while len(ends) < count or accepted < count:
+        message = raw.hear()
+        assert message is not None
+        match message:
+            case [20, accepted]:
+                pass
+            case [21, id, code, _]:
+                ends[id] = code
+            case [22, id, payload]:
+                ends[id] = msgpack.unpackb(payload)
+            case [29, ids, payloads]:
+                ends.update(zip(ids, map(msgpack.unpackb, payloads), strict=True))
+    return accepted, ends
+
+
+@pytest.mark.parametrize("order", [[1, 2, 3, 4, 5, 6], [2, 1, 3, 4, 6, 5]])
+@pytest.mark.parametrize("takes_many", [False, True])
+@pytest.mark.parametrize("in_one", [False, True])
+def test_many_submits_in_one_message_are_as_good_as_many_messages(
+    raw: Raw, order: list[int], takes_many: bool, in_one: bool
+) -> None:
+    raw.say(msgpack.packb([HELLO, PROTOCOL_VERSION, "client", {"many": takes_many}]))
+    ids = [number.to_bytes(16, "big") for number in order]
+    if in_one:
+        payloads = [msgpack.packb([[number, 1], {}]) for number in order]
+        raw.say(msgpack.packb([SUBMIT_MANY, ids, "add", payloads, CALL, True]))
+    else:
+        raw.say(b"".join([submit(number, "add", (number, 1)) for number in order]))
+    assert _ends(raw, 6) == (6, {id: number + 1 for id, number in zip(ids, order, strict=True)})
+
+
+def test_of_many_each_is_refused_by_itself(raw: Raw) -> None:
+    ids = [number.to_bytes(16, "big") for number in range(1, 4)]
+    wrong = [
+        msgpack.packb([SUBMIT_MANY, ids[:2], "no_such_task", [b"", b""], CALL, True]),
+        msgpack.packb([SUBMIT_MANY, ids[2:], "add", [b""], b"\xc1", True]),
+    ]
+    raw.say(HELLO_THERE + b"".join(wrong) + submit(4))
+    accepted, ends = _ends(raw, 4)
+    assert accepted == 4
+    assert [ends[id] for id in ids] == ["unknown_task", "unknown_task", "bad_option"]
 
 
 def test_wrong_options_and_payloads_are_refused_one_by_one(raw: Raw) -> None:

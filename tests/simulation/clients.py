@@ -114,11 +114,20 @@ class Clients:
         self._oracle.submitting(client, *draft)
         refused = False
         try:
-            shell.tell(shell.scheduler.intake.submit, self._world.now, *draft, client, watch)
+            if not (client % 2 and self._send_as_one_of_many(shell, client, draft, watch)):
+                shell.tell(shell.scheduler.intake.submit, self._world.now, *draft, client, watch)
         except PoolError:
             refused = True
         shell.order.limits_may_have_changed()
         self._oracle.submitted(client, draft.id, watch, refused, self._world.now)
+
+    def _send_as_one_of_many(self, shell: Shell, client: int, draft: Draft, watch: bool) -> bool:
+        """How every other client submits; false where it is to be done in the other way."""
+        id, name, payload, options = draft
+        taken: bool = shell.tell(
+            shell.scheduler.intake.submit_many, self._world.now, [id], name, [payload], options, client, watch
+        )
+        return taken
 
     def _burst(self, shell: Shell) -> None:
         """Many short tasks at once: more than there are workers, so that they are prefetched."""

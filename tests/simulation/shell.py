@@ -211,7 +211,7 @@ class Shell:
             if self.world.chance(0.8):  # as if many had run, so that their like are prefetched
                 times = self.scheduler.state.statistics.by_name[name] = RunTimes()
                 for _ in range(16):
-                    times.add(0.0001)
+                    times.add([0.0001])
         left = left_in(self.disk.store, now + self.world.wall_offset)
         self._known = known
         self.tell(self.scheduler.recovery.recover, left.in_hand, known, now, left.shelves, left.keys)

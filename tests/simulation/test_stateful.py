@@ -144,6 +144,14 @@ class SchedulerMachine(RuleBasedStateMachine):
         if flush:
             self.flush()
 
+    @rule(count=st.integers(1, 5), options=OPTIONS, watch=st.booleans())
+    def submit_many(self, count: int, options: dict[str, Any], watch: bool) -> None:
+        ids = [(len(self.ids) + number).to_bytes(16, "big") for number in range(count)]
+        submit_many = self.scheduler.intake.submit_many
+        if submit_many(self.now, ids, "short", [b""] * count, TaskOptions(**options), CLIENT, watch):
+            self.ids += ids
+        self.flush()
+
     @precondition(lambda self: self.ids)
     @rule(data=st.data(), kill=st.booleans())
     def cancel(self, data: st.DataObject, kill: bool) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from queue import Queue
 from types import TracebackType
 from typing import Any, Self
@@ -28,6 +28,7 @@ from poolmgr.wire.messages import (
     REQUEST,
     RESPONSE,
     SUBMIT,
+    SUBMIT_MANY,
     WELCOME,
 )
 from poolmgr.wire.values import pack, unpack_call
@@ -62,7 +63,7 @@ class Peer:
             while data := self.sock.recv(1 << 18):
                 self.daemon.reads.wait(GRACE_S)
                 answers: list[Any] = []
-                for message in decoder.feed(data):
+                for message in one_by_one(decoder.feed(data)):
                     self.daemon.heard.put(message)
                     _ON[message[0]](self, message, answers)
                 if answers:
@@ -106,6 +107,16 @@ class Peer:
             answers += [(EVENT, name, 1.5, {"n": n}) for n, name in enumerate(("task-started", "task-completed"))]
         else:
             answers.append((REFUSAL, number, "not_found", f"no {command}"))
+
+
+def one_by_one(messages: list[list[Any]]) -> Iterator[list[Any]]:
+    """The same, with SUBMITs for each SUBMIT_MANY."""
+    for message in messages:
+        if message[0] == SUBMIT_MANY:
+            _, ids, name, payloads, *others = message
+            yield from ([SUBMIT, id, name, payload, *others] for id, payload in zip(ids, payloads, strict=True))
+        else:
+            yield message
 
 
 def _hold(peer: Peer, task_id: bytes, args: list[Any]) -> list[Any]:

@@ -30,6 +30,7 @@ from poolmgr.wire.framing import ENVELOPE, Decoder, encode
 from poolmgr.wire.messages import (
     ACCEPTED,
     COMPLETED,
+    COMPLETED_MANY,
     ERROR,
     EVENT,
     FAILED,
@@ -41,6 +42,7 @@ from poolmgr.wire.messages import (
     RESPONSE,
     SAME,
     SUBMIT,
+    SUBMIT_MANY,
     WELCOME,
 )
 from poolmgr.wire.values import pack, pack_call
@@ -215,6 +217,33 @@ def test_what_cannot_be_sent_of_many_has_its_reason_and_the_others_go() -> None:
     data = protocol.submit_all([(each, "t", payload, None) for each, payload in zip(pendings, payloads, strict=True)])
     assert [message[1] for message in Decoder(ENVELOPE).feed(data)] == [pendings[0].key, pendings[2].key]
     assert isinstance(raised(pendings[1]), PayloadTooLarge)
+
+
+def test_many_alike_go_in_one_message_and_count_each_by_itself() -> None:
+    protocol = Protocol()
+    pendings: list[Pending[Any]] = [Pending() for _ in range(5)]
+    names = ["t", "t", "t", "u", "t"]
+    data = protocol.submit_all([(each, name, CALL, None) for each, name in zip(pendings, names, strict=True)])
+    keys = [each.key for each in pendings]
+    assert Decoder(ENVELOPE).feed(data) == [
+        [SUBMIT_MANY, keys[:3], "t", [CALL] * 3, None, True],
+        [SUBMIT, keys[3], "u", CALL, None, True],
+        [SUBMIT, keys[4], "t", CALL, None, True],
+    ]
+    assert keys == sorted(set(keys))
+    assert [each.number for each in pendings] == [1, 2, 3, 4, 5]
+    protocol.receive(encode((ACCEPTED, 4)) + encode((COMPLETED_MANY, [*keys[1:4], bytes(16)], [pack(7)] * 4)))
+    assert protocol.window.acknowledged == 4
+    assert [each.outcome is None for each in pendings] == [True, False, False, False, True]
+    assert [each.value() for each in pendings[1:4]] == [7, 7, 7]
+
+
+def test_results_without_their_ids_end_the_connection() -> None:
+    protocol = Protocol()
+    pending = submit(protocol)
+    protocol.receive(encode((COMPLETED_MANY, [pending.key], [])))
+    assert isinstance(protocol.lost, ProtocolError)
+    assert pending.outcome is not None
 
 
 def test_a_request_has_a_number_and_gets_its_own_answer() -> None:

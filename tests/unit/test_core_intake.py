@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from poolmgr.core.effects import Accepted, Finished, Persist
-from poolmgr.errors import IdConflict, QueueFull, ShuttingDown
+from poolmgr.errors import IdConflict, PoolError, QueueFull, ShuttingDown
 from poolmgr.model import TaskOptions
 from tests.unit.driver import Pool
 
@@ -66,6 +69,73 @@ def test_nobody_is_acknowledged_for_nobodys_task() -> None:
     assert pool.new(Accepted) == []
     pool.done(task)
     assert pool.all(Finished) == []
+
+
+# ------------------------------------------------------------------------------------- many together
+
+_OPTIONS = st.fixed_dictionaries(
+    {"durable": st.booleans()},
+    optional={
+        "priority": st.integers(0, 2),
+        "group": st.sampled_from(["a", "b"]),
+        "max_retries": st.integers(0, 1),
+        "requires": st.just(frozenset({"gpu"})),
+        "ephemeral": st.booleans(),
+        "key": st.just("key"),
+        "expires_s": st.just(5.0),
+        "delay_s": st.just(3.0),
+        "rate_limit": st.just((1, 60.0)),
+        "max_concurrency": st.just(1),
+    },
+)
+_BATCHES = st.lists(
+    st.tuples(st.sampled_from(["work", "other"]), _OPTIONS, st.integers(1, 6), st.booleans()), min_size=1, max_size=4
+)
+
+
+class Arriving(Pool):
+    """A pool whose tasks arrive many together or, where they cannot or are not to, one by one."""
+
+    def arrive(self, name: str, options: TaskOptions, ids: list[bytes], watch: bool, *, together: bool) -> None:
+        intake, payloads = self.scheduler.intake, [b"payload " + id for id in ids]
+        if together and intake.submit_many(self.now, ids, name, payloads, options, 1, watch):
+            return
+        for id, payload in zip(ids, payloads, strict=True):
+            with suppress(PoolError):
+                intake.submit(self.now, id, name, payload, options, 1, watch)
+
+
+@given(_BATCHES, st.integers(0, 6), st.booleans())
+def test_tasks_that_arrive_together_fare_as_those_that_arrive_one_by_one(
+    batches: list[tuple[str, dict[str, Any], int, bool]], queue_limit: int, listening: bool
+) -> None:
+    together, apart = (Arriving(2, max_queue_depth=queue_limit) for _ in range(2))
+    for pool in (together, apart):
+        pool.scheduler.state.listening = listening
+        number = 0
+        for name, options, count, watch in batches:
+            ids = [(number + each).to_bytes(16, "big") for each in range(count)]
+            number += count - 1  # the next begins with an id that was there before
+            pool.arrive(name, TaskOptions(**options), ids, watch, together=pool is together)
+            pool.flush()
+        for _ in range(20):
+            for task in pool.running():
+                pool.done(task)
+            pool.advance(1.0)
+    assert together.effects == apart.effects
+    assert together.effects
+
+
+def test_few_are_taken_together_where_one_may_fare_otherwise() -> None:
+    pool = Pool()
+    submit_many = pool.scheduler.intake.submit_many
+    for options in (TaskOptions(key="k"), TaskOptions(delay_s=1.0), TaskOptions(expires_s=1.0)):
+        assert not submit_many(pool.now, [ID], "work", [b""], options, 1, True)
+    assert not submit_many(pool.now, [ID], "work", [b""], TaskOptions(), 99, True)
+    assert submit_many(pool.now, [ID], "work", [b""], TaskOptions(), 1, True)
+    assert not submit_many(pool.now, [bytes(16), ID], "work", [b"", b""], TaskOptions(), 1, True)
+    pool.scheduler.drain(pool.now)
+    assert not submit_many(pool.now, [bytes(16)], "work", [b""], TaskOptions(), 1, True)
 
 
 # ------------------------------------------------------------------------------------- refusals

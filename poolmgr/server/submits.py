@@ -1,0 +1,181 @@
+"""A client's submits, on their way to the intake: one by one, or many that are alike together, which costs a fifth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import islice
+from operator import lt
+from typing import Any, NamedTuple
+
+from poolmgr.errors import BadOption, PayloadTooLarge, PoolError, ProtocolError, StoreUnavailable
+from poolmgr.manager.lookups import Found
+from poolmgr.manager.manager import Manager
+from poolmgr.server.options import OptionCache
+from poolmgr.server.resent import is_known
+from poolmgr.wire.messages import PAYLOAD_LIMIT, SUBMIT, SUBMIT_MANY
+
+SUBMITS = frozenset({SUBMIT, SUBMIT_MANY})
+_FEW = 4  # fewer than these are not worth to be put together
+
+
+class Submits:
+    """Those of one connection, in their order.
+
+    Args:
+        refused: is told of each that is refused, by its id, and why.
+
+    Attributes:
+        last_id: whoever submits with an id up to this one may have done so before: the store is asked.
+    """
+
+    def __init__(
+        self, manager: Manager, options: OptionCache, client: int, refused: Callable[[bytes, PoolError], None]
+    ) -> None:
+        self.last_id = b""
+        self._intake = manager.scheduler.intake
+        self._tasks = manager.scheduler.state.tasks
+        self._shell = manager.shell
+        self._options = options
+        self._client = client
+        self._refused = refused
+
+    def take(self, messages: list[list[Any]], number: int, at: float) -> int:
+        """Take ``messages[number]``, a submit, and perhaps some behind it. Returns the number of the first that is not
+        taken: ``number`` itself, where the store is to be asked first.
+
+        Raises:
+            ProtocolError: a message is not as docs/protocol.md says. Those before it were taken.
+        """
+        message = messages[number]
+        if message[0] == SUBMIT_MANY:
+            many = _Many.of(message)
+            if self._together(many, at):
+                return number + 1
+            singles = many.one_by_one()
+            messages[number : number + 1] = singles
+            return self._each(messages, number, number + len(singles), at)
+        end = _end_of_alike(messages, number)
+        if end - number >= _FEW and self._together(_Many.put_together(messages[number:end]), at):
+            return end
+        return self._each(messages, number, end, at)
+
+    def _each(self, messages: list[list[Any]], number: int, end: int, at: float) -> int:
+        for each in range(number, end):
+            if not self.one(messages[each], at):
+                return each
+        return end
+
+    def one(self, message: list[Any], at: float, found: Found | StoreUnavailable | None = None) -> bool:
+        """Take a SUBMIT. False if the store is to be asked first; ``found`` is what it said. Errors: as ``take``."""
+        try:
+            _, task_id, name, payload, packed, watch, *_ = message
+        except ValueError:
+            raise ProtocolError("a SUBMIT of the wrong length") from None
+        if type(name) is not str or type(payload) is not bytes or type(watch) is not bool:
+            raise ProtocolError("a SUBMIT of the wrong shape")
+        if type(task_id) is not bytes or len(task_id) != 16:
+            raise ProtocolError("a SUBMIT's id is not 16 bytes")
+        try:
+            if len(payload) > PAYLOAD_LIMIT:
+                raise PayloadTooLarge(f"the payload is over {PAYLOAD_LIMIT} bytes")
+            options = self._options.resolve(name, packed)
+        except (PoolError, TypeError) as error:
+            if isinstance(error, TypeError):
+                error = BadOption("options are a MessagePack map in a bin")
+            self._intake.refused(self._client)
+            self._refused(task_id, error)
+            return True
+        try:
+            if self.last_id < task_id <= self._shell.newest_id:
+                self.last_id = task_id
+            elif options.durable and task_id not in self._tasks:
+                if found is None:
+                    return False
+                if is_known(self._intake, self._client, message, found):
+                    return True
+            self._intake.submit(at, task_id, name, payload, options, self._client, watch)
+        except PoolError as error:
+            self._refused(task_id, error)
+        return True
+
+    def _together(self, many: _Many, at: float) -> bool:
+        """False, and nothing has happened, if one of them may fare otherwise than another, or may be known."""
+        ids, name, payloads, packed, watch = many
+        if not many.is_sound():
+            return False
+        if not (self.last_id < ids[0] and ids[-1] <= self._shell.newest_id and all(map(lt, ids, ids[1:]))):
+            return False
+        try:
+            options = self._options.resolve(name, packed)
+        except (PoolError, TypeError):
+            return False
+        if not self._intake.submit_many(at, ids, name, payloads, options, self._client, watch):
+            return False
+        self.last_id = ids[-1]
+        return True
+
+
+def one_by_one(messages: Iterable[list[Any]]) -> list[list[Any]]:
+    """The same messages, with SUBMITs for each SUBMIT_MANY. Raises ProtocolError: one is not as it should be."""
+    found: list[list[Any]] = []
+    for message in messages:
+        found += [message] if message[0] != SUBMIT_MANY else _Many.of(message).one_by_one()
+    return found
+
+
+class _Many(NamedTuple):
+    """Submits that differ in nothing but their ids and payloads. What these are is not known before ``is_sound``."""
+
+    ids: list[Any]
+    name: Any
+    payloads: list[Any]
+    options: Any
+    watch: Any
+
+    @classmethod
+    def of(cls, message: list[Any]) -> _Many:
+        """Those of a SUBMIT_MANY."""
+        if len(message) < 6:
+            raise ProtocolError("a SUBMIT_MANY of the wrong length")
+        many = cls(*message[1:6])
+        if type(many.ids) is not list or type(many.payloads) is not list or not many.ids:
+            raise ProtocolError("a SUBMIT_MANY without two arrays, of ids and of payloads")
+        if len(many.ids) != len(many.payloads):
+            raise ProtocolError(f"a SUBMIT_MANY of {len(many.ids)} ids and {len(many.payloads)} payloads")
+        return many
+
+    @classmethod
+    def put_together(cls, messages: list[list[Any]]) -> _Many:
+        """SUBMITs that are alike."""
+        _, _, name, _, options, watch = messages[0]
+        return cls([each[1] for each in messages], name, [each[3] for each in messages], options, watch)
+
+    def is_sound(self) -> bool:
+        """Whether each of them is as docs/protocol.md says."""
+        return (
+            type(self.name) is str
+            and type(self.watch) is bool
+            and set(map(type, self.ids)) == {bytes} == set(map(type, self.payloads))
+            and set(map(len, self.ids)) == {16}
+            and max(map(len, self.payloads)) <= PAYLOAD_LIMIT
+        )
+
+    def one_by_one(self) -> list[list[Any]]:
+        """As SUBMITs."""
+        _, name, _, options, watch = self
+        pairs = zip(self.ids, self.payloads, strict=True)
+        return [[SUBMIT, id, name, payload, options, watch] for id, payload in pairs]
+
+
+def _end_of_alike(messages: list[list[Any]], number: int) -> int:
+    """The number behind the last of the SUBMITs from ``number`` on that differ in ids and payloads only."""
+    first = messages[number]
+    number += 1
+    if number == len(messages) or len(first) != 6:
+        return number
+    _, _, name, _, options, watch = first
+    for message in islice(messages, number, None):
+        if message[0] != SUBMIT or len(message) != 6 or message[2] != name or message[4:] != [options, watch]:
+            break
+        number += 1
+    return number
