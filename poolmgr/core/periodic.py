@@ -16,6 +16,7 @@ A tick whose task's ``key`` is held by an earlier task has had its turn, and no 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Protocol
 
@@ -229,10 +230,14 @@ class Periodic:
             if last_tick > record.last_tick:
                 schedule.record = record._replace(last_tick=last_tick)
                 self._state.fact(ScheduleTicked(record.id, last_tick), True)
-        if len(ticks) > 1 or not chosen:
+                self._tell_missed(record, bisect_right(ticks, last_tick), bisect_right(chosen, last_tick))
+
+    def _tell_missed(self, record: ScheduleRecord, ticks: int, tasks: int) -> None:
+        """So many ticks have had their turn together. Those that could not have it are told when they have."""
+        if ticks > 1 or not tasks:
             fields = {
-                "schedule": record.id, "name": record.name, "missed": record.timing.missed, "ticks": len(ticks),
-                "tasks": len(chosen),
+                "schedule": record.id, "name": record.name, "missed": record.timing.missed, "ticks": ticks,
+                "tasks": tasks,
             }  # fmt: skip
             self._state.emit("schedule-missed", fields)
 

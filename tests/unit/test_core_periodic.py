@@ -264,6 +264,16 @@ def test_a_queue_that_fills_up_half_way_loses_no_tick() -> None:
     assert len({change.task.id for change in pool.changes(TaskAdded)}) == 5
 
 
+def test_ticks_that_were_left_out_are_told_although_the_queue_fills_up_half_way() -> None:
+    behind = 5
+    record = _record(60.0 * (ALL_AT_MOST + behind) + 1, timing=MINUTELY._replace(missed="all"))
+    pool = Periodic(record, max_queue_depth=2)
+    pool.advance(0.0)
+    assert len(pool.made()) == 3  # one runs, two wait
+    [missed] = pool.events("schedule-missed")
+    assert (missed["ticks"], missed["tasks"]) == (behind + 3, 3)
+
+
 def test_a_tick_whose_key_is_held_has_no_task() -> None:
     pool = Periodic()
     pool.options["work"] = TaskOptions(key="one at a time")
