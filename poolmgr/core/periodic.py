@@ -174,7 +174,13 @@ class Periodic:
         for schedule in self._state.schedules.values():
             self._wait(schedule, now)
 
-    def due(self, schedule: Schedule, now: float) -> None:
+    def all_due(self, schedules: list[Schedule], now: float) -> None:
+        """The time of these has come. Whose last turn is longest ago comes first: else one that has much to make up for
+        could take all the room of a full queue, each time there is some, and another would never have any."""
+        for schedule in sorted(schedules, key=_turn_at):
+            self._due(schedule, now)
+
+    def _due(self, schedule: Schedule, now: float) -> None:
         """A schedule's time has come, or has been moved, and its own entry will come."""
         record, tick = schedule.record, schedule.next_tick
         state = self._state
@@ -229,6 +235,7 @@ class Periodic:
         finally:
             if last_tick > record.last_tick:
                 schedule.record = record._replace(last_tick=last_tick)
+                schedule.turn_at = now
                 self._state.fact(ScheduleTicked(record.id, last_tick), True)
                 self._tell_missed(record, bisect_right(ticks, last_tick), bisect_right(chosen, last_tick))
 
@@ -246,6 +253,10 @@ class Periodic:
             record = schedule.record
             self._state.emit("schedule-held", {"schedule": record.id, "name": record.name, "error": why})
         schedule.trouble = why
+
+
+def _turn_at(schedule: Schedule) -> float:
+    return schedule.turn_at
 
 
 def _chosen(missed: str, ticks: list[float], wall: float) -> list[float]:

@@ -13,13 +13,14 @@ ORIGIN: Final = "schedule:"  # what the origin of a schedule's task begins with;
 class Schedule:
     """One schedule. Only ``core`` changes it."""
 
-    __slots__ = ("due_at", "next_tick", "record", "trouble")
+    __slots__ = ("due_at", "next_tick", "record", "trouble", "turn_at")
 
     def __init__(self, record: ScheduleRecord) -> None:
         self.record = record
         self.next_tick: float | None = None  # wall time; None: there is none, or nothing is to come of it now
         self.due_at = 0.0  # the boot time of that
         self.trouble = ""  # why a tick that is due has no task yet
+        self.turn_at = 0.0  # the boot time at which a tick had its turn last, in this epoch
 
 
 def task_id(record: ScheduleRecord, tick: float) -> bytes:

@@ -33,6 +33,7 @@ from poolmgr.core.lifecycle import Lifecycle, Result
 from poolmgr.core.periodic import Periodic
 from poolmgr.core.recovery import Recovery
 from poolmgr.core.rollout import Rollout
+from poolmgr.core.schedule import Schedule
 from poolmgr.core.slot import Slot
 from poolmgr.core.state import State
 from poolmgr.core.store_trouble import StoreTrouble
@@ -309,7 +310,9 @@ class Scheduler:
         return min(self.state.deadlines.next, self._dispatcher.look_at, self._second_at, self.state.next_mark())
 
     def tick(self, now: float) -> None:
-        """Do what is due."""
+        """Do what is due. Schedules come last: their tasks are the newest, and what waited for its time before is in
+        the queue by then, what has expired out of it. A queue that is full starts what it can to make room."""
+        schedules: list[Schedule] = []
         while (due := self.state.deadlines.pop_due(now)) is not None:
             kind, subject = due
             if kind == "due":
@@ -325,7 +328,9 @@ class Scheduler:
             elif kind == "key":
                 self._lifecycle.key_due(subject, now)
             elif kind == "schedule":
-                self.periodic.due(subject, now)
+                schedules.append(subject)
+        if schedules:
+            self.periodic.all_due(schedules, now)
         self.state.mark_running(now)
         if self._dispatcher.look_at <= now:
             for slot in self._dispatcher.due_looks(now):

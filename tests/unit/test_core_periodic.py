@@ -274,6 +274,34 @@ def test_ticks_that_were_left_out_are_told_although_the_queue_fills_up_half_way(
     assert (missed["ticks"], missed["tasks"]) == (behind + 3, 3)
 
 
+def test_what_waited_for_its_time_is_queued_before_a_tick_that_comes_in_the_same_turn() -> None:
+    pool = Periodic(workers=1, max_queue_depth=2)
+    pool.schedule(Timing(every_s=1.0, missed="all"))
+    older = pool.submit("work", delay_s=1.5)
+    pool.jump(2.1)  # the first tick was due before it; the second finds the queue full: what can start is started
+    assert pool.running() == [older]
+    assert pool.ticks() == [2.0]
+
+
+def test_a_schedule_with_much_to_make_up_for_does_not_take_all_the_room_for_ever() -> None:
+    greedy = _record(60.0 * 500 + 1, timing=MINUTELY._replace(missed="all"))
+    pool = Periodic(greedy, _record(60.0 * 2, id="t"), max_queue_depth=2)
+    for _ in range(5):
+        pool.advance(1.1)
+        pool.done(pool.running()[0])
+    assert {each.id for each in pool.changes(ScheduleTicked)} == {"s", "t"}
+
+
+def test_a_tick_finds_the_room_of_what_has_expired_in_the_same_turn() -> None:
+    pool = Periodic(workers=1, max_queue_depth=1)
+    pool.schedule()
+    pool.submit("other")
+    pool.submit("other", expires_s=61.0)
+    pool.jump(62.0)
+    assert pool.events("schedule-held") == []
+    assert pool.ticks() == [60.0]
+
+
 def test_a_tick_whose_key_is_held_has_no_task() -> None:
     pool = Periodic()
     pool.options["work"] = TaskOptions(key="one at a time")
