@@ -18,6 +18,7 @@ from tests.simulation.ticks import NAMES, OPTIONS, TIMINGS
 from tests.simulation.world import World
 
 _KEPT: Final = 40  # the tasks that clients still think of
+_CATCHES_UP_WITHIN_S: Final = 150.0  # a schedule of ten ticks a second is over a thousand behind by then
 
 
 class Clients:
@@ -44,6 +45,7 @@ class Clients:
         }  # fmt: skip
         for action, weight in weights.items():
             self._actions += [action] * weight
+        self._tended: dict[str, tuple[float, float]] = {}  # schedules: when first, and up to where they had come
         self._ending = world.random.choice((None, None, None, None, "drain", "stop_now"))
 
     def begin(self, shell: Shell) -> None:
@@ -325,7 +327,11 @@ class Clients:
         for name in list(scheduler.state.paused):
             shell.tell(scheduler.intake.resume, name)
         for id, schedule in list(scheduler.state.schedules.items()):
-            if not schedule.trouble or schedule.record.name == "dropped":  # all other trouble must pass
+            # All other trouble must pass; but one that wants more than the pool can do has turns, and that is enough.
+            name, last_tick = schedule.record.name, schedule.record.last_tick
+            since, before = self._tended.setdefault(id, (self._world.now, last_tick))
+            insatiable = last_tick > before and self._world.now > since + _CATCHES_UP_WITHIN_S
+            if not schedule.trouble or insatiable or name == "dropped":
                 shell.tell(scheduler.periodic.remove, id)
         if scheduler.state.shutting_down:
             return

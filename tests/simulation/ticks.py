@@ -114,14 +114,22 @@ class TickCheck:
         ticks = _ticks(record, record.last_tick, last_tick)
         assert ticks, f"{record.id} has no tick until {last_tick}"
         assert ticks[-1] == last_tick, f"{record.id} is turned until {last_tick}, which is no tick"
-        wanted = ticks[-1000:] if record.timing.missed == "all" else ticks[-1:]
         wall = self._world.now + self._oracle.scheduler.state.wall_offset
+        wanted = self._among_the_last(record, ticks, wall) if record.timing.missed == "all" else ticks[-1:]
         assert last_tick <= wall + 1e-5, f"{record.id} has its turn {last_tick - wall} s too early"
         late = record.timing.missed == "skip" and wall - last_tick > ON_TIME_S
         for tick in wanted:
             made = self._made.pop(task_id(record, tick), None)
             assert made is None or not late, f"{record.id} was to skip {tick}"
             assert made or late or self._may_lack(record), f"{record.id}: {tick} is passed over"
+
+    def _among_the_last(self, record: ScheduleRecord, ticks: list[float], wall: float) -> list[float]:
+        """Those of ``ticks`` that no thousand others follow of those that are due. A turn ends before the last of these
+        where the queue is full; and where it may be, turns are looked at without delay."""
+        may_end_early = self._oracle.scheduler.state.settings.max_queue_depth > 0
+        last = ticks[-1]
+        due = _ticks(record, record.last_tick, max(wall, last)) if may_end_early else ticks
+        return [tick for tick in due[-1000:] if tick <= last]
 
     def _may_lack(self, record: ScheduleRecord) -> bool:
         """Another task may hold the key; or the last of these tasks was cancelled and ended in this very turn."""
