@@ -4,16 +4,16 @@
 
 -- name: add_task
 INSERT OR IGNORE INTO tasks
-    (id, name, "group", position, options, state, submitted_at, due_at,
-     attempt, failures, kills, interruptions, origin, priority, demand, held, "key", key_until, payload)
+    (id, name, "group", position, options, priority, demand, held, "key", key_until, submitted_at, due_at,
+     kills, interruptions, origin, payload, state, attempt, failures)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- add_task and end_task in one. The task may be known by then, and may even have ended.
 -- name: add_short_life
 INSERT INTO tasks
-    (id, name, "group", position, options, state, submitted_at, due_at,
-     attempt, failures, kills, interruptions, origin, priority, demand, held, "key", key_until, payload,
-     ended_at, started_at, worker, code, message, expires_at, outcome, outcome_bytes)
+    (id, name, "group", position, options, priority, demand, held, "key", key_until, submitted_at, due_at,
+     kills, interruptions, origin, payload, state, ended_at, started_at, attempt, failures, worker, code, message,
+     expires_at, outcome, outcome_bytes)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE
 SET state = excluded.state, ended_at = excluded.ended_at, started_at = excluded.started_at,

@@ -72,9 +72,11 @@ def unpack_options(packed: bytes) -> TaskOptions:
 
 
 @lru_cache(maxsize=1024)
-def _columns(options: TaskOptions) -> tuple[int, str, bool]:
-    """``priority``, ``demand`` and ``held``."""
-    return options.priority, pack_demand(options.requires, options.ephemeral), not is_plain(options)
+def _columns(options: TaskOptions) -> Row:
+    """``options``, ``priority``, ``demand``, ``held`` and ``key``."""
+    demand = pack_demand(options.requires, options.ephemeral)
+    key = options.key if options.key_window_s else None
+    return pack_options(options), options.priority, demand, not is_plain(options), key
 
 
 def pack_demand(requires: frozenset[str], ephemeral: bool) -> str:
@@ -119,66 +121,56 @@ def _short_lives(changes: list[Change]) -> tuple[list[ShortLife], list[Change]]:
     begun: dict[bytes, TaskRecord] = {}
     lives: dict[bytes, ShortLife] = {}
     for change in changes:
-        if isinstance(change, TaskAdded):
+        if type(change) is TaskAdded:
             if len(change.task.payload) <= SHORT_BYTES:
                 begun.setdefault(change.task.id, change.task)
-        elif isinstance(change, TaskEnded | TaskMoved | AttemptEnded):
-            task = begun.pop(change.id, None)
-            if task is not None and isinstance(change, TaskEnded) and len(change.outcome) <= SHORT_BYTES:
-                lives[change.id] = ShortLife(task, change)
+            continue
+        task = begun.pop(_id_of(change), None)
+        if task is not None and type(change) is TaskEnded and len(change.outcome) <= SHORT_BYTES:
+            lives[change.id] = ShortLife(task, change)
     if not lives:
         return [], changes
     return list(lives.values()), [each for each in changes if type(each) is AttemptEnded or _id_of(each) not in lives]
 
 
 def _id_of(change: Any) -> bytes:
-    id: bytes = change.task.id if isinstance(change, TaskAdded) else change.id
+    id: bytes = change.task.id if type(change) is TaskAdded else change.id
     return id
 
 
-def _task_row(change: TaskAdded | ShortLife) -> Row:
-    task = change.task
-    return (
-        task.id,
-        task.name,
-        task.group,
-        task.order,
-        pack_options(task.options),
-        _TEXT[task.state],
-        task.submitted_at,
-        task.due_at,
-        task.attempt,
-        task.failures,
-        task.kills,
-        task.interruptions,
-        task.origin,
-        *_columns(task.options),
-        task.options.key if task.options.key_window_s else None,
-        task.submitted_at + task.options.key_window_s if task.options.key and task.options.key_window_s else None,
-        task.payload if len(task.payload) <= SHORT_BYTES else None,
-    )
+def _births(tasks: Iterable[TaskRecord]) -> Iterator[Row]:
+    """What of a task's row does not change as long as it waits and runs."""
+    options, columns, key_window_s = None, _columns(TaskOptions()), 0.0
+    for task in tasks:
+        if task.options is not options:
+            options = task.options
+            columns = _columns(options)
+            key_window_s = options.key_window_s if options.key is not None else 0.0
+        yield (
+            task.id,
+            task.name,
+            task.group,
+            task.order,
+            *columns,
+            task.submitted_at + key_window_s if key_window_s else None,
+            task.submitted_at,
+            task.due_at,
+            task.kills,
+            task.interruptions,
+            task.origin,
+            task.payload if len(task.payload) <= SHORT_BYTES else None,
+        )
 
 
-def _short_life_row(change: ShortLife) -> Row:
-    end = change.end
-    first, due_at, last = (row := _task_row(change))[:5], row[7], row[10:]
-    return (
-        *first,
-        _TEXT[end.state],
-        change.task.submitted_at,
-        due_at,
-        end.attempt,
-        end.failures,
-        *last,
-        end.ended_at,
-        end.started_at,
-        end.worker,
-        end.code,
-        end.message,
-        end.expires_at,
-        end.outcome,
-        len(end.outcome),
-    )
+def _task_rows(run: Sequence[TaskAdded]) -> Iterator[Row]:
+    tasks = [change.task for change in run]
+    for task, birth in zip(tasks, _births(tasks), strict=True):
+        yield *birth, _TEXT[task.state], task.attempt, task.failures
+
+
+def _short_life_rows(run: Sequence[ShortLife]) -> Iterator[Row]:
+    for (_, end), birth in zip(run, _births(life.task for life in run), strict=True):
+        yield *birth, *_end_row(end)[1:]
 
 
 def _attempt_row(change: AttemptEnded) -> Row:
@@ -249,9 +241,9 @@ def _schedule_row(change: ScheduleSet) -> Row:
 _STATEMENTS: Final[dict[type, tuple[tuple[str, Callable[[Sequence[Any]], Iterable[Row]]], ...]]] = {
     TaskAdded: (
         ("add_long_payload", _long_payloads),
-        ("add_task", lambda run: map(_task_row, run)),
+        ("add_task", _task_rows),
     ),
-    ShortLife: (("add_short_life", lambda run: map(_short_life_row, run)),),
+    ShortLife: (("add_short_life", _short_life_rows),),
     TaskMoved: (("move_task", _moves),),
     AttemptEnded: (("add_attempt", lambda run: map(_attempt_row, run)),),
     TaskEnded: (
