@@ -24,7 +24,7 @@ from typing import Any, Final
 from poolmgr.client import commands
 from poolmgr.client.pending import Outcome, Pending, loss
 from poolmgr.client.resume import Outage, Rewatch, forgotten, under_daemons_ids
-from poolmgr.client.together import Submit, alike, new_ids
+from poolmgr.client.together import Submit, alike, new_id, new_ids
 from poolmgr.client.window import WINDOW, Window
 from poolmgr.errors import (
     BadValue,
@@ -125,7 +125,7 @@ class Protocol:
             )
         window = self.window
         number = window.submitted + 1
-        (key,) = new_ids(self._salt, number, 1)
+        key = new_id(self._salt, number)
         message = self._encode((SUBMIT, key, name, payload, options, True))
         window.add((key, name, payload, options))
         pending.key = key

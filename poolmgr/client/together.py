@@ -28,8 +28,12 @@ def alike(batch: Iterable[Submit], payload_limit: int) -> Iterator[list[Submit]]
             yield together
 
 
+def new_id(salt: bytes, number: int) -> bytes:
+    """A task id as ``model.new_task_id`` shapes it, without its system call: wall ms, salt, count on the connection."""
+    return (time_ns() // 1_000_000).to_bytes(6, "big") + salt + (number & 0xFFFFFFFF).to_bytes(4, "big")
+
+
 def new_ids(salt: bytes, first: int, count: int) -> list[bytes]:
-    """Task ids as ``model.new_task_id`` shapes them, without its system call, for the submits numbered from ``first``:
-    wall ms, salt, count on the connection."""
+    """As many of them, for the submits numbered from ``first``."""
     begin = (time_ns() // 1_000_000).to_bytes(6, "big") + salt
     return [begin + (number & 0xFFFFFFFF).to_bytes(4, "big") for number in range(first, first + count)]
