@@ -1,20 +1,21 @@
 -- Every statement of the SQLite store, by name. ?, or ?1, ?2, ..., are what rows.py makes of a change.
 -- A statement that applies a change can be applied twice: it ignores what is known, and leaves final tasks alone.
--- Where it says VALUES (?, ...), it is also used with many rows there (schema.py: in_blocks).
+-- Where it says VALUES (?, ...), it is also used with many rows there (schema.py: in_blocks); what is numbered is the same
+-- in all of them.
 
 -- name: add_task
 INSERT OR IGNORE INTO tasks
-    (id, name, "group", position, options, priority, demand, held, "key", key_until, submitted_at, due_at,
-     kills, interruptions, origin, payload, state, attempt, failures)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+    (name, "group", options, priority, demand, held, "key", kills, interruptions, origin, state, attempt, failures,
+     id, position, submitted_at, due_at, key_until, payload)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?, ?, ?, ?, ?, ?);
 
 -- add_task and end_task in one. The task may be known by then, and may even have ended.
 -- name: add_short_life
 INSERT INTO tasks
-    (id, name, "group", position, options, priority, demand, held, "key", key_until, submitted_at, due_at,
-     kills, interruptions, origin, payload, state, ended_at, started_at, attempt, failures, worker, code, message,
-     expires_at, outcome, outcome_bytes)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    (name, "group", options, priority, demand, held, "key", kills, interruptions, origin, state, attempt, failures,
+     code, message, id, position, submitted_at, due_at, key_until, payload, ended_at, started_at, worker, expires_at,
+     outcome, outcome_bytes)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE
 SET state = excluded.state, ended_at = excluded.ended_at, started_at = excluded.started_at,
     attempt = excluded.attempt, failures = excluded.failures, worker = excluded.worker, code = excluded.code,
@@ -44,9 +45,9 @@ INSERT OR IGNORE INTO long_outcomes (id, outcome)
 SELECT ?1, ?2 WHERE EXISTS (SELECT 1 FROM tasks WHERE id = ?1 AND ended_at IS NULL);
 
 -- name: end_task
-WITH new (id, state, ended_at, started_at, attempt, failures, worker, code, message, expires_at, outcome,
+WITH new (state, attempt, failures, code, message, id, ended_at, started_at, worker, expires_at, outcome,
           outcome_bytes) AS
-    (VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?))
+    (VALUES (?1, ?2, ?3, ?4, ?5, ?, ?, ?, ?, ?, ?, ?))
 UPDATE tasks
 SET state = new.state, ended_at = new.ended_at, started_at = new.started_at, attempt = new.attempt,
     failures = new.failures, worker = new.worker, code = new.code, message = new.message,

@@ -38,6 +38,7 @@ from poolmgr.store.base import Outcome
 from poolmgr.store.spool import Kind
 
 Row = tuple[Any, ...]
+SharedRow = tuple[Row, Row]  # what it has in common with its neighbours, as often as not; and the rest
 
 # What decoding a row raises when it is not what this store wrote.
 UNREADABLE: Final = (ValueError, TypeError, BadOption, msgpack.UnpackException)
@@ -138,7 +139,7 @@ def _id_of(change: Any) -> bytes:
     return id
 
 
-def _births(tasks: Iterable[TaskRecord]) -> Iterator[Row]:
+def _births(tasks: Iterable[TaskRecord]) -> Iterator[SharedRow]:
     """What of a task's row does not change as long as it waits and runs."""
     options, columns, key_window_s = None, _columns(TaskOptions()), 0.0
     for task in tasks:
@@ -147,30 +148,28 @@ def _births(tasks: Iterable[TaskRecord]) -> Iterator[Row]:
             columns = _columns(options)
             key_window_s = options.key_window_s if options.key is not None else 0.0
         yield (
-            task.id,
-            task.name,
-            task.group,
-            task.order,
-            *columns,
-            task.submitted_at + key_window_s if key_window_s else None,
-            task.submitted_at,
-            task.due_at,
-            task.kills,
-            task.interruptions,
-            task.origin,
-            task.payload if len(task.payload) <= SHORT_BYTES else None,
+            (task.name, task.group, *columns, task.kills, task.interruptions, task.origin),
+            (
+                task.id,
+                task.order,
+                task.submitted_at,
+                task.due_at,
+                task.submitted_at + key_window_s if key_window_s else None,
+                task.payload if len(task.payload) <= SHORT_BYTES else None,
+            ),
         )
 
 
-def _task_rows(run: Sequence[TaskAdded]) -> Iterator[Row]:
+def _task_rows(run: Sequence[TaskAdded]) -> Iterator[SharedRow]:
     tasks = [change.task for change in run]
-    for task, birth in zip(tasks, _births(tasks), strict=True):
-        yield *birth, _TEXT[task.state], task.attempt, task.failures
+    for task, (shared, own) in zip(tasks, _births(tasks), strict=True):
+        yield (*shared, _TEXT[task.state], task.attempt, task.failures), own
 
 
-def _short_life_rows(run: Sequence[ShortLife]) -> Iterator[Row]:
-    for (_, end), birth in zip(run, _births(life.task for life in run), strict=True):
-        yield *birth, *_end_row(end)[1:]
+def _short_life_rows(run: Sequence[ShortLife]) -> Iterator[SharedRow]:
+    for (_, end), (shared, own) in zip(run, _births(life.task for life in run), strict=True):
+        shared_end, (_, *own_end) = _end_row(end)
+        yield (*shared, *shared_end), (*own, *own_end)
 
 
 def _attempt_row(change: AttemptEnded) -> Row:
@@ -197,20 +196,18 @@ def _pack_post_mortem(found: PostMortem) -> bytes:
     return packed
 
 
-def _end_row(change: TaskEnded) -> Row:
+def _end_row(change: TaskEnded) -> SharedRow:
     return (
-        change.id,
-        _TEXT[change.state],
-        change.ended_at,
-        change.started_at,
-        change.attempt,
-        change.failures,
-        change.worker,
-        change.code,
-        change.message,
-        change.expires_at,
-        change.outcome if len(change.outcome) <= SHORT_BYTES else None,
-        len(change.outcome),
+        (_TEXT[change.state], change.attempt, change.failures, change.code, change.message),
+        (
+            change.id,
+            change.ended_at,
+            change.started_at,
+            change.worker,
+            change.expires_at,
+            change.outcome if len(change.outcome) <= SHORT_BYTES else None,
+            len(change.outcome),
+        ),
     )
 
 
@@ -227,7 +224,7 @@ def _moves(run: Sequence[TaskMoved]) -> Iterable[Row]:
     return {each.id: (each.id, _TEXT[each.state], *each[2:]) for each in run}.values()
 
 
-def _ends(run: Sequence[TaskEnded]) -> Iterable[Row]:
+def _ends(run: Sequence[TaskEnded]) -> Iterable[SharedRow]:
     """The first of each task, as it stays."""
     return {each.id: _end_row(each) for each in reversed(run)}.values()
 
@@ -237,25 +234,30 @@ def _schedule_row(change: ScheduleSet) -> Row:
     return (made.id, made.name, made.payload, made.options, *made.timing, made.paused, made.created_at, made.last_tick)
 
 
+def _apart(rows: Callable[[Any], Iterable[Row]]) -> Callable[[Any], Iterable[SharedRow]]:
+    """Rows that share nothing."""
+    return lambda run: (((), row) for row in rows(run))
+
+
 # For each kind of change the statements that apply a run of it, in order, with what makes the rows of each.
-_STATEMENTS: Final[dict[type, tuple[tuple[str, Callable[[Sequence[Any]], Iterable[Row]]], ...]]] = {
+_STATEMENTS: Final[dict[type, tuple[tuple[str, Callable[[Any], Iterable[SharedRow]]], ...]]] = {
     TaskAdded: (
-        ("add_long_payload", _long_payloads),
+        ("add_long_payload", _apart(_long_payloads)),
         ("add_task", _task_rows),
     ),
     ShortLife: (("add_short_life", _short_life_rows),),
-    TaskMoved: (("move_task", _moves),),
-    AttemptEnded: (("add_attempt", lambda run: map(_attempt_row, run)),),
+    TaskMoved: (("move_task", _apart(_moves)),),
+    AttemptEnded: (("add_attempt", _apart(lambda run: map(_attempt_row, run))),),
     TaskEnded: (
-        ("add_long_outcome", _long_outcomes),
+        ("add_long_outcome", _apart(_long_outcomes)),
         ("end_task", _ends),
     ),
-    TaskRequeued: (("link_requeued", lambda run: run),),
-    WorkerEnded: (("add_life", lambda run: (each.life[:-1] for each in run)),),
-    TasksPurged: (("purge_task", lambda run: ((id,) for each in run for id in each.ids)),),
-    ScheduleSet: (("set_schedule", lambda run: map(_schedule_row, run)),),
-    ScheduleTicked: (("tick_schedule", lambda run: run),),
-    ScheduleRemoved: (("remove_schedule", lambda run: run),),
+    TaskRequeued: (("link_requeued", _apart(lambda run: run)),),
+    WorkerEnded: (("add_life", _apart(lambda run: (each.life[:-1] for each in run))),),
+    TasksPurged: (("purge_task", _apart(lambda run: ((id,) for each in run for id in each.ids))),),
+    ScheduleSet: (("set_schedule", _apart(lambda run: map(_schedule_row, run))),),
+    ScheduleTicked: (("tick_schedule", _apart(lambda run: run)),),
+    ScheduleRemoved: (("remove_schedule", _apart(lambda run: run)),),
 }
 
 
@@ -277,7 +279,7 @@ def has_spooled(kind: type, run: Sequence[Any]) -> bool:
     return kind is TaskEnded and bool([each for each in run if len(each.outcome) > LONG_BYTES])
 
 
-def statements_for(kind: type, run: Sequence[Any]) -> Iterable[tuple[str, Iterable[Row]]]:
+def statements_for(kind: type, run: Sequence[Any]) -> Iterable[tuple[str, Iterable[SharedRow]]]:
     """The statements that apply ``run``, changes of one ``kind``: names, in order, each with its rows."""
     return ((name, rows(run)) for name, rows in _STATEMENTS[kind])
 

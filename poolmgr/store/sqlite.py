@@ -17,7 +17,8 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import chain
+from itertools import chain, groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -32,6 +33,7 @@ from poolmgr.store.refusal import refusal
 from poolmgr.store.results import Results
 from poolmgr.store.rows import (
     Row,
+    SharedRow,
     ShortLife,
     has_spooled,
     runs_of,
@@ -44,6 +46,7 @@ from poolmgr.store.write_ahead_log import log_of
 
 _log = logging.getLogger(__name__)
 
+_SHARED: Final = itemgetter(0)
 _IDLE_ROUNDS: Final = 2  # calls of expire() with nothing between them, after which the store counts as idle
 
 
@@ -163,7 +166,7 @@ class SqliteStore(Reading):
         except UnicodeEncodeError:
             self._apply(changes, _encodable)
 
-    def _apply(self, changes: Sequence[Change], prepare: Callable[[Iterable[Row]], Iterable[Row]]) -> None:
+    def _apply(self, changes: Sequence[Change], prepare: Callable[[Iterable[SharedRow]], Iterable[SharedRow]]) -> None:
         with self._transaction() as connection:
             for kind, run in runs_of(changes):
                 if not has_spooled(kind, run):
@@ -179,11 +182,11 @@ class SqliteStore(Reading):
         connection: sqlite3.Connection,
         kind: type,
         run: Sequence[Any],
-        prepare: Callable[[Iterable[Row]], Iterable[Row]],
+        prepare: Callable[[Iterable[SharedRow]], Iterable[SharedRow]],
     ) -> None:
         changed = 0
         for name, rows in statements_for(kind, run):
-            changed = self._write(connection, name, list(prepare(rows)))
+            changed = self._write(connection, name, prepare(rows))
         if kind is TaskEnded:  # its last statement has changed their rows
             self._results.ended(run, changed)
         elif kind is ShortLife:
@@ -191,13 +194,17 @@ class SqliteStore(Reading):
         elif kind is TasksPurged:
             self._results.lost_count()
 
-    def _write(self, connection: sqlite3.Connection, name: str, rows: list[Row]) -> int:
+    def _write(self, connection: sqlite3.Connection, name: str, rows: Iterable[SharedRow]) -> int:
         """Apply a statement to all ``rows``, in as few steps as there are blocks for; how many it has changed."""
-        done = changed = 0
-        for size, statement in self._blocks[name]:
-            while len(rows) - done >= size:
-                changed += connection.execute(statement, [*chain.from_iterable(rows[done : done + size])]).rowcount
-                done += size
+        changed = 0
+        for shared, alike in groupby(rows, _SHARED):
+            own = [row for _, row in alike]
+            done = 0
+            for size, statement in self._blocks[name]:
+                while len(own) - done >= size:
+                    parameters = [*shared, *chain.from_iterable(own[done : done + size])]
+                    changed += connection.execute(statement, parameters).rowcount
+                    done += size
         return changed
 
     def expire(self, wall_now: float, limit: int = 1000) -> int:
@@ -272,12 +279,14 @@ def _same_files(some: list[os.stat_result], others: list[os.stat_result]) -> boo
     return len(some) == len(others) and all(map(os.path.samestat, some, others))
 
 
-def _as_they_are(rows: Iterable[Row]) -> Iterable[Row]:
+def _as_they_are(rows: Iterable[SharedRow]) -> Iterable[SharedRow]:
     return rows
 
 
-def _encodable(rows: Iterable[Row]) -> Iterable[Row]:
+def _encodable(rows: Iterable[SharedRow]) -> Iterable[SharedRow]:
     """The rows with half surrogate pairs escaped: an exception's text may hold some, and UTF-8 cannot."""
-    return (
-        tuple(v.encode("utf-8", "backslashreplace").decode() if isinstance(v, str) else v for v in row) for row in rows
-    )
+    return ((_escaped(shared), _escaped(own)) for shared, own in rows)
+
+
+def _escaped(row: Row) -> Row:
+    return tuple(v.encode("utf-8", "backslashreplace").decode() if isinstance(v, str) else v for v in row)
