@@ -90,7 +90,7 @@ class Connection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=HIGH_WATER, low=HIGH_WATER // 4)
         self._client = self._manager.attach(self)
         self._connections.add(self)
-        self._submits = Submits(self._manager, self._options, self._client, self._refused)
+        self._submits = Submits(self._manager, self._options, self._client)
         try:
             self._peer = self._peer_of(self._transport)
         except NotAllowed as error:
@@ -98,7 +98,7 @@ class Connection(asyncio.Protocol):
             return
         if self._peer.uid != os.getuid():
             options = self._options.for_strangers()
-            self._submits = Submits(self._manager, options, self._client, self._refused)
+            self._submits = Submits(self._manager, options, self._client)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True
@@ -154,7 +154,7 @@ class Connection(asyncio.Protocol):
                 self._other(message)
                 number += 1
                 continue
-            before, number = number, self._submits.take(messages, number, at)
+            before, number = number, self._submits.take(messages, number, at, self._refused)
             if number == before:
                 self._waiting = deque(one_by_one(messages[number:]))
                 self._hold("the store is asked")
@@ -176,7 +176,7 @@ class Connection(asyncio.Protocol):
                         if message[0] != SUBMIT:
                             self._other(message)
                             continue
-                        self._submits.one(message, at, found)
+                        self._submits.one(message, at, self._refused, found)
                 self._manager.told()
         except PoolError as error:
             self._refuse(error)

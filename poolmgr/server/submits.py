@@ -15,31 +15,27 @@ from poolmgr.server.resent import is_known
 from poolmgr.wire.messages import PAYLOAD_LIMIT, SUBMIT, SUBMIT_MANY
 
 SUBMITS = frozenset({SUBMIT, SUBMIT_MANY})
+Refused = Callable[[bytes, PoolError], None]
 _FEW = 4  # fewer than these are not worth to be put together
 
 
 class Submits:
-    """Those of one connection, in their order.
-
-    Args:
-        refused: is told of each that is refused, by its id, and why.
+    """Those of one connection, in their order. Of each that is refused, ``refused`` is told by its id, and why: it is
+    handed in with each call, since a connection that its submits knew would be freed by the collector alone, and late.
 
     Attributes:
         last_id: whoever submits with an id up to this one may have done so before: the store is asked.
     """
 
-    def __init__(
-        self, manager: Manager, options: OptionCache, client: int, refused: Callable[[bytes, PoolError], None]
-    ) -> None:
+    def __init__(self, manager: Manager, options: OptionCache, client: int) -> None:
         self.last_id = b""
         self._intake = manager.scheduler.intake
         self._tasks = manager.scheduler.state.tasks
         self._shell = manager.shell
         self._options = options
         self._client = client
-        self._refused = refused
 
-    def take(self, messages: list[list[Any]], number: int, at: float) -> int:
+    def take(self, messages: list[list[Any]], number: int, at: float, refused: Refused) -> int:
         """Take ``messages[number]``, a submit, and perhaps some behind it. Returns the number of the first that is not
         taken: ``number`` itself, where the store is to be asked first.
 
@@ -53,19 +49,21 @@ class Submits:
                 return number + 1
             singles = many.one_by_one()
             messages[number : number + 1] = singles
-            return self._each(messages, number, number + len(singles), at)
+            return self._each(messages, number, number + len(singles), at, refused)
         end = _end_of_alike(messages, number)
         if end - number >= _FEW and self._together(_Many.put_together(messages[number:end]), at):
             return end
-        return self._each(messages, number, end, at)
+        return self._each(messages, number, end, at, refused)
 
-    def _each(self, messages: list[list[Any]], number: int, end: int, at: float) -> int:
+    def _each(self, messages: list[list[Any]], number: int, end: int, at: float, refused: Refused) -> int:
         for each in range(number, end):
-            if not self.one(messages[each], at):
+            if not self.one(messages[each], at, refused):
                 return each
         return end
 
-    def one(self, message: list[Any], at: float, found: Found | StoreUnavailable | None = None) -> bool:
+    def one(
+        self, message: list[Any], at: float, refused: Refused, found: Found | StoreUnavailable | None = None
+    ) -> bool:
         """Take a SUBMIT. False if the store is to be asked first; ``found`` is what it said. Errors: as ``take``."""
         try:
             _, task_id, name, payload, packed, watch, *_ = message
@@ -83,7 +81,7 @@ class Submits:
             if isinstance(error, TypeError):
                 error = BadOption("options are a MessagePack map in a bin")
             self._intake.refused(self._client)
-            self._refused(task_id, error)
+            refused(task_id, error)
             return True
         try:
             if self.last_id < task_id <= self._shell.newest_id:
@@ -95,7 +93,7 @@ class Submits:
                     return True
             self._intake.submit(at, task_id, name, payload, options, self._client, watch)
         except PoolError as error:
-            self._refused(task_id, error)
+            refused(task_id, error)
         return True
 
     def _together(self, many: _Many, at: float) -> bool:

@@ -1,0 +1,67 @@
+"""A client's connection in the daemon, without a daemon: what is left of it when it is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+import weakref
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import uvloop
+
+from poolmgr.manager.manager import Manager
+from poolmgr.model import TaskOptions
+from poolmgr.server.connection import Connection
+from poolmgr.server.options import OptionCache
+from tests.integration.raw import HELLO_THERE, submit
+from tests.unit.driver import Pool
+
+
+def manager_of(pool: Pool, gone: asyncio.Event) -> Manager:
+    """As much of a manager as a connection needs that asks for nothing."""
+    shell = SimpleNamespace(newest_id=b"\xff" * 16)
+    return cast(
+        Manager,
+        SimpleNamespace(
+            scheduler=pool.scheduler, shell=shell, epoch=1, last_id=b"", attach=lambda port: 1,
+            detach=lambda client: gone.set(), told=lambda: None, refused_to=lambda client: None,
+        ),
+    )  # fmt: skip
+
+
+async def serve(made: list[weakref.ref[Connection]], connected: set[Connection]) -> None:
+    """Have a connection, take two submits and a refused one from it, and lose it."""
+    gone = asyncio.Event()
+    manager, options = manager_of(Pool(), gone), OptionCache({"add": TaskOptions()})
+    peer = SimpleNamespace(pid=1, uid=0, is_owner=True)
+
+    def make() -> Connection:
+        connection = Connection(manager, options, lambda transport: peer, connected)
+        made.append(weakref.ref(connection))
+        return connection
+
+    ours, theirs = socket.socketpair()
+    with theirs:
+        await asyncio.get_running_loop().create_unix_connection(cast(Callable[[], Any], make), sock=ours)
+        theirs.sendall(HELLO_THERE + submit(1) + submit(2) + submit(3, "nobody"))
+        theirs.settimeout(10)
+        assert await asyncio.get_running_loop().run_in_executor(None, theirs.recv, 4096)
+    await gone.wait()
+    await asyncio.sleep(0)  # the loop lets go of what it has called
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_lost_connection_leaves_nothing_to_the_collector(loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    made: list[weakref.ref[Connection]] = []
+    gc.collect()
+    gc.disable()
+    try:
+        with asyncio.Runner(loop_factory=loop) as runner:
+            runner.run(serve(made, set()))
+            assert [each() for each in made] == [None]
+    finally:
+        gc.enable()
