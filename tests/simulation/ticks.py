@@ -65,12 +65,14 @@ class TickCheck:
         self._kept: dict[str, ScheduleRecord] = {}  # what is committed
         self._decided: dict[str, ScheduleRecord] = {}  # what is, or will be
         self._committed: set[bytes] = set()  # tasks of ticks
+        self._offset = world.wall_offset  # before the turn that is looked at, within which the clock may be set
 
     def begin(self, store: Store) -> list[ScheduleRecord]:
         """A daemon starts; the schedules that it finds."""
         found = store.schedules()
         assert found == [self._kept[id] for id in sorted(self._kept)], f"schedules are kept as {found}"
         self._decided = dict(self._kept)
+        self._offset = self._world.wall_offset
         return found
 
     def decided(self, effects: Sequence[Effect]) -> None:
@@ -88,6 +90,7 @@ class TickCheck:
                 for change in effect.changes:
                     self._follow(self._decided, change)
                 assert not self._made, f"{self._made} were made at no tick"
+        self._offset = self._oracle.scheduler.state.wall_offset
 
     def _is_new(self, id: bytes) -> None:
         assert id not in self._committed, f"a tick has its task {id.hex()} again"
@@ -114,14 +117,22 @@ class TickCheck:
         ticks = _ticks(record, record.last_tick, last_tick)
         assert ticks, f"{record.id} has no tick until {last_tick}"
         assert ticks[-1] == last_tick, f"{record.id} is turned until {last_tick}, which is no tick"
-        wall = self._world.now + self._oracle.scheduler.state.wall_offset
-        wanted = self._among_the_last(record, ticks, wall) if record.timing.missed == "all" else ticks[-1:]
-        assert last_tick <= wall + 1e-5, f"{record.id} has its turn {last_tick - wall} s too early"
-        late = record.timing.missed == "skip" and wall - last_tick > ON_TIME_S
-        for tick in wanted:
+        # By the clock as it was before, or as it has been set in this very turn.
+        walls = [self._world.now + offset for offset in (self._offset, self._oracle.scheduler.state.wall_offset)]
+        assert last_tick <= max(walls) + 1e-5, f"{record.id} has its turn {last_tick - max(walls)} s too early"
+        wanted = [self._wanted(record, ticks, wall) for wall in walls]
+        for tick in ticks:
             made = self._made.pop(task_id(record, tick), None)
-            assert made is None or not late, f"{record.id} was to skip {tick}"
-            assert made or late or self._may_lack(record), f"{record.id}: {tick} is passed over"
+            assert made is None or any(tick in each for each in wanted), f"{record.id} was to skip {tick}"
+            missing = made is None and all(tick in each for each in wanted)
+            assert not missing or self._may_lack(record), f"{record.id}: {tick} is passed over"
+
+    def _wanted(self, record: ScheduleRecord, ticks: list[float], wall: float) -> set[float]:
+        """Those of ``ticks`` that are to have a task, by a clock that shows ``wall``."""
+        if record.timing.missed == "all":
+            return set(self._among_the_last(record, ticks, wall))
+        late = record.timing.missed == "skip" and wall - ticks[-1] > ON_TIME_S
+        return set() if late else {ticks[-1]}
 
     def _among_the_last(self, record: ScheduleRecord, ticks: list[float], wall: float) -> list[float]:
         """Those of ``ticks`` that no thousand others follow of those that are due. A turn ends before the last of these
