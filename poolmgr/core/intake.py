@@ -66,9 +66,9 @@ class Intake:
         watch: bool,
         *,
         origin: bytes | str | None = None,
-    ) -> None:
+    ) -> bool:
         """A new task. ``client`` 0 is nobody: the task is acknowledged to none, and never cancelled with its client.
-        One with an ``origin`` is no other's double: its key was looked at before.
+        One with an ``origin`` is no other's double: its key was looked at before. False: it is an earlier task.
 
         Raises:
             ShuttingDown, StoreUnavailable, QueueFull, IdConflict: refused; nothing has changed, but that the submit
@@ -81,11 +81,11 @@ class Intake:
             state.counted(client, session)
         if id in state.tasks:
             self._resent(state.tasks[id], name, payload, options, client, watch)
-            return
+            return False
         if state.shutting_down:
             raise ShuttingDown("the daemon is shutting down and takes no new work")
         if options.key is not None and origin is None and self._deduplicated(options.key, id, client, watch, now):
-            return
+            return False
         if options.durable and state.store_trouble:
             raise self._not_kept()
         if self._queue_limit:
@@ -93,9 +93,8 @@ class Intake:
         if options.rate_limit is not None or options.max_concurrency or name in state.limits:
             self.limit(name, options)
         state.last_order = order = state.last_order + 1
-        group = options.group
-        if group is None:
-            group = f"client-{client}" if session is None else session.group
+        usual = f"client-{client}" if session is None else session.group
+        group = usual if options.group is None else options.group
         durable = options.durable
         task = Task(id, name, payload, options, group, order, 0 if durable else client, now, now + state.wall_offset)
         if origin is not None:
@@ -115,6 +114,7 @@ class Intake:
         if state.listening:
             commit = state.commit if options.durable else 0
             state.emit("task-submitted", {"task_id": id.hex(), "name": name, "priority": options.priority}, commit)
+        return True
 
     def submit_many(
         self,

@@ -20,10 +20,12 @@ T = TypeVar("T")
 
 
 class Found(NamedTuple):
-    """What the store has of some ids. What it lacks and is not beyond ``forgotten`` it may have had."""
+    """What the store has of some ids. What it lacks and is not beyond ``forgotten`` it may have had; what is among
+    ``taken``, too: those had been submitted shortly before it was asked."""
 
     records: dict[bytes, TaskRecord]
     forgotten: bytes
+    taken: frozenset[bytes]
 
 
 class LookUps:
@@ -69,10 +71,14 @@ class LookUps:
     async def records(self, ids: Sequence[bytes]) -> Found:
         """What the store has of these. Raises ``StoreUnavailable``."""
         newest = last_id_of(now() + self._shell.scheduler.state.wall_offset)
+        taken = frozenset(id for id in ids if id in self._shell.recent_ids)
 
         def read(store: Store) -> Found:
             found = ((id, store.record(id)) for id in ids)
-            return Found({id: record for id, record in found if record is not None}, store.ids(newest).forgotten)
+            forgotten = store.forgotten()
+            if forgotten > newest:  # the clock was set back: all that is submitted now would seem to be forgotten
+                forgotten = b""
+            return Found({id: record for id, record in found if record is not None}, forgotten, taken)
 
         return await self._read(read)
 

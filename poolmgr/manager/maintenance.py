@@ -75,7 +75,7 @@ class Maintenance:
 
     def _watch_clock(self, at: float) -> None:
         offset = wall_offset()
-        self._shell.date_ids(offset)
+        self._shell.recent_ids.advance(now() + offset)
         if abs(offset - self._shell.scheduler.state.wall_offset) > CLOCK_JUMP_S:
             self._shell.scheduler.clock_changed(offset, at)
             self._shell.wake()

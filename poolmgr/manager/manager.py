@@ -33,13 +33,14 @@ from poolmgr.manager.lookups import LookUps
 from poolmgr.manager.maintenance import Maintenance
 from poolmgr.manager.outbox import Port
 from poolmgr.manager.performer import Performer
+from poolmgr.manager.recent_ids import AHEAD_S
 from poolmgr.manager.reloads import Reloads
 from poolmgr.manager.shell import Shell
 from poolmgr.manager.sweeper import Sweeper
 from poolmgr.manager.system import become_subreaper
 from poolmgr.manager.templates import Templates
 from poolmgr.manager.timetable import Timetable
-from poolmgr.model import TaskOptions, WorkerState
+from poolmgr.model import TaskOptions, WorkerState, last_id_of
 from poolmgr.store.base import Store, left_in
 from poolmgr.store.writer import StoreWriter
 from poolmgr.version import __version__
@@ -96,7 +97,6 @@ class Manager:
         self._flush_wanted = False
         self._closed = False  # the store takes nothing more
         self.look_ups = LookUps(self.shell, self.act)
-        self.last_id = b""  # the largest of any task that was submitted; connections hold newer ones (server/)
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
         self._last_client = 0
@@ -118,12 +118,13 @@ class Manager:
         become_subreaper()
         self.shell.writer.start()
         wall_now = now() + self.scheduler.state.wall_offset
-        reading = asyncio.wrap_future(self.shell.writer.read(lambda store: left_in(store, wall_now)))
+        newest = last_id_of(wall_now + AHEAD_S)
+        reading = asyncio.wrap_future(self.shell.writer.read(lambda store: left_in(store, wall_now, newest)))
         app = await self._first_template.handlers
         self.shell.handlers = all_handlers(self.settings, app)
         declared = declared_schedules(app, time.time()) if self.shell.declares else {}
         left = await reading
-        self.last_id = left.ids.last
+        self.shell.recent_ids.begin(left.ids.last, left.ids.ahead)
         at = now()
         known = self.shell.handlers.__contains__
         self.scheduler.recovery.recover(left.in_hand, known, at, left.shelves, left.keys)

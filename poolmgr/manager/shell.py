@@ -11,14 +11,13 @@ from poolmgr.manager.clock import now, wall_offset
 from poolmgr.manager.journal import log_line
 from poolmgr.manager.outbox import Outbox, Port
 from poolmgr.manager.process import WorkerProcess
+from poolmgr.manager.recent_ids import RecentIds
 from poolmgr.manager.sweeper import Sweeper
 from poolmgr.manager.templates import Templates
-from poolmgr.model import TaskOptions, last_id_of
+from poolmgr.model import TaskOptions
 from poolmgr.store.base import Store
 from poolmgr.store.memory import MemoryStore
 from poolmgr.store.writer import StoreWriter
-
-_IDS_AHEAD_S = 60.0  # what clients' clocks may be ahead, so that no more is done for their submits than for others'
 
 
 class Shell:
@@ -44,15 +43,10 @@ class Shell:
         self.writer: StoreWriter
         self.templates: Templates
         self.sweeper: Sweeper
-        self.newest_id = b""  # no id that is made now is larger
-        self.date_ids(wall_offset())
+        self.recent_ids = RecentIds(now() + wall_offset())
         self.declares = True  # the schedules that the app's code declares are in force
         self.store_error: str | None = None
         self.drained = False
-
-    def date_ids(self, offset: float) -> None:
-        """Move ``newest_id`` on. To be called each second, with the wall time less the boot time."""
-        self.newest_id = last_id_of(now() + offset + _IDS_AHEAD_S)
 
     def generations(self) -> set[int]:
         """Of the code that living processes run, or are to run."""

@@ -103,7 +103,6 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True
         self._connections.discard(self)
-        self._manager.last_id = max(self._manager.last_id, self._submits.last_id)
         self._lost.set_result(None)
         self._manager.detach(self._client)
         for task in self._running:
@@ -167,16 +166,25 @@ class Connection(asyncio.Protocol):
         assert waiting is not None
         try:
             while waiting and not self._closing:
-                ids = [_id_of(message) for message in islice(waiting, _LOOKED_UP) if message[0] == SUBMIT]
+                ids: dict[bytes, None] = {}
+                count = 0
+                for count, message in enumerate(islice(waiting, _LOOKED_UP), 1):
+                    if message[0] == SUBMIT:
+                        id = _id_of(message)
+                        if id in ids:  # what becomes of the first is to be seen when the store is asked for the second
+                            count -= 1
+                            break
+                        ids[id] = None
                 async with self._manager.look_ups as look_ups:
-                    found = await look_up(look_ups, ids)
+                    found = await look_up(look_ups, list(ids))
                     at = now()
-                    for _ in range(min(len(waiting), _LOOKED_UP)):
-                        message = waiting.popleft()
+                    for _ in range(count):
+                        message = waiting[0]
                         if message[0] != SUBMIT:
                             self._other(message)
-                            continue
-                        self._submits.one(message, at, self._refused, found)
+                        elif not self._submits.one(message, at, self._refused, found):
+                            break
+                        waiting.popleft()
                 self._manager.told()
         except PoolError as error:
             self._refuse(error)
@@ -274,7 +282,6 @@ class Connection(asyncio.Protocol):
             raise ProtocolError(f"role {message[2]!r} is not served here")
         self._greeted = True
         self._takes_many = len(message) > 3 and type(message[3]) is dict and message[3].get("many") is True
-        self._submits.last_id = max([self._manager.last_id, *(each._submits.last_id for each in self._connections)])
         info = {
             "pid": os.getpid(),
             "epoch": self._manager.epoch,

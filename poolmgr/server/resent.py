@@ -23,7 +23,8 @@ async def look_up(look_ups: LookUps, ids: list[bytes]) -> Found | StoreUnavailab
 
 
 def is_known(intake: Intake, client: int, message: list[Any], found: Found | StoreUnavailable) -> bool:
-    """Whether a SUBMIT of an id that no live task has is one that has ended; then it has had its answer.
+    """Whether a SUBMIT of an id that no live task has is one that has ended; then it has had its answer. It was not
+    taken since the store was asked (server/submits.py).
 
     Raises:
         IdConflict: the id is another's.
@@ -38,7 +39,7 @@ def is_known(intake: Intake, client: int, message: list[Any], found: Found | Sto
     if record is not None and record.state in FINAL:
         intake.known(record, name, payload, client, watch)
         return True
-    if task_id <= found.forgotten:
+    if task_id <= found.forgotten or task_id in found.taken:
         intake.refused(client)
         raise OutcomeUnknown(
             f"task {task_id.hex()} is older than what is remembered of ended tasks: whether it ran cannot be told"

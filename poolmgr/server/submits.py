@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from itertools import islice
-from operator import lt
 from typing import Any, NamedTuple
 
 from poolmgr.errors import BadOption, PayloadTooLarge, PoolError, ProtocolError, StoreUnavailable
@@ -23,15 +22,12 @@ class Submits:
     """Those of one connection, in their order. Of each that is refused, ``refused`` is told by its id, and why: it is
     handed in with each call, since a connection that its submits knew would be freed by the collector alone, and late.
 
-    Attributes:
-        last_id: whoever submits with an id up to this one may have done so before: the store is asked.
     """
 
     def __init__(self, manager: Manager, options: OptionCache, client: int) -> None:
-        self.last_id = b""
         self._intake = manager.scheduler.intake
         self._tasks = manager.scheduler.state.tasks
-        self._shell = manager.shell
+        self._recent = manager.shell.recent_ids
         self._options = options
         self._client = client
 
@@ -64,7 +60,11 @@ class Submits:
     def one(
         self, message: list[Any], at: float, refused: Refused, found: Found | StoreUnavailable | None = None
     ) -> bool:
-        """Take a SUBMIT. False if the store is to be asked first; ``found`` is what it said. Errors: as ``take``."""
+        """Take a SUBMIT. False if the store is to be asked first, or again; ``found`` is what it said.
+
+        Raises:
+            ProtocolError: as ``take``.
+        """
         try:
             _, task_id, name, payload, packed, watch, *_ = message
         except ValueError:
@@ -84,32 +84,37 @@ class Submits:
             refused(task_id, error)
             return True
         try:
-            if self.last_id < task_id <= self._shell.newest_id:
-                self.last_id = task_id
-            elif options.durable and task_id not in self._tasks:
-                if found is None:
+            if options.durable and task_id not in self._tasks and not self._recent.is_new(task_id):
+                if found is None or self._has_come_since(task_id, found):
                     return False
                 if is_known(self._intake, self._client, message, found):
                     return True
-            self._intake.submit(at, task_id, name, payload, options, self._client, watch)
+            made = self._intake.submit(at, task_id, name, payload, options, self._client, watch)
+            if made and options.durable:
+                self._recent.take((task_id,))
         except PoolError as error:
             refused(task_id, error)
         return True
+
+    def _has_come_since(self, task_id: bytes, found: Found | StoreUnavailable) -> bool:
+        """Whether another connection has submitted it while the store was asked, and it has left the memory again."""
+        return isinstance(found, Found) and task_id in self._recent and task_id not in found.taken
 
     def _together(self, many: _Many, at: float) -> bool:
         """False, and nothing has happened, if one of them may fare otherwise than another, or may be known."""
         ids, name, payloads, packed, watch = many
         if not many.is_sound():
             return False
-        if not (self.last_id < ids[0] and ids[-1] <= self._shell.newest_id and all(map(lt, ids, ids[1:]))):
-            return False
         try:
             options = self._options.resolve(name, packed)
         except (PoolError, TypeError):
             return False
+        if not (self._recent.are_new(ids) if options.durable else len(set(ids)) == len(ids)):
+            return False
         if not self._intake.submit_many(at, ids, name, payloads, options, self._client, watch):
             return False
-        self.last_id = ids[-1]
+        if options.durable:
+            self._recent.take(ids)
         return True
 
 

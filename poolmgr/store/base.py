@@ -7,11 +7,11 @@ knows nothing of scheduling: it applies changes (core/changes.py) and answers lo
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from poolmgr.core.changes import Change, ScheduleRecord, TaskRecord
 from poolmgr.core.shelf import LineKey, Place, ShelfSize
-from poolmgr.model import TaskInfo, TaskState, last_id_of
+from poolmgr.model import TaskInfo, TaskState
 from poolmgr.worker_life import WorkerLife
 
 
@@ -23,11 +23,20 @@ class Outcome(NamedTuple):
     outcome: bytes
 
 
+AHEAD_MOST: Final = 10_000
+
+
 class Ids(NamedTuple):
-    """The largest id that the store has or had, and the largest that it has forgotten; b'' for none."""
+    """The ids that a store can tell of.
+
+    Attributes:
+        last: the largest that it has or had, of those up to the id that was asked for; b'' for none.
+        ahead: those beyond that id that it has. Where they are more than ``AHEAD_MOST``, none; ``last`` is then the
+            largest of all.
+    """
 
     last: bytes
-    forgotten: bytes
+    ahead: tuple[bytes, ...]
 
 
 class Left(NamedTuple):
@@ -76,7 +85,11 @@ class Store(Protocol):
         ...
 
     def ids(self, newest: bytes) -> Ids:
-        """Which ids it can tell of; those beyond ``newest`` left out."""
+        """Which ids it can tell of, up to ``newest`` and beyond."""
+        ...
+
+    def forgotten(self) -> bytes:
+        """The largest id that it has forgotten; b'' for none."""
         ...
 
     def schedules(self) -> list[ScheduleRecord]:
@@ -119,8 +132,6 @@ class Store(Protocol):
         ...
 
 
-def left_in(store: Store, wall_now: float) -> Left:
-    """Read what a new epoch starts with."""
-    return Left(
-        list(store.in_hand()), store.shelves(), store.keys(wall_now), store.ids(last_id_of(wall_now)), store.schedules()
-    )
+def left_in(store: Store, wall_now: float, newest: bytes) -> Left:
+    """Read what a new epoch starts with; ``newest`` is for ``Store.ids``."""
+    return Left(list(store.in_hand()), store.shelves(), store.keys(wall_now), store.ids(newest), store.schedules())

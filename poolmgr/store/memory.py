@@ -35,10 +35,10 @@ from poolmgr.core.shelf import LineKey, Place, ShelfSize, is_plain, place_of
 from poolmgr.errors import StoreUnavailable
 from poolmgr.model import AttemptInfo, TaskInfo, TaskState, last_id_of
 from poolmgr.post_mortem import ATTEMPTS_KEPT
-from poolmgr.store.base import Ids, Outcome
+from poolmgr.store.base import AHEAD_MOST, Ids, Outcome
 from poolmgr.worker_life import LIVES_KEPT, WorkerLife
 
-_AHEAD_S = 60.0  # an id that was made so much later than it came is of no known time
+_AHEAD_S = 1.0  # an id that was made so much later than it came is of no known time
 _SHELVED = frozenset({TaskState.QUEUED, TaskState.SCHEDULED})
 
 
@@ -202,8 +202,14 @@ class MemoryStore:
 
     def ids(self, newest: bytes) -> Ids:
         self._check_open()
-        there = (id for id in self._tasks if id <= newest)
-        return Ids(max([self._last_forgotten, *there]), self._last_forgotten)
+        ahead = sorted(id for id in self._tasks if id > newest)
+        if len(ahead) > AHEAD_MOST:
+            newest, ahead = b"\xff" * 16, []
+        return Ids(max([self._last_forgotten, *(id for id in self._tasks if id <= newest)]), tuple(ahead))
+
+    def forgotten(self) -> bytes:
+        self._check_open()
+        return self._last_forgotten
 
     def schedules(self) -> list[ScheduleRecord]:
         self._check_open()

@@ -141,8 +141,14 @@ WHERE ended_at IS NULL AND NOT held AND attempt = 0 AND state = 'scheduled';
 -- name: keys
 SELECT "key", id, key_until FROM tasks WHERE key_until > ?1 AND ended_at IS NOT NULL;
 
--- name: ids
-SELECT coalesce((SELECT max(id) FROM tasks WHERE id <= ?1), x''), last_id FROM forgotten;
+-- name: last_id
+SELECT coalesce(max(id), x'') FROM tasks WHERE id <= ?1;
+
+-- name: forgotten
+SELECT last_id FROM forgotten;
+
+-- name: ids_beyond
+SELECT id FROM tasks WHERE id > ?1 ORDER BY id LIMIT ?2;
 
 -- name: record
 SELECT * FROM task_records WHERE id = ?1;

@@ -12,7 +12,7 @@ from poolmgr.core.changes import ScheduleRecord, TaskRecord
 from poolmgr.core.shelf import LineKey, Place, ShelfSize
 from poolmgr.errors import StoreUnavailable
 from poolmgr.model import TaskInfo, TaskState
-from poolmgr.store.base import Ids, Outcome
+from poolmgr.store.base import AHEAD_MOST, Ids, Outcome
 from poolmgr.store.refusal import CORRUPT, refusal
 from poolmgr.store.rows import (
     UNREADABLE,
@@ -67,8 +67,15 @@ class Reading:
         return sorted(self._read(lambda row: (row[0], row[1], row[2]), "keys", wall_now), key=lambda each: each[1])
 
     def ids(self, newest: bytes) -> Ids:
-        last, forgotten = self._read(lambda row: row, "ids", newest)[0]
-        return Ids(max(last, forgotten), forgotten)
+        ahead = self._read(lambda row: bytes(row[0]), "ids_beyond", newest, AHEAD_MOST + 1)
+        if len(ahead) > AHEAD_MOST:
+            newest, ahead = b"\xff" * 16, []
+        (last,) = self._read(lambda row: bytes(row[0]), "last_id", newest)
+        return Ids(max(last, self.forgotten()), tuple(ahead))
+
+    def forgotten(self) -> bytes:
+        (last,) = self._read(lambda row: bytes(row[0]), "forgotten")
+        return last
 
     def schedules(self) -> list[ScheduleRecord]:
         return self._read(schedule_of, "schedules")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from poolmgr.store.backup import back_up
 from poolmgr.store.checking import check
 from poolmgr.store.rows import LONG_BYTES
 from poolmgr.store.sqlite import SqliteStore
+from scripts.proofs.pool import until
 from tests.conformance.samples import NOW, added, ended, ids, record, task_id, unfinished
 from tests.conformance.test_schemas import laid_out
 
@@ -44,12 +46,16 @@ def test_backups_and_checks_beside_a_writer(store: SqliteStore, path: Path, tmp_
             store.expire(NOW + number - 1)
             ended_at[0] = number
 
+    def written(least: int) -> bool:
+        return ended_at[0] > least
+
     writer = threading.Thread(target=write)
     writer.start()
     try:
         copies = [tmp_path / str(turn) / "poolmgr.db" for turn in range(5)]
-        for copy in copies:
+        for turn, copy in enumerate(copies):
             copy.parent.mkdir()
+            until(partial(written, 2 * turn + 1), "it has written more")
             with store.files_held():
                 back_up(path, copy, alone=False)
             assert check(path, alone=False) == []
@@ -57,7 +63,6 @@ def test_backups_and_checks_beside_a_writer(store: SqliteStore, path: Path, tmp_
     finally:
         stop.set()
         writer.join()
-    assert ended_at[0] > 5
     with closing(SqliteStore(copies[-1])) as other:
         other.open()
         (task,) = unfinished(other)

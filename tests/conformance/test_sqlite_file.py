@@ -218,7 +218,7 @@ def test_synchronous_is_what_was_asked(path: Path, synchronous: Any, level: int)
         ("queued_sizes", (), "INDEX tasks_queued"),
         ("scheduled_size", (), "INDEX tasks_scheduled"),
         ("keys", (NOW,), "tasks_by_key_window"),
-        ("ids", (b"",), "PRIMARY KEY"),
+        ("last_id", (b"",), "PRIMARY KEY"),
         ("tasks", (b"", 10, None, "a"), "PRIMARY KEY"),
         ("tasks_ended_badly", (b"", 10, "dead", None), "tasks_ended_badly"),
         ("first_to_expire", (NOW, 10), "USING COVERING INDEX tasks_by_expiry"),

@@ -22,7 +22,7 @@ from poolmgr.errors import StoreUnavailable
 from poolmgr.model import FINAL, TaskOptions, TaskState, last_id_of
 from poolmgr.post_mortem import PostMortem
 from poolmgr.schedule import Timing
-from poolmgr.store.base import Outcome, Store
+from poolmgr.store.base import AHEAD_MOST, Outcome, Store
 from poolmgr.store.memory import MemoryStore
 from poolmgr.worker_life import LIVES_KEPT
 from tests.conformance.samples import (
@@ -394,28 +394,35 @@ def test_keys_of_final_tasks_hold_for_their_windows(medium: Medium) -> None:
     assert store.keys(NOW + 3600.0) == []
 
 
-def test_it_tells_the_largest_id_that_it_has_had(medium: Medium) -> None:
+def test_it_tells_the_ids_that_it_has_had(medium: Medium) -> None:
     now = last_id_of(NOW)
-    assert medium.store.ids(now) == (b"", b"")
+    assert (medium.store.ids(now), medium.store.forgotten()) == ((b"", ()), b"")
     medium.store.apply([added(number) for number in (3, 9, 5)])
     medium.store.apply([ended(3), ended(9), dead(5)])
-    assert medium.reopen().ids(now) == (task_id(9), b"")
+    assert (medium.reopen().ids(now), medium.store.forgotten()) == ((task_id(9), ()), b"")
+    assert medium.store.ids(task_id(4)) == (task_id(3), (task_id(5), task_id(9)))
     medium.store.apply([TasksPurged((task_id(5),))])
-    assert medium.reopen().ids(now) == (task_id(9), task_id(5))
+    assert (medium.reopen().ids(now), medium.store.forgotten()) == ((task_id(9), ()), task_id(5))
     medium.store.expire(NOW + 9_999)
-    assert medium.reopen().ids(now) == (task_id(9), task_id(9))
+    assert (medium.reopen().ids(now), medium.store.forgotten()) == ((task_id(9), ()), task_id(9))
     medium.store.apply([added(1), ended(1), TasksPurged((task_id(1),))])
-    assert medium.reopen().ids(now) == (task_id(9), task_id(9))
+    assert (medium.reopen().ids(now), medium.store.forgotten()) == ((task_id(9), ()), task_id(9))
+
+
+def test_ids_beyond_are_named_where_they_are_few(store: Store) -> None:
+    store.apply([added(number, order=number) for number in range(1, AHEAD_MOST + 3)])
+    assert store.ids(task_id(2)) == (task_id(2), tuple(map(task_id, range(3, AHEAD_MOST + 3))))
+    assert store.ids(task_id(1)) == (task_id(AHEAD_MOST + 2), ())
 
 
 def test_an_id_from_the_future_makes_no_other_old(medium: Medium) -> None:
-    soon, late = (int.from_bytes(last_id_of(NOW + after)) for after in (59.0, 61.0))
+    soon, late = (int.from_bytes(last_id_of(NOW + after)) for after in (0.5, 1.5))
     medium.store.apply([added(soon, order=1), added(late, order=2), ended(soon), ended(late)])
-    assert medium.store.ids(last_id_of(NOW)) == (b"", b"")
+    assert medium.store.ids(last_id_of(NOW)) == (b"", (task_id(soon), task_id(late)))
     medium.store.apply([TasksPurged((task_id(late),))])
-    assert medium.reopen().ids(last_id_of(NOW)) == (b"", b"")
+    assert medium.reopen().forgotten() == b""
     medium.store.apply([TasksPurged((task_id(soon),))])
-    assert medium.reopen().ids(last_id_of(NOW)) == (task_id(soon), task_id(soon))
+    assert medium.reopen().forgotten() == task_id(soon)
 
 
 def test_a_batch_of_a_thousand_changes_is_applied_in_order(medium: Medium) -> None:

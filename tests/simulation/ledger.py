@@ -50,7 +50,7 @@ class Ledger:
         _same("a shelf", sorted(store.shelves(), key=repr), sorted(mine.shelves(), key=repr))
         for line, tasks, _ in mine.shelves():
             _same("on a shelf", store.shelf(line, START, tasks), mine.shelf(line, START, tasks))
-        _same("an id", store.ids(_NEWEST), mine.ids(_NEWEST))
+        _same("an id", (*store.ids(_NEWEST), store.forgotten()), (*mine.ids(_NEWEST), mine.forgotten()))
         _same("a count", sorted(store.counts().items()), sorted(mine.counts().items()))
         infos = mine.tasks(limit=_ALL)
         _same("known", store.tasks(limit=_ALL), infos)

@@ -212,7 +212,7 @@ class Shell:
                 times = self.scheduler.state.statistics.by_name[name] = RunTimes()
                 for _ in range(16):
                     times.add([0.0001])
-        left = left_in(self.disk.store, now + self.world.wall_offset)
+        left = left_in(self.disk.store, now + self.world.wall_offset, b"")
         self._known = known
         self.tell(self.scheduler.recovery.recover, left.in_hand, known, now, left.shelves, left.keys)
         self.tell(self._begin_schedules, self.ticks.begin(self.disk.store), now)

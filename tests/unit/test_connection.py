@@ -14,6 +14,7 @@ import pytest
 import uvloop
 
 from poolmgr.manager.manager import Manager
+from poolmgr.manager.recent_ids import RecentIds
 from poolmgr.model import TaskOptions
 from poolmgr.server.connection import Connection
 from poolmgr.server.options import OptionCache
@@ -23,14 +24,17 @@ from tests.unit.driver import Pool
 
 def manager_of(pool: Pool, gone: asyncio.Event) -> Manager:
     """As much of a manager as a connection needs that asks for nothing."""
-    shell = SimpleNamespace(newest_id=b"\xff" * 16)
+    shell = SimpleNamespace(recent_ids=RecentIds(NOW))
     return cast(
         Manager,
         SimpleNamespace(
-            scheduler=pool.scheduler, shell=shell, epoch=1, last_id=b"", attach=lambda port: 1,
+            scheduler=pool.scheduler, shell=shell, epoch=1, attach=lambda port: 1,
             detach=lambda client: gone.set(), told=lambda: None, refused_to=lambda client: None,
         ),
     )  # fmt: skip
+
+
+NOW = 1_700_000_000.0
 
 
 async def serve(made: list[weakref.ref[Connection]], connected: set[Connection]) -> None:

@@ -141,7 +141,7 @@ CREATE INDEX tasks_scheduled ON tasks (due_at, position)
     WHERE ended_at IS NULL AND NOT held AND attempt = 0 AND state = 'scheduled';
 CREATE INDEX tasks_by_key_window ON tasks (key_until) WHERE key_until IS NOT NULL;
 CREATE TRIGGER remember_forgotten AFTER DELETE ON tasks
-    WHEN hex(substr(OLD.id, 1, 6)) <= printf('%012X', CAST((OLD.submitted_at + 60.0) * 1000 AS INTEGER))
+    WHEN hex(substr(OLD.id, 1, 6)) <= printf('%012X', CAST((OLD.submitted_at + 1.0) * 1000 AS INTEGER))
 BEGIN
     UPDATE forgotten SET last_id = OLD.id WHERE last_id < OLD.id;
 END;
