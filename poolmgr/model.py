@@ -220,8 +220,8 @@ def _names(name: str, value: Any) -> frozenset[str]:
     if isinstance(value, str):
         value = (value,)
     names: list[Any] = list(value) if isinstance(value, Iterable) else [None]
-    if not all(isinstance(each, str) and each for each in names):
-        raise BadOption(f"{name} takes a set of strings, got {value!r}")
+    if not all(isinstance(each, str) and each.isprintable() and each for each in names):
+        raise BadOption(f"{name} takes a set of strings without control characters, got {value!r}")
     return frozenset(names)
 
 

@@ -12,13 +12,14 @@ import pytest
 # A shell's background job ignores SIGINT, and so would all that is started here: but programs are interrupted in tests.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-_ONE_BY_ONE = "integration"  # the folder whose tests start daemon after daemon, and measure what they do
+_ONE_BY_ONE = "integration"  # the folder whose tests start daemon after daemon
+_PROOFS = "test_proofs_small.py"  # ... and the file there that takes as long as all others
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _ONE_BY_ONE in item.path.parts:
-            item.add_marker(pytest.mark.xdist_group("daemons"))
+            item.add_marker(pytest.mark.xdist_group("proofs" if item.path.name == _PROOFS else "daemons"))
 
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "nodejs"

@@ -61,6 +61,10 @@ def declared_schedules(app: Mapping[str, dict[str, Any]], now: float) -> dict[st
     return found
 
 
+OPTIONS_BYTES = 16 * 1024  # what the options of one task may take
+_NAME_MOST = 200  # characters of a name for which a nearest is looked for
+
+
 def resolve(handlers: Mapping[str, TaskOptions], name: str, packed: bytes | None) -> TaskOptions:
     """The options of a task ``name``: its handler's, with ``packed`` (MessagePack of a map) on top.
 
@@ -76,6 +80,8 @@ def resolve(handlers: Mapping[str, TaskOptions], name: str, packed: bytes | None
 
 def unpack_overrides(packed: bytes) -> dict[str, Any]:
     """Options as a submit or a schedule brings them. Raises ``BadOption``."""
+    if len(packed) > OPTIONS_BYTES:
+        raise BadOption(f"the options take {len(packed):,} bytes, {OPTIONS_BYTES:,} are allowed")
     try:
         overrides: Any = msgpack.unpackb(packed)
     except Exception as error:
@@ -87,6 +93,8 @@ def unpack_overrides(packed: bytes) -> dict[str, Any]:
 
 def unknown_task(name: str, handlers: Iterable[str]) -> UnknownTask:
     """What to tell of a name that is not among ``handlers``: the nearest, or all."""
+    if len(name) > _NAME_MOST:  # to look for the nearest would take the daemon a second for each million characters
+        return UnknownTask(f"unknown task {name[:_NAME_MOST]!r}... of {len(name):,} characters")
     from difflib import get_close_matches
 
     known = [each for each in handlers if not each.startswith(RESERVED)]

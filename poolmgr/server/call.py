@@ -36,7 +36,7 @@ class Call:
         """A string argument that must be there."""
         value = self.arguments.get(name)
         if not isinstance(value, str) or not value:
-            raise BadOption(f"{name} takes a string, got {value!r}")
+            raise BadOption(f"{name} takes a string, got {value!r:.200}")
         return value
 
     def optional_text(self, name: str) -> str | None:

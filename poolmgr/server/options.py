@@ -7,6 +7,7 @@ from poolmgr.manager.handlers import resolve
 from poolmgr.model import RESERVED, TaskOptions
 
 _KEPT = 4096
+_SMALL_BYTES = 1024  # larger ones are not kept: they are no few that most submits share
 
 
 class OptionCache:
@@ -41,6 +42,8 @@ class OptionCache:
         options = self._known.get((name, packed))
         if options is None:
             options = self._resolve(name, packed)
+            if packed is not None and len(packed) > _SMALL_BYTES:
+                return options
             if len(self._known) >= _KEPT:
                 self._known.clear()
             self._known[name, packed] = options

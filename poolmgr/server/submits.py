@@ -119,10 +119,14 @@ class Submits:
 
 
 def one_by_one(messages: Iterable[list[Any]]) -> list[list[Any]]:
-    """The same messages, with SUBMITs for each SUBMIT_MANY. Raises ProtocolError: one is not as it should be."""
+    """The same messages, with SUBMITs for each SUBMIT_MANY, up to one that is not as it should be: when its turn comes,
+    it is refused as a SUBMIT that is not."""
     found: list[list[Any]] = []
     for message in messages:
-        found += [message] if message[0] != SUBMIT_MANY else _Many.of(message).one_by_one()
+        try:
+            found += [message] if message[0] != SUBMIT_MANY else _Many.of(message).one_by_one()
+        except ProtocolError:
+            return [*found, [SUBMIT]]
     return found
 
 
@@ -178,7 +182,9 @@ def _end_of_alike(messages: list[list[Any]], number: int) -> int:
         return number
     _, _, name, _, options, watch = first
     for message in islice(messages, number, None):
-        if message[0] != SUBMIT or len(message) != 6 or message[2] != name or message[4:] != [options, watch]:
+        if message[0] != SUBMIT or len(message) != 6 or message[2] != name or message[4] != options:
+            break
+        if message[5] is not watch:
             break
         number += 1
     return number

@@ -119,16 +119,19 @@ def _is_of_a_life(change: Change) -> bool:
 
 def _short_lives(changes: list[Change]) -> tuple[list[ShortLife], list[Change]]:
     """Those of which only the beginning and the end is told, with contents that are in the row; and the rest."""
+    added: set[bytes] = set()
     begun: dict[bytes, TaskRecord] = {}
     lives: dict[bytes, ShortLife] = {}
     for change in changes:
         if type(change) is TaskAdded:
-            if len(change.task.payload) <= SHORT_BYTES:
-                begun.setdefault(change.task.id, change.task)
+            task = change.task
+            if task.id not in added and len(task.payload) <= SHORT_BYTES:
+                begun[task.id] = task
+            added.add(task.id)
             continue
-        task = begun.pop(_id_of(change), None)
-        if task is not None and type(change) is TaskEnded and len(change.outcome) <= SHORT_BYTES:
-            lives[change.id] = ShortLife(task, change)
+        found = begun.pop(_id_of(change), None)
+        if found is not None and type(change) is TaskEnded and len(change.outcome) <= SHORT_BYTES:
+            lives[change.id] = ShortLife(found, change)
     if not lives:
         return [], changes
     return list(lives.values()), [each for each in changes if type(each) is AttemptEnded or _id_of(each) not in lives]

@@ -304,6 +304,16 @@ def test_a_task_that_begins_and_ends_in_one_batch_is_as_any_other(
     assert store.record(task_id(2)) == other.record(task_id(2))
 
 
+def test_a_task_that_is_added_twice_in_one_batch_is_the_first(store: Store) -> None:
+    large = b"large" * 1000
+    first, second = ended(1, outcome=b"first"), ended(1, outcome=b"second")
+    store.apply([added(1), first, added(1, name="other"), second])
+    store.apply([added(2, payload=large), added(2, payload=b"small"), ended(2)])
+    assert [store.record(task_id(number)).name for number in (1, 2)] == ["thumbnail"] * 2  # type: ignore[union-attr]
+    assert store.outcome(task_id(1)) == Outcome(TaskState.COMPLETED, "", b"first")
+    assert store.record(task_id(2)).payload == large  # type: ignore[union-attr]
+
+
 def test_of_several_moves_in_one_batch_the_last_counts(store: Store) -> None:
     store.apply([added(1), moved(1, TaskState.RUNNING), moved(1, TaskState.SCHEDULED, due_at=NOW, failures=2)])
     assert store.record(task_id(1)) == record(1, state=TaskState.SCHEDULED, due_at=NOW, attempt=1, failures=2)

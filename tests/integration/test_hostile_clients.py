@@ -13,7 +13,7 @@ import msgpack
 import pytest
 
 from poolmgr import Client
-from poolmgr.errors import TaskCancelled, VersionMismatch
+from poolmgr.errors import BadOption, TaskCancelled, VersionMismatch
 from poolmgr.manager import procfs
 from poolmgr.wire.messages import (
     COMPLETED,
@@ -260,3 +260,15 @@ def test_a_closed_clients_calls_are_cancelled_and_its_durable_tasks_run(shared_p
             call.result(timeout=10)
         client.resume("add")
         assert client.result(durable.id, timeout=10) == 7
+
+
+def test_a_name_of_a_million_characters_is_told_at_once(client: Client, raw: Raw) -> None:
+    raw.say(HELLO_THERE + submit(1, "x" * 10_000_000))
+    _, ends = _ends(raw, 1)
+    assert ends == {(1).to_bytes(16, "big"): "unknown_task"}
+
+
+def test_options_are_no_place_for_data(client: Client) -> None:
+    with pytest.raises(BadOption, match="16,384 are allowed"):
+        client.using(affinity="x" * 20_000).run("add", 1, 2)
+    assert client.using(affinity="x" * 10_000).run("add", 1, 2) == 3
