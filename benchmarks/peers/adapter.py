@@ -1,62 +1,102 @@
-"""What every peer is asked, and the loop that asks it: ``python -m benchmarks.peers.adapter NAME``.
+"""What every peer is asked, in its own terms. An adapter is a module in this folder with a class ``Adapter``.
 
-An adapter is a module in this folder with
-
-    ABOUT: str                       its version, and the settings that it runs with
-    WORKERS: list[str]               the command that starts its workers; they import the same module
-    def echo_all(tasks: int) -> None submit so many no-op tasks, one by one, and have the result of each
-
-Redis is on the Unix socket $BENCHMARK_REDIS. For each line of stdin, a number of tasks, one round is run and its
-duration written to stdout, as JSON; at the end of stdin the workers are ended.
+It says what the peer is and how it is set (``about``), what the peer cannot do (``cannot``), and how a user would start
+it, submit a task and have its result. All else is the same for all of them, and is in measures.py.
 """
 
 from __future__ import annotations
 
-import importlib
-import json
 import os
-import signal
-import subprocess
 import sys
-import time
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ClassVar, Final
 
-_PATIENCE_S = 10.0
-WORKERS = os.cpu_count() or 1
+from benchmarks.peers import tasks
+
+NOT_DURABLE: Final = dict.fromkeys(("durable", "durable-latency"), "keeps nothing on disk")
+NO_CHUNKS: Final = {"chunked": "has no map in chunks"}
+PROCESSORS = os.cpu_count() or 1
 
 
-def redis_socket() -> str:
-    """The path of the socket that Redis is on."""
-    return os.environ["BENCHMARK_REDIS"]
+class PeerAdapter(ABC):
+    """A peer. Made, it does nothing yet; started, it has workers.
+
+    Args:
+        directory: for whatever it writes; on a real disk.
+        durable: whether what is submitted is to survive a power loss once it is acknowledged.
+
+    Attributes:
+        about: its version, and the settings that it runs with.
+        cannot: scenarios that it has no way to run, each with the reason.
+        fastest: how many workers it is fastest with, where that is not 20: for all but start, queue and kill.
+        queue_in_caller: whether tasks wait in the process that submits them, whose memory then counts.
+        seen: the workers that have been seen to run a task.
+    """
+
+    about: ClassVar[str]
+    cannot: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    fastest: ClassVar[int] = 20
+    queue_in_caller: ClassVar[bool] = False
+
+    def __init__(self, directory: Path, *, durable: bool) -> None:
+        self.directory = directory
+        self.durable = durable
+        self.workers = 0
+        self.seen: set[int] = set()
+
+    def start(self, workers: int) -> None:
+        """Start so many workers. May return before they are ready."""
+        self.workers = workers
+        self._start(workers)
+
+    @abstractmethod
+    def _start(self, workers: int) -> None: ...
+
+    def stop(self) -> None:  # noqa: B027 (not all need to)
+        """End it without waiting for what is queued. What is left behind is killed afterwards."""
+
+    @abstractmethod
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Hand over a call of a function of tasks.py; what ``result`` takes."""
+
+    @abstractmethod
+    def result(self, handle: Any, timeout_s: float) -> Any:
+        """What a submitted call returned. Raises where it failed, or took longer."""
+
+    def flush(self) -> None:  # noqa: B027 (not all need to)
+        """Return when all that was submitted is where it waits for a worker."""
+
+    def submit_all(self, values: Sequence[Any]) -> list[Any]:
+        """Echo each value by a call of ``submit``, then take the results."""
+        submit = self.submit
+        handles = [submit(tasks.echo, value) for value in values]
+        result = self.result
+        return [result(handle, 60.0) for handle in handles]
+
+    def map(self, values: Sequence[Any]) -> list[Any]:
+        """Echo each value as a task of its own, in the way that the peer does best."""
+        return self.submit_all(values)
+
+    def map_chunked(self, values: Sequence[Any], size: int) -> list[Any]:
+        """Echo all values, so many in a task."""
+        raise NotImplementedError
+
+    def call(self, value: Any) -> Any:
+        """Echo one value, and wait for it."""
+        return self.result(self.submit(tasks.echo, value), 60.0)
+
+    def payload(self, size: int) -> Any:
+        """A value of so many bytes; text for those that carry JSON."""
+        return bytes(size)
+
+    def worker_of(self, pids: Sequence[int]) -> int:
+        """The worker process, of the one that ran a task and its parent."""
+        return pids[0]
 
 
 def command(name: str) -> str:
     """The path of a command of the environment that this runs in."""
     return os.path.join(os.path.dirname(sys.executable), name)
-
-
-def _say(**what: Any) -> None:
-    print(json.dumps(what), flush=True)
-
-
-def main(name: str) -> None:
-    """Serve rounds of the peer ``name`` until stdin ends."""
-    adapter = importlib.import_module(f"benchmarks.peers.{name}")
-    workers = subprocess.Popen(adapter.WORKERS, stdin=subprocess.DEVNULL, stdout=sys.stderr, start_new_session=True)
-    try:
-        adapter.echo_all(100)  # returns when they run
-        _say(about=adapter.ABOUT)
-        for line in sys.stdin:
-            began = time.perf_counter()
-            adapter.echo_all(int(line))
-            _say(seconds=time.perf_counter() - began)
-    finally:
-        workers.terminate()
-        try:
-            workers.wait(_PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(workers.pid, signal.SIGKILL)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.metadata import version
+from typing import Any
 
 import dramatiq
 from dramatiq.brokers.redis import RedisBroker
@@ -10,29 +12,35 @@ from dramatiq.middleware import Retries
 from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend
 
-from benchmarks.peers.adapter import WORKERS as PROCESSES
-from benchmarks.peers.adapter import command, redis_socket
+from benchmarks.peers import adapter, tasks
+from benchmarks.peers.redis_queue import JsonQueueAdapter, redis_socket
 
 _URL = f"unix://{redis_socket()}"
-THREADS = 8
-
-ABOUT = (
-    f"Dramatiq {version('dramatiq')}: {PROCESSES} processes of {THREADS} threads, retries and results as the only "
-    "middleware, JSON, results in Redis"
-)
-WORKERS = [
-    command("dramatiq"), "--processes", str(PROCESSES), "--threads", str(THREADS), "benchmarks.peers.dramatiq",
-]  # fmt: skip
+_THREADS = 8
 
 broker = RedisBroker(url=_URL, middleware=[Retries(), Results(backend=RedisBackend(url=_URL), store_results=True)])
 dramatiq.set_broker(broker)
+_ACTORS = {function: dramatiq.actor(function, actor_name=function.__name__) for function in tasks.ALL}
 
 
-@dramatiq.actor(actor_name="echo")
-def echo(value: int) -> int:
-    return value
+class Adapter(JsonQueueAdapter):
+    """As many processes as processors where speed counts, with its default of 8 threads in each; else one thread."""
 
+    about = (
+        f"Dramatiq {version('dramatiq')}: retries and results as the only middleware, JSON, results in Redis; "
+        f"{adapter.PROCESSORS} processes of {_THREADS} threads where speed counts, else processes of one thread"
+    )
+    fastest = adapter.PROCESSORS
 
-def echo_all(tasks: int) -> None:
-    messages = [echo.send(number) for number in range(tasks)]
-    assert [message.get_result(block=True, timeout=60_000) for message in messages] == list(range(tasks))
+    def _command(self, workers: int) -> list[str]:
+        threads = _THREADS if workers == self.fastest else 1
+        return [
+            adapter.command("dramatiq"), "--processes", str(workers), "--threads", str(threads),
+            "benchmarks.peers.dramatiq",
+        ]  # fmt: skip
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return _ACTORS[function].send(*arguments)
+
+    def result(self, handle: Any, timeout_s: float) -> Any:
+        return handle.get_result(block=True, timeout=int(1000 * timeout_s))

@@ -19,8 +19,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from benchmarks.peer import NAMES, Peer, make_environment
-from benchmarks.redis_server import RedisServer
+from benchmarks.peer import Peer, make_environment
 from poolmgr import Client
 from scripts.proofs.chores import echo
 from scripts.proofs.disk import fdatasync_us, file_system, real_disk
@@ -34,6 +33,7 @@ PEER_ROUND_S: Final = 4.0  # a round of a peer has as many tasks as it does in a
 FIRST_TASKS: Final = 300  # by which that is found out
 PER_SECOND: Final = 15_000
 RATIO: Final = 15.0
+PEERS: Final = ("celery", "dramatiq", "huey")
 
 
 def prove(scale: float) -> Report:
@@ -55,8 +55,7 @@ def prove(scale: float) -> Report:
         )
         _ours(report, full, normal, tasks, promised)
         if promised:
-            redis = stack.enter_context(RedisServer(Path(directory)))
-            best = min(_beside(report, full, name, redis.socket, Path(directory), tasks) for name in NAMES)
+            best = min(_beside(report, full, name, Path(directory), tasks) for name in PEERS)
             report.figure("against the best of them", best, "times", at_least=RATIO)
         report.figure("fdatasync after 4 KiB, p50 after", fdatasync_us(Path(directory)), "us")
     return report
@@ -76,12 +75,13 @@ def _ours(report: Report, full: Ours, normal: Ours, tasks: int, promised: bool) 
     report.figure("results that were right", right, at_least=2 * ROUNDS * tasks)
 
 
-def _beside(report: Report, ours: Ours, name: str, redis: Path, directory: Path, tasks: int) -> float:
+def _beside(report: Report, ours: Ours, name: str, directory: Path, tasks: int) -> float:
     """How many times as fast we are as one peer: the median of the pairs' ratios."""
-    with Peer(name, redis, directory) as peer:
+    with Peer(name, directory, durable=True) as peer:
         report.note(peer.about)
-        count = max(FIRST_TASKS, int(FIRST_TASKS / peer.round(FIRST_TASKS) * PEER_ROUND_S))
-        pairs = [(ours.round(tasks).per_s, count / peer.round(count)) for _ in range(ROUNDS)]
+        peer.ask("start", workers=peer.fastest)
+        count = max(FIRST_TASKS, int(peer.ask("submit_rate", tasks=FIRST_TASKS)["rate"] * PEER_ROUND_S))
+        pairs = [(ours.round(tasks).per_s, peer.ask("submit_rate", tasks=count)["rate"]) for _ in range(ROUNDS)]
     _spread(report, name, [theirs for _, theirs in pairs], "tasks/s")
     ratios = [mine / theirs for mine, theirs in pairs]
     _spread(report, f"poolmgr against {name}", ratios, "times")

@@ -13,12 +13,12 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.family import pss_mb
 from scripts.proofs.pool import HERE, Pool
 from scripts.proofs.report import Report
 
 WORKERS = 20
 ROUNDS = 9
-KB = 1024
 
 
 def prove(scale: float) -> Report:
@@ -33,7 +33,7 @@ def prove(scale: float) -> Report:
         for _ in range(rounds):
             starts.append(_command(pool, "start", "--app", "chores"))
             answers.append(statistics.median(_command(pool, "status") for _ in range(3)))
-            sizes.append(_pss_mb(pool))
+            sizes.append(pss_mb(set(pool.processes()) - {os.getpid()}))
             _command(pool, "stop")
     promised = scale >= 1  # a scaled run is one of the tests, and a test has no timing of its own
     report.figure(
@@ -54,14 +54,3 @@ def _command(pool: Pool, *arguments: str) -> float:
     began = time.perf_counter()
     subprocess.run(command, cwd=HERE, env=pool.environ, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - began
-
-
-def _pss_mb(pool: Pool) -> float:
-    """What all processes of the pool take, shared pages counted once."""
-    found = 0
-    for pid in pool.processes():
-        if pid != os.getpid():
-            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-                if line.startswith("Pss:"):
-                    found += int(line.split()[1])
-    return found / KB

@@ -14,6 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+from benchmarks.pairs import percentile
 from poolmgr import Client
 from scripts.proofs.chores import echo
 from scripts.proofs.pool import Pool
@@ -95,5 +96,4 @@ def latencies(call: Callable[[], object], calls: int) -> tuple[float, float]:
         began = time.perf_counter()
         call()
         taken.append(time.perf_counter() - began)
-    taken.sort()
-    return taken[calls // 2] * 1e6, taken[calls * 99 // 100] * 1e6
+    return percentile(taken, 50) * 1e6, percentile(taken, 99) * 1e6

@@ -1,0 +1,66 @@
+"""The benchmarks run, small: the standard library's pool beside poolmgr. What they measure is of no interest here."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.peer import PEERS_PYTHON, ROOT
+from benchmarks.scenarios import NAMES
+from poolmgr.worker.warden import processes
+
+_MARK = "BENCHMARKS_UNDER_TEST"
+_DURABLE = {"durable", "durable-latency"}
+
+
+def left_behind(mark: str) -> list[int]:
+    """The living processes that came of the run."""
+    found = []
+    for pid in processes():
+        try:
+            if f"{_MARK}={mark}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                found.append(pid)
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.timeout(120)
+def test_a_small_run_measures_everything_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    options = ["--pairs", "1", "--run-s", "0.01", "--out", str(out), "--peers", "multiprocessing"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", *options],
+        cwd=ROOT,
+        env={**os.environ, _MARK: str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((out / "results.json").read_text())
+    assert {row["scenario"] for row in found["rows"]} == set(NAMES)
+    for row in found["rows"]:
+        assert bool(row["theirs"]) == (row["scenario"] not in _DURABLE), row
+        assert len(row["poolmgr"]) == len(row["theirs"])
+    assert "## What poolmgr reached" in (out / "results.md").read_text()
+    if PEERS_PYTHON.exists():  # where matplotlib is
+        assert (out / "results.svg").stat().st_size > 10_000
+    assert not left_behind(str(tmp_path))
+
+
+def test_a_peer_that_is_not_installed_is_left_out_and_named(tmp_path: Path) -> None:
+    program = (
+        "import benchmarks.peer as peer, pathlib, sys\n"
+        "peer.PEERS_PYTHON = pathlib.Path(sys.executable)\n"  # which has none of them
+        "from benchmarks.__main__ import main\n"
+        f"sys.exit(main(['--only', 'map', '--run-s', '0.01', '--peers', 'huey', '--out', {str(tmp_path)!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "huey: left out: No module named 'huey'" in (tmp_path / "results.md").read_text()
