@@ -1,8 +1,9 @@
 """Large payloads and outcomes: files beside the database, named by its rows.
 
 A file is written and synced, and its directory too, before the row that names it is committed; it goes after the row
-has gone. So a crash at any point leaves at worst a file that no row names, and the next start removes those. No name is
-used twice, so a file that is to go is never one that has come back.
+has gone, and where commits are not synced each by itself (NORMAL), after that has been synced. So a crash at any point
+leaves at worst a file that no row names, and the next start removes those. No name is used twice, so a file that is to
+go is never one that has come back.
 """
 
 from __future__ import annotations
@@ -44,6 +45,10 @@ class Spool:
     Args:
         directory: made with mode 0700 when the first file is written.
         sql: the store's statements.
+
+    Attributes:
+        log: the write-ahead log, if it is to be synced before a file goes: a power loss may undo commits.
+        holds: while it is above 0, no file is removed.
     """
 
     def __init__(self, directory: Path, sql: Mapping[str, str]) -> None:
@@ -55,7 +60,8 @@ class Spool:
         self._written: list[str] = []  # in this transaction
         self._dropped: list[str] = []  # by this transaction
         self._gone: set[str] = set()  # by earlier ones: to be removed
-        self.holds = 0  # while it is above 0, no file is removed
+        self.log: Path | None = None
+        self.holds = 0
 
     def attach(self, connection: sqlite3.Connection, epoch: int) -> list[Missing]:
         """Begin an epoch: remove files that no row names; which files are missing."""
@@ -133,9 +139,14 @@ class Spool:
         return read_whole(self.directory / file, size, f"the {kind} of task {id.hex()}")
 
     def _remove(self, names: set[str]) -> None:
-        for name in names:
-            with suppress(OSError):  # the next start removes what stays
-                (self.directory / name).unlink()
+        """What stays, the next start removes."""
+        with suppress(OSError):
+            if names and self.log is not None and self.log.exists():  # else it is in the database, and that is synced
+                make_durable(self.log)
+                make_durable(self.log.parent)
+            for name in names:
+                with suppress(OSError):
+                    (self.directory / name).unlink()
 
 
 def files_in(directory: Path) -> set[str]:

@@ -74,6 +74,8 @@ class SqliteStore(Reading):
         self._synchronous = synchronous
         self._busy_timeout_s = busy_timeout_s
         self._log = log_of(self.path)
+        if synchronous == "NORMAL":
+            self._spool.log = self._log
         self._blocks = {name: in_blocks(statement) for name, statement in self._sql.items()}
         self._results = Results(self._sql, results_limit_bytes)
         self._idle_rounds = 0

@@ -6,15 +6,17 @@ import errno
 import os
 import sqlite3
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from poolmgr.core.changes import Change, TasksPurged
 from poolmgr.errors import PayloadLost, StoreUnavailable, failure
 from poolmgr.model import TaskState
+from poolmgr.store import spool
 from poolmgr.store.base import Outcome
 from poolmgr.store.rows import LONG_BYTES
 from poolmgr.store.sqlite import SqliteStore
@@ -196,3 +198,27 @@ def test_a_row_without_its_content_is_an_error_for_whoever_asks(store: SqliteSto
         other.commit()
     with pytest.raises(StoreUnavailable, match=r"the payload of task 0+1 is nowhere: see poolmgr db check"):
         store.record(task_id(1))
+
+
+@pytest.mark.parametrize(("synchronous", "synced"), [("FULL", False), ("NORMAL", True)])
+def test_no_file_goes_before_that_its_row_has_gone_survives_a_power_loss(
+    path: Path, synchronous: Literal["FULL", "NORMAL"], synced: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    def note(name: str, real: Callable[[Path], None]) -> Callable[[Path], None]:
+        def call(path: Path) -> None:
+            done.append(f"{name} {path.name}")
+            real(path)
+
+        return call
+
+    with closing(SqliteStore(path, synchronous=synchronous)) as store:
+        store.open()
+        store.apply([added(1, payload=LARGE), ended(1)])
+        monkeypatch.setattr(spool, "make_durable", note("sync", spool.make_durable))
+        monkeypatch.setattr(Path, "unlink", note("remove", Path.unlink))
+        store.apply([TasksPurged((task_id(1),))])
+    log = ["sync poolmgr.db-wal", f"sync {path.parent.name}"] if synced else []
+    assert done == [*log, "remove 1-1"]
+    assert files(path) == []
