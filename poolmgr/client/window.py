@@ -12,10 +12,9 @@ from typing import Final
 from poolmgr.errors import ProtocolError
 
 WINDOW: Final = 10_000  # submits that may be unanswered
-# What was sent of a submit: its key, the name of its handler, packed arguments and packed options.
-Sent = tuple[bytes, str, bytes, bytes | None]
-
 WINDOW_BYTES: Final = 32 * 1024 * 1024  # ... and what they may add up to
+
+Sent = tuple[bytes, str, bytes, bytes | None]  # of a submit: its key, its handler's name, packed arguments and options
 
 
 class Window:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from inspect import isawaitable
 from itertools import islice
 from typing import Any, cast
@@ -166,17 +166,9 @@ class Connection(asyncio.Protocol):
         assert waiting is not None
         try:
             while waiting and not self._closing:
-                ids: dict[bytes, None] = {}
-                count = 0
-                for count, message in enumerate(islice(waiting, _LOOKED_UP), 1):
-                    if message[0] == SUBMIT:
-                        id = _id_of(message)
-                        if id in ids:  # what becomes of the first is to be seen when the store is asked for the second
-                            count -= 1
-                            break
-                        ids[id] = None
+                count, ids = _first_without_doubles(waiting)
                 async with self._manager.look_ups as look_ups:
-                    found = await look_up(look_ups, list(ids))
+                    found = await look_up(look_ups, ids)
                     at = now()
                     for _ in range(count):
                         message = waiting[0]
@@ -357,6 +349,21 @@ class Connection(asyncio.Protocol):
         task = asyncio.get_running_loop().create_task(work)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
+
+
+def _first_without_doubles(waiting: Iterable[list[Any]]) -> tuple[int, list[bytes]]:
+    """For how many of ``waiting`` the store can be asked at once, and the ids of the submits among them. No id is there
+    twice: what becomes of the first is to be seen when the store is asked for the second."""
+    ids: dict[bytes, None] = {}
+    count = 0
+    for message in islice(waiting, _LOOKED_UP):
+        if message[0] == SUBMIT:
+            id = _id_of(message)
+            if id in ids:
+                break
+            ids[id] = None
+        count += 1
+    return count, list(ids)
 
 
 def _id_of(message: list[Any]) -> bytes:

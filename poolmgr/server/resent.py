@@ -42,6 +42,6 @@ def is_known(intake: Intake, client: int, message: list[Any], found: Found | Sto
     if task_id <= found.forgotten or task_id in found.taken:
         intake.refused(client)
         raise OutcomeUnknown(
-            f"task {task_id.hex()} is older than what is remembered of ended tasks: whether it ran cannot be told"
+            f"task {task_id.hex()} is not remembered (any longer), and may have been run: whether it was cannot be told"
         )
     return False

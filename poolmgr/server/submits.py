@@ -21,7 +21,6 @@ _FEW = 4  # fewer than these are not worth to be put together
 class Submits:
     """Those of one connection, in their order. Of each that is refused, ``refused`` is told by its id, and why: it is
     handed in with each call, since a connection that its submits knew would be freed by the collector alone, and late.
-
     """
 
     def __init__(self, manager: Manager, options: OptionCache, client: int) -> None:
