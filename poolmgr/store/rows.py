@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
-from itertools import groupby
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgpack
 
@@ -35,6 +34,7 @@ from poolmgr.model import AttemptInfo, TaskInfo, TaskOptions, TaskState, check_o
 from poolmgr.post_mortem import PostMortem, post_mortem
 from poolmgr.schedule import Timing
 from poolmgr.store.base import Outcome
+from poolmgr.store.runs import SHORT_BYTES, ShortLife
 from poolmgr.store.spool import Kind
 
 Row = tuple[Any, ...]
@@ -43,12 +43,9 @@ SharedRow = tuple[Row, Row]  # what it has in common with its neighbours, as oft
 # What decoding a row raises when it is not what this store wrote.
 UNREADABLE: Final = (ValueError, TypeError, BadOption, msgpack.UnpackException)
 
-SHORT_BYTES: Final = 256  # a payload or outcome of at most so many is in its task's row
-LONG_BYTES: Final = 64 << 10  # one of at most so many is in a table of its own, and a longer one in a file (spool.py)
+LONG_BYTES: Final = 64 << 10  # one that is not short is in a table of its own up to here, else in a file (spool.py)
 
 _REST: Final = len(TaskRecord._fields) - 7  # fields behind a record's state
-
-_OF_A_LIFE: Final = frozenset({TaskAdded, TaskMoved, AttemptEnded, TaskEnded})
 
 _TEXT: Final = {state: state.value for state in TaskState}  # plain strings are bound without an adapter's look-up
 _DEFAULTS: Final = list(TaskOptions()._asdict().items())
@@ -92,54 +89,6 @@ def line_of(name: str, demand: str, priority: int, group: str) -> LineKey:
 
 
 # -------------------------------------------------------------------------------------------- changes to rows
-
-
-class ShortLife(NamedTuple):
-    """A task that was added and has ended in one transaction: one statement, where both would be two."""
-
-    task: TaskRecord
-    end: TaskEnded
-
-
-def runs_of(changes: Iterable[Change]) -> Iterator[tuple[type, Sequence[Any]]]:
-    """The changes in runs of one kind, each with its kind; in an order that comes to the same."""
-    for of_lives, some in groupby(changes, _is_of_a_life):
-        if of_lives:
-            lives, rest = _short_lives(list(some))
-            if lives:
-                yield ShortLife, lives
-            some = iter(rest)
-        for kind, run in groupby(some, type):
-            yield kind, list(run)
-
-
-def _is_of_a_life(change: Change) -> bool:
-    return type(change) in _OF_A_LIFE
-
-
-def _short_lives(changes: list[Change]) -> tuple[list[ShortLife], list[Change]]:
-    """Those of which only the beginning and the end is told, with contents that are in the row; and the rest."""
-    added: set[bytes] = set()
-    begun: dict[bytes, TaskRecord] = {}
-    lives: dict[bytes, ShortLife] = {}
-    for change in changes:
-        if type(change) is TaskAdded:
-            task = change.task
-            if task.id not in added and len(task.payload) <= SHORT_BYTES:
-                begun[task.id] = task
-            added.add(task.id)
-            continue
-        found = begun.pop(_id_of(change), None)
-        if found is not None and type(change) is TaskEnded and len(change.outcome) <= SHORT_BYTES:
-            lives[change.id] = ShortLife(found, change)
-    if not lives:
-        return [], changes
-    return list(lives.values()), [each for each in changes if type(each) is AttemptEnded or _id_of(each) not in lives]
-
-
-def _id_of(change: Any) -> bytes:
-    id: bytes = change.task.id if type(change) is TaskAdded else change.id
-    return id
 
 
 def _births(tasks: Iterable[TaskRecord]) -> Iterator[SharedRow]:

@@ -34,12 +34,11 @@ from poolmgr.store.results import Results
 from poolmgr.store.rows import (
     Row,
     SharedRow,
-    ShortLife,
     has_spooled,
-    runs_of,
     spooled,
     statements_for,
 )
+from poolmgr.store.runs import ShortLife, runs_of
 from poolmgr.store.schema import check_library, in_blocks
 from poolmgr.store.spool import Missing
 from poolmgr.store.write_ahead_log import log_of

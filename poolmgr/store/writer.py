@@ -25,7 +25,7 @@ from poolmgr.errors import StoreUnavailable
 from poolmgr.store.base import Store
 
 # A transaction that has so many takes no more commits: some 100 ms of work, against a sync of 0.1 to 5 ms. The more a
-# transaction holds, the more tasks begin and end in it, which costs half (rows.py: ShortLife).
+# transaction holds, the more tasks begin and end in it, which costs half (runs.py).
 ENOUGH_CHANGES: Final = 8000
 
 T = TypeVar("T")

@@ -278,6 +278,9 @@ def test_a_final_state_is_never_changed(medium: Medium, final: TaskState) -> Non
 def test_of_two_ends_in_one_batch_the_first_counts(store: Store) -> None:
     store.apply([added(1), ended(1, outcome=b"first"), dead(1, outcome=b"second")])
     assert store.outcome(task_id(1)) == Outcome(TaskState.COMPLETED, "", b"first")
+    store.apply([added(3)])
+    store.apply([ended(3, outcome=b"first"), added(3), ended(3, outcome=b"second")])
+    assert store.outcome(task_id(3)) == Outcome(TaskState.COMPLETED, "", b"first")
     store.apply([added(2), ended(2, outcome=b"first"), ended(2, outcome=b"second", attempt=5)])
     assert store.outcome(task_id(2)) == Outcome(TaskState.COMPLETED, "", b"first")
     kept = store.record(task_id(2))
