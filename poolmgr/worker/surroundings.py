@@ -92,7 +92,7 @@ class Surroundings:
         self._channels = [(fd, _identity(_fstat(fd))) for fd in channels]
         self._own = {name: os.environ[name] for name in OWN_VARIABLES if name in os.environ}
         self._name = self._own.get(WORKER, "")
-        self._threads = count_threads()
+        self._threads = count_threads() or 1  # the heart: it may not have begun yet
 
     # ------------------------------------------------------------------------------------------ after every task
 

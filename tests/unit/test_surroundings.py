@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 PROGRAM = """
 import asyncio, builtins, concurrent.futures, ctypes, gc, locale, os, resource, signal, socket, subprocess, sys
-import threading, time
+import _thread, threading, time
 from poolmgr.worker.surroundings import Surroundings
 
 signal.signal(signal.SIGUSR1, lambda *_: None)
@@ -25,7 +25,10 @@ def death_signal():
     return found.value
 libc.prctl(1, 9, 0, 0, 0)
 surroundings = Surroundings()
-surroundings.settle(kept)
+_thread.start_new_thread(time.sleep, (100,))  # the heart
+surroundings.settle(kept)  # which may not have begun yet
+while not _thread._count():
+    time.sleep(0.0001)
 assert surroundings.tidy()
 assert surroundings.look() == ""
 before = {before}
