@@ -26,6 +26,7 @@ from poolmgr.worker_life import WorkerLife
 KILL_GRACE_S = 1.0  # between SIGTERM and SIGKILL
 STUCK_AFTER_S = 10.0  # after SIGKILL, the slot goes on without waiting for the process to go
 FAILED_RETRY_S = 60.0
+INSPECTION_S = 2.0  # an inspection takes a twentieth of that: one that took longer says that this process was blocked
 
 _W = WorkerState
 _HAS_PROCESS = frozenset({_W.STARTING, _W.READY, _W.BUSY, _W.DRAINING, _W.UNHEALTHY})
@@ -316,6 +317,7 @@ class Supervisor:
                 continue
             if late:
                 slot.heard_at = now
+                slot.suspected = False
             elif now - slot.heard_at > zombie_after_s:
                 slot.heard_at = now  # one look for each such silence
                 slot.suspected = True
@@ -336,6 +338,8 @@ class Supervisor:
         """What /proc shows of a silent worker: ``running``, ``stopped``, ``asleep`` or ``gone``."""
         if not slot.suspected or verdict in ("running", "gone") or slot.doomed is not None:
             return  # its heart has beaten; native code that holds the GIL has its own deadline; a death will be told
+        if now - slot.heard_at > INSPECTION_S:  # what it has said meanwhile may wait to be read
+            return
         if verdict == "stopped" and slot.continued_after != slot.executed:
             slot.continued_after = slot.executed  # once, until it has finished a task
             self._state.effects.append(Continue(slot.id, slot.incarnation))

@@ -2,7 +2,8 @@
 
 Group commit needs no timer. While one transaction is synced, the next commits gather; the slower the disk, the
 larger the transactions, up to a size at which the sync's share of the price is small anyway. Whoever hands over
-pays for one queue operation and never waits for the disk.
+pays for one queue operation and never waits for the disk. A commit that is alone may wait a moment for another that is
+known to follow (linger.py).
 
 When the store refuses, the thread keeps what it could not commit, says so, and tries again each second,
 everything that has arrived since included, in order. Nothing is lost and nothing overtakes. Reads that are
@@ -12,17 +13,23 @@ and waiting would hang the caller.
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from itertools import chain
 from queue import Empty, SimpleQueue
+from time import monotonic
 from typing import Any, Final, NamedTuple, TypeVar
 
 from poolmgr.core.changes import Change
 from poolmgr.errors import StoreUnavailable
 from poolmgr.store.base import Store
+from poolmgr.store.linger import Linger
+
+_log = logging.getLogger(__name__)
 
 # A transaction that has so many takes no more commits: some 100 ms of work, against a sync of 0.1 to 5 ms. The more a
 # transaction holds, the more tasks begin and end in it, which costs half (runs.py).
@@ -34,6 +41,7 @@ T = TypeVar("T")
 class _Commit(NamedTuple):
     number: int
     changes: Sequence[Change]
+    at: float  # when it was handed over
 
 
 class _Read(NamedTuple):
@@ -67,6 +75,7 @@ class StoreWriter:
         self._retry_s = retry_s
         self._queue: SimpleQueue[_Job] = SimpleQueue()
         self._waiting: deque[_Job] = deque()  # taken from the queue, not yet carried out; the thread's own
+        self._linger = Linger()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -85,7 +94,7 @@ class StoreWriter:
         """
         if self._closing.is_set():
             raise StoreUnavailable("the store is closed")
-        self._queue.put(_Commit(commit_number, changes))
+        self._queue.put(_Commit(commit_number, changes, monotonic()))
 
     def read(self, function: Callable[[Store], T]) -> Future[T]:
         """Run ``function(store)`` in the thread, after everything submitted before: the future of its result.
@@ -126,11 +135,20 @@ class StoreWriter:
     # ------------------------------------------------------------------------------------------ in the thread
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        except BaseException:
+            # A defect of ours. Without this thread nothing that is durable would ever be answered, and nobody would
+            # know why; the next start finds all that was acknowledged.
+            _log.critical("the store's thread has failed, so this process ends", exc_info=True)
+            os._exit(os.EX_SOFTWARE)
+
+    def _serve(self) -> None:
         while True:
             self._take()
             match self._waiting[0]:
                 case _Commit():
-                    if not self._commit():
+                    if not (self._commit() if len(self._waiting) > 1 else self._commit_alone()):
                         return
                 case _Read() as read:
                     self._waiting.popleft()
@@ -147,6 +165,25 @@ class StoreWriter:
                 self._waiting.append(self._queue.get_nowait())
         except Empty:
             pass
+
+    def _commit_alone(self) -> bool:
+        """Commit the one that waits, with its companion, if one is to be expected. False: the last try has failed."""
+        linger = self._linger
+        if linger.wait_s:
+            try:
+                self._waiting.append(self._queue.get(timeout=linger.wait_s))
+            except Empty:
+                pass
+            linger.waited(companion=isinstance(self._waiting[-1], _Commit) and len(self._waiting) > 1)
+            return self._commit()
+        began = monotonic()
+        went_well = self._commit()
+        ended = monotonic()
+        if self._waiting or not self._queue.empty():
+            self._take()
+        first = self._waiting[0] if self._waiting else None
+        linger.did_not_wait(ended - began, first.at - began if isinstance(first, _Commit) else None)
+        return went_well
 
     def _commit(self) -> bool:
         """Apply the first of what waits as one transaction. False: the last try has failed."""

@@ -116,6 +116,24 @@ def test_a_scheduler_that_was_late_itself_judges_nobody() -> None:
     assert len(pool.all(Inspect)) == 1
 
 
+@pytest.mark.parametrize("ticks_first", [True, False])
+def test_a_scheduler_that_was_blocked_during_the_inspection_judges_nobody(ticks_first: bool) -> None:
+    """What the worker has said meanwhile is not read yet."""
+    pool = _silent()
+    pool.advance(32.0)
+    assert len(pool.all(Inspect)) == 1
+    if ticks_first:
+        pool.jump(8.0)
+    else:
+        pool.now += 8.0
+    _inspected(pool, "asleep")
+    assert pool.killed() == []
+    while len(pool.all(Inspect)) < 2:
+        pool.advance(1.0)
+    _inspected(pool, "asleep")
+    assert pool.killed() == [("worker-0", "hung")]
+
+
 def test_one_that_hangs_before_it_is_ready_is_charged_to_its_slot() -> None:
     pool = Pool(ready=False)
     pool.silent.add("worker-0")

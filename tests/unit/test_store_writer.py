@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -105,6 +108,24 @@ def test_what_gathers_during_a_commit_is_the_next_one(bench: Bench) -> None:
     let_through()
     assert [bench.said(), bench.said()] == [(1, None), (4, None)]
     assert bench.store.batches == [[1], [2, 3, 4]]
+
+
+def test_a_commit_whose_companion_is_known_to_come_soon_waits_for_it(bench: Bench) -> None:
+    bench.writer._linger.wait_s = PATIENCE_S
+    bench.writer.start()
+    bench.submit(1)
+    bench.submit(2)
+    assert bench.said() == (2, None)
+    assert bench.store.batches == [[1, 2]]
+
+
+def test_a_read_is_not_kept_waiting_for_a_companion(bench: Bench) -> None:
+    bench.writer._linger.wait_s = PATIENCE_S
+    bench.writer.start()
+    bench.submit(1)
+    assert bench.writer.read(lambda store: store).result(timeout=PATIENCE_S / 2) is bench.store
+    assert bench.store.batches == [[1]]
+    assert bench.writer._linger.wait_s == 0.0
 
 
 def test_what_is_submitted_before_the_start_is_one_commit(bench: Bench) -> None:
@@ -281,3 +302,25 @@ def test_a_close_before_the_start_refuses_what_was_handed_over() -> None:
     assert refused(read)
     assert bench.said_nothing_more()
     assert bench.store.batches == []
+
+
+def test_a_process_whose_store_has_no_thread_any_more_ends() -> None:
+    """Nothing durable would ever be answered there."""
+    program = """
+import time
+from poolmgr.store.memory import MemoryStore
+from poolmgr.store.writer import StoreWriter
+
+def broken(number, error):
+    raise RuntimeError("a defect")
+
+writer = StoreWriter(MemoryStore(), broken)
+writer.start()
+writer.submit(1, [])
+time.sleep(100)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+    assert done.returncode == os.EX_SOFTWARE
+    assert "a defect" in done.stderr
