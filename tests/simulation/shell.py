@@ -156,7 +156,7 @@ class Shell:
         while self.alive and (effects := self.scheduler.flush(now)):
             for effect in effects:
                 self._journal.effect(now, effect)
-            self.ticks.decided(effects)
+            self.ticks.decided(effects, told_at)
             self.oracle.decided(effects, told_at, now)
             starts = [effect for effect in effects if isinstance(effect, do.Start)]
             self.order.check(starts, now, now < self.oracle.unblocked_at + LATE_S)

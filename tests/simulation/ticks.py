@@ -65,6 +65,7 @@ class TickCheck:
         self._kept: dict[str, ScheduleRecord] = {}  # what is committed
         self._decided: dict[str, ScheduleRecord] = {}  # what is, or will be
         self._committed: set[bytes] = set()  # tasks of ticks
+        self._told_at = world.now
         self._offset = world.wall_offset  # before the turn that is looked at, within which the clock may be set
 
     def begin(self, store: Store) -> list[ScheduleRecord]:
@@ -75,8 +76,10 @@ class TickCheck:
         self._offset = self._world.wall_offset
         return found
 
-    def decided(self, effects: Sequence[Effect]) -> None:
-        """What the scheduler wants done, before it is, and before anybody else looks at it."""
+    def decided(self, effects: Sequence[Effect], told_at: float) -> None:
+        """What the scheduler wants done, before it is, and before anybody else looks at it. It has decided so between
+        ``told_at`` and now: the daemon may have been blocked since."""
+        self._told_at = told_at
         for effect in effects:
             if isinstance(effect, Persist) and effect.durable:
                 made = [each.task for each in effect.changes if isinstance(each, TaskAdded)]
@@ -118,7 +121,8 @@ class TickCheck:
         assert ticks, f"{record.id} has no tick until {last_tick}"
         assert ticks[-1] == last_tick, f"{record.id} is turned until {last_tick}, which is no tick"
         # By the clock as it was before, or as it has been set in this very turn.
-        walls = [self._world.now + offset for offset in (self._offset, self._oracle.scheduler.state.wall_offset)]
+        offsets = self._offset, self._oracle.scheduler.state.wall_offset
+        walls = [at + offset for at in (self._told_at, self._world.now) for offset in offsets]
         assert last_tick <= max(walls) + 1e-5, f"{record.id} has its turn {last_tick - max(walls)} s too early"
         wanted = [self._wanted(record, ticks, wall) for wall in walls]
         for tick in ticks:

@@ -125,7 +125,6 @@ def test_a_read_is_not_kept_waiting_for_a_companion(bench: Bench) -> None:
     bench.submit(1)
     assert bench.writer.read(lambda store: store).result(timeout=PATIENCE_S / 2) is bench.store
     assert bench.store.batches == [[1]]
-    assert bench.writer._linger.wait_s == 0.0
 
 
 def test_what_is_submitted_before_the_start_is_one_commit(bench: Bench) -> None:
