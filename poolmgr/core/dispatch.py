@@ -12,6 +12,7 @@ from heapq import heapify, heappop, heapreplace
 from poolmgr.core.deadlines import NEVER
 from poolmgr.core.effects import Answer, Recall, Start
 from poolmgr.core.measurements import PREFETCH_MAX
+from poolmgr.core.past import NO_PAST
 from poolmgr.core.ready_queue import Demand, Entry, Row
 from poolmgr.core.slot import Slot
 from poolmgr.core.state import State
@@ -101,9 +102,10 @@ class Dispatcher:
             if share <= 0 or following is None or following.lane is not lane:
                 break
             task = following.next
-            if task.last_worker is not None:
+            past = task.past
+            if past is not NO_PAST and past.last_worker is not None:
                 break
-            if task.options is not options or task.cautious or task.kills:
+            if task.options is not options or past is not NO_PAST:
                 options, depth = task.options, self._depth(task)
             if len(slot.in_flight) >= depth:
                 break
@@ -148,8 +150,9 @@ class Dispatcher:
                 candidates = [slot for slot in candidates if slot.fits(demand.requires)]
             if demand.fresh:
                 candidates = [slot for slot in candidates if not slot.executed]
-            if task.last_worker is not None and len(candidates) > 1:
-                candidates = [slot for slot in candidates if slot.id != task.last_worker]
+            avoided = task.past.last_worker
+            if avoided is not None and len(candidates) > 1:
+                candidates = [slot for slot in candidates if slot.id != avoided]
             if candidates:
                 return candidates[0] if len(candidates) == 1 else self._state.balancer.choose(task, candidates)
             loads ^= lowest
@@ -172,8 +175,8 @@ class Dispatcher:
             (not options.restartable and options.durable)
             or options.affinity is not None
             or options.memory_limit_mb is not None
-            or task.cautious
-            or task.kills
+            or task.past.cautious
+            or task.past.kills
             or task.name in self._state.limits
         ):
             return 1
@@ -204,7 +207,7 @@ class Dispatcher:
                 limits.times.append(now)
         if options.affinity is not None:
             _remember(slot, options.affinity)
-        if task.runs_alone:
+        if task.past is not NO_PAST and task.runs_alone:
             self._alone = task, fence
         state.effects.append(
             Start(
@@ -225,7 +228,7 @@ class Dispatcher:
             when = min(when, at + options.soft_timeout_s)
         if len(slot.in_flight) > 1:
             when = min(when, at + RECALL_AFTER_S)
-        if task.cancel_wanted:
+        if task.past.cancel_wanted:
             self._too_late_to_cancel(task)
             when = at
         self.look_again(slot, when)
@@ -246,10 +249,10 @@ class Dispatcher:
 
     def _too_late_to_cancel(self, task: Task) -> None:
         """A cancel waited for the answer to a recall, and the task has begun. Unless it is to be killed, say so."""
-        if not task.kill_wanted:
-            for token in task.cancel_tokens:
+        if not task.past.kill_wanted:
+            for token in task.past.cancel_tokens:
                 self._state.effects.append(Answer(token, False, 0))
-            task.cancel_tokens = ()
+            task.past = task.past._replace(cancel_tokens=())
 
     def ended(self, task: Task) -> None:
         """A task is no longer in flight: its name's limits have room again."""
@@ -347,7 +350,7 @@ def _starts_after_commit(task: Task) -> bool:
     Nothing may stand behind it: that could be written to the worker first. What is not durable ends with the daemon,
     so it need not wait.
     """
-    return (not task.options.restartable and task.options.durable) or task.cautious
+    return (not task.options.restartable and task.options.durable) or task.past.cautious
 
 
 def _remember(slot: Slot, affinity: str) -> None:

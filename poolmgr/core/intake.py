@@ -10,8 +10,9 @@ from poolmgr.core.dispatch import Dispatcher
 from poolmgr.core.effects import Answer, Look, Same
 from poolmgr.core.lifecycle import Lifecycle
 from poolmgr.core.limits import NameLimits
+from poolmgr.core.past import NO_PAST, Past
 from poolmgr.core.state import Session, State
-from poolmgr.core.task import Task
+from poolmgr.core.task import Task, Watchers
 from poolmgr.errors import IdConflict, NotFound, QueueFull, ShuttingDown, StoreUnavailable, WrongState
 from poolmgr.model import TaskOptions, TaskState
 
@@ -36,13 +37,16 @@ class Intake:
         session = self.state.sessions.pop(client, None)
         if session is None:
             return
-        for task in list(session.calls.values()):
+        if not session.calls:
+            return
+        # It is rare that one goes while it waits. A table of each client's calls would cost every task 50 bytes.
+        for task in [task for task in self.state.tasks.values() if task.owner == client]:
             task.owner = 0
             task.watchers = tuple(each for each in task.watchers if each[0] != client)
             heirs = [each[0] for each in task.watchers if each[0] in self.state.sessions]
             if heirs:  # others, by its key or its id: it is theirs now
                 task.owner = heirs[0]
-                self.state.sessions[task.owner].calls[task.id] = task
+                self.state.sessions[task.owner].calls += 1
             elif task.slot is None:
                 self._lifecycle.cancel(task, now)
             else:
@@ -96,16 +100,15 @@ class Intake:
         usual = f"client-{client}" if session is None else session.group
         group = usual if options.group is None else options.group
         durable = options.durable
-        task = Task(id, name, payload, options, group, order, 0 if durable else client, now, now + state.wall_offset)
-        if origin is not None:
-            task.origin = origin
-            task.cautious = isinstance(origin, str)
-        if watch:
-            task.watchers = ((client, id),)
+        owner = 0 if durable or session is None else client
+        watchers = () if not watch or session is None else session.watching
+        past = NO_PAST if origin is None else Past(origin=origin, cautious=isinstance(origin, str))
+        wall = now + state.wall_offset
+        task = Task(id, name, payload, options, group, order, owner, now, wall, watchers, past)
         if durable:
             state.added(task, session)
         elif session is not None:
-            session.calls[id] = task
+            session.calls += 1
         state.statistics.submitted += 1
         if options.delay_s or options.at is not None:
             self._lifecycle.admit(task, *self._due(options, now), now)
@@ -137,19 +140,17 @@ class Intake:
             return False
         group = session.group if options.group is None else options.group
         owner = 0 if durable else client
-        order, wall, calls = state.last_order, now + state.wall_offset, session.calls
+        watchers = session.watching if watch else ()
+        order, wall = state.last_order, now + state.wall_offset
         tasks = []
         for id, payload in zip(ids, payloads, strict=True):
             order += 1
-            task = Task(id, name, payload, options, group, order, owner, now, wall)
-            if watch:
-                task.watchers = ((client, id),)
-            if not durable:
-                calls[id] = task
-            tasks.append(task)
+            tasks.append(Task(id, name, payload, options, group, order, owner, now, wall, watchers))
         state.last_order = order
         if durable:
             state.added_many(tasks, session)
+        else:
+            session.calls += len(tasks)
         session.submits += len(tasks)
         state.counted(client, session)
         state.statistics.submitted += len(tasks)
@@ -190,7 +191,7 @@ class Intake:
         self.state.effects.append(Same(client, record.id, record.id, True, watch, 0))
 
     def _resent(self, known: Task, name: str, payload: bytes, options: TaskOptions, client: int, watch: bool) -> None:
-        other_options = known.options != options and not known.cautious  # what is default may differ since then
+        other_options = known.options != options and not known.past.cautious  # what is default may differ since then
         if known.name != name or known.payload != payload or other_options:
             raise _id_conflict(known.id)
         if watch:
@@ -278,7 +279,8 @@ class Intake:
 
     def _add_watcher(self, task: Task, client: int, known_as: bytes) -> None:
         """A tuple while they are few, as nearly always; else a dict, from which those who have gone are dropped."""
-        watchers, who = task.watchers, (client, known_as)
+        watchers: Watchers = task.watchers
+        who = (client, None if known_as == task.id else known_as)
         if who in watchers:
             return
         count = len(watchers)
@@ -302,15 +304,14 @@ class Intake:
         if task is None:
             raise NotFound(f"no task {task_id.hex()} that has not ended")
         if task.slot is None:
-            task.cancel_tokens = (*task.cancel_tokens, token)
-            task.kill_wanted = kill
+            task.past = task.past._replace(cancel_tokens=(*task.past.cancel_tokens, token), kill_wanted=kill)
             self._lifecycle.cancel(task, now)
             return
-        task.kill_wanted = task.kill_wanted or kill
         if task.state is TaskState.RUNNING and not kill:
             self.state.effects.append(Answer(token, False, 0))
         else:
-            task.cancel_tokens = (*task.cancel_tokens, token)
+            tokens, killed = (*task.past.cancel_tokens, token), task.past.kill_wanted or kill
+            task.past = task.past._replace(cancel_tokens=tokens, kill_wanted=killed)
         self._tell_handler(task)
         if task.state is not TaskState.RUNNING:
             self._dispatcher.recall(self.state.slots[task.slot])
@@ -318,7 +319,7 @@ class Intake:
     def _tell_handler(self, task: Task) -> None:
         """A task in flight is not wanted any more. Where it is only assumed to have begun, or waits for its turn, the
         page decides when it is told, or killed."""
-        task.cancel_wanted = True
+        task.past = task.past._replace(cancel_wanted=True)
         if task.state is TaskState.RUNNING:
             assert task.slot is not None
             slot = self.state.slots[task.slot]

@@ -71,21 +71,27 @@ def _check_slot(slot: Slot) -> None:
 
 def _check_tasks(state: State, in_flight: dict[bytes, Slot]) -> None:
     queued = scheduled = 0
+    calls = dict.fromkeys(state.sessions, 0)
     for id, task in state.tasks.items():
+        past = task.past
         assert id == task.id
         assert task.state not in FINAL, f"{_name(task)} is {task.state} and still here"
-        places = task.in_queue + task.beyond + (task.state is TaskState.SCHEDULED) + (id in in_flight)
+        places = task.in_queue + task.past.beyond + (task.state is TaskState.SCHEDULED) + (id in in_flight)
         assert places == 1, f"{_name(task)} ({task.state}) is in {places} places"
         queued += task.in_queue
         scheduled += task.state is TaskState.SCHEDULED
-        assert task.failures <= task.options.max_retries, f"{_name(task)} has failed {task.failures} times"
-        assert task.kills < state.settings.poison_after, f"{_name(task)} has killed {task.kills} workers"
-        free = task.unshown - task.failures
+        assert past.failures <= task.options.max_retries, f"{_name(task)} has failed {past.failures} times"
+        assert past.kills < state.settings.poison_after, f"{_name(task)} has killed {past.kills} workers"
+        free = past.unshown - past.failures
         assert free <= state.settings.poison_after, f"{_name(task)}: {free} deaths have cost it nothing"
-        assert task.attempt >= task.failures, f"{_name(task)}: more failures than attempts"
+        assert task.attempt >= past.failures, f"{_name(task)}: more failures than attempts"
         assert (task.fence != 0) == (task.slot is not None), f"{_name(task)}: a fence without a worker"
+        if task.owner:
+            calls[task.owner] += 1
         if task.options.key is not None:
             assert state.keys[task.options.key][0] == id, f"{_name(task)} does not hold its key"
+    counted = {client: session.calls for client, session in state.sessions.items()}
+    assert calls == counted, f"clients have the calls {calls}, counted are {counted}"
     assert queued == len(state.queue), f"{queued} tasks are queued, the queue says {len(state.queue)}"
     assert scheduled == state.scheduled, f"{scheduled} tasks are scheduled, the count says {state.scheduled}"
     for id in in_flight:

@@ -46,7 +46,8 @@ class Lifecycle:
             state.keys[task.options.key] = (task.id, since + task.options.key_window_s)
         if due_at is not None and due_at > now:
             task.state = TaskState.SCHEDULED
-            task.due_wall = due_wall
+            if due_wall is not None:
+                task.past = task.past._replace(due_wall=due_wall)
             self._schedule(task, due_at)
         elif (row := state.queue.push(task)) is not None:
             self._storeroom.overflow(row, task)
@@ -72,8 +73,13 @@ class Lifecycle:
             return
         self._state.scheduled -= 1
         move_task(task, TaskState.QUEUED)
-        task.due_at = task.due_wall = None
+        self._no_longer_due(task)
         self._enqueue(task, now)
+
+    def _no_longer_due(self, task: Task) -> None:
+        task.due_at = None
+        if task.past.due_wall is not None:
+            task.past = task.past._replace(due_wall=None)
 
     def _enqueue(self, task: Task, now: float) -> None:
         task.queued_at = now
@@ -101,13 +107,13 @@ class Lifecycle:
             task.attempt -= 1
             if not task.attempt:
                 task.started_at = 0.0
-        if task.cancel_wanted:
+        if task.past.cancel_wanted:
             self.cancel(task, now)
         elif begun and not task.options.restartable:
             self._interrupted(task, now)
         elif self._state.shutting_down and not task.options.durable:
             self.lose(task, now)
-        elif task.overdue and not task.attempt:
+        elif task.past.overdue and not task.attempt:
             self.expire(task, now)
         else:
             self._enqueue(task, now)
@@ -119,7 +125,8 @@ class Lifecycle:
 
     def _out_of_flight(self, task: Task) -> None:
         self._dispatcher.ended(task)
-        task.last_worker = None
+        if task.past.last_worker is not None:
+            task.past = task.past._replace(last_worker=None)
         task.slot = None
         task.fence = 0
 
@@ -165,16 +172,16 @@ class Lifecycle:
         """The running task's attempt failed: remember it, and try again or give up."""
         state = self._state
         self._out_of_flight(task)
-        task.last_worker = slot.id
+        task.past = task.past._replace(last_worker=slot.id)
         self._remember(task, slot, begun_at, failure, now)
-        if task.cancel_wanted:
+        if task.past.cancel_wanted:
             self.cancel(task, now)
             return
-        task.failures += 1
+        killed = failure.code in ("worker_died", "out_of_memory")
+        past = task.past._replace(failures=task.past.failures + 1, kills=task.past.kills + killed)
+        task.past = past
         state.statistics.failed_attempts += 1
-        if failure.code in ("worker_died", "out_of_memory"):
-            task.kills += 1
-        poisonous = task.kills >= state.settings.poison_after
+        poisonous = past.kills >= state.settings.poison_after
         retried = not poisonous and task.options.restartable and self._retry(task, failure, now)
         fields = {
             "task_id": task.id.hex(), "name": task.name, "worker_id": slot.id, "attempt": task.attempt,
@@ -185,7 +192,7 @@ class Lifecycle:
         if retried:
             return
         if poisonous:
-            quarantined = f"quarantined: it killed {task.kills} workers; the last: {failure.message}"
+            quarantined = f"quarantined: it killed {past.kills} workers; the last: {failure.message}"
             failure = failure._replace(message=quarantined)
         task.started_at = begun_at
         self.end(task, now, TaskState.DEAD, failure.code, failure.packed(), failure.message)
@@ -196,11 +203,11 @@ class Lifecycle:
         if self._state.shutting_down and not task.options.durable:
             return False
         delay_s = failure.retry_delay_s
-        if not is_retried(task.options, task.failures, () if delay_s is not None else failure.types):
+        if not is_retried(task.options, task.past.failures, () if delay_s is not None else failure.types):
             return False
         self._state.statistics.retried += 1
         if delay_s is None:
-            delay_s = self._state.retry.delay_s(task.options, task.failures)
+            delay_s = self._state.retry.delay_s(task.options, task.past.failures)
         if delay_s > 0:
             move_task(task, TaskState.SCHEDULED)
             self._schedule(task, now + delay_s)
@@ -215,11 +222,10 @@ class Lifecycle:
             task.attempt, slot.id, begun_at + offset, now + offset, failure.code, failure.type, failure.message,
             failure.traceback, failure.post_mortem,
         )  # fmt: skip
-        if task.attempts is None:
-            task.attempts = []
-        task.attempts.append(info)
-        if len(task.attempts) > ATTEMPTS_KEPT:
-            task.attempts[-ATTEMPTS_KEPT - 1] = task.attempts[-ATTEMPTS_KEPT - 1]._replace(post_mortem=None)
+        attempts = [*task.past.attempts, info]
+        if len(attempts) > ATTEMPTS_KEPT:
+            attempts[-ATTEMPTS_KEPT - 1] = attempts[-ATTEMPTS_KEPT - 1]._replace(post_mortem=None)
+        task.past = task.past._replace(attempts=tuple(attempts))
         if task.options.durable:
             self._state.fact(AttemptEnded(task.id, info), True)
 
@@ -234,7 +240,7 @@ class Lifecycle:
     def expire(self, task: Task, now: float) -> None:
         """A task that has not begun in time ends expired; one that has begun is left alone."""
         if task.slot is not None:
-            task.overdue = True  # if it is only prefetched, and comes back, that is its end
+            task.past = task.past._replace(overdue=True)  # if it is only prefetched, and comes back, that is its end
         elif self._state.tasks.get(task.id) is task and task.attempt == 0:
             self._leave_waiting(task)
             failure = Failure("expired", f"it was not begun within {task.options.expires_s:g} s")
@@ -262,7 +268,7 @@ class Lifecycle:
         state = self._state
         move_task(task, to)
         del state.tasks[task.id]
-        if task.in_queue or task.beyond:
+        if task.in_queue or task.past.beyond:
             state.queue.discard(task)
         options = task.options
         commit = 0
@@ -273,10 +279,10 @@ class Lifecycle:
         if options.expires_s is not None or options.delay_s or options.at is not None:
             self._deadlines.task_ended()
         if task.owner and (session := state.sessions.get(task.owner)) is not None:
-            session.calls.pop(task.id, None)
+            session.calls -= 1
         for client, known_as in task.watchers:
-            state.effects.append(Finished(client, known_as, to, code, outcome, commit))
-        if task.cancel_tokens:
+            state.effects.append(Finished(client, known_as or task.id, to, code, outcome, commit))
+        if task.past.cancel_tokens:
             self._answer_cancels(task, to, commit)
         if to is _COMPLETED:
             state.statistics.completed += 1
@@ -284,8 +290,8 @@ class Lifecycle:
             self._count(task, to, code, message, commit)
 
     def _answer_cancels(self, task: Task, to: TaskState, commit: int) -> None:
-        stopped = to is TaskState.CANCELLED and (not task.attempt or task.kill_wanted)
-        for token in task.cancel_tokens:
+        stopped = to is TaskState.CANCELLED and (not task.attempt or task.past.kill_wanted)
+        for token in task.past.cancel_tokens:
             self._state.effects.append(Answer(token, stopped, commit))
 
     def _count(self, task: Task, to: TaskState, code: str, message: str, commit: int) -> None:
@@ -298,12 +304,12 @@ class Lifecycle:
             statistics.dead += 1
             fields = {
                 "task_id": task.id.hex(), "name": task.name, "code": code, "error": message,
-                "failures": task.failures,
+                "failures": task.past.failures,
             }  # fmt: skip
             self._state.emit("task-dead", fields, commit)
 
     def _keep(self, task: Task, now: float, to: TaskState, code: str, outcome: bytes, message: str) -> int:
-        state = self._state
+        state, past = self._state, task.past
         options = task.options
         durable = options.durable
         ended_at = now + state.wall_offset
@@ -314,12 +320,12 @@ class Lifecycle:
                 self._storeroom.ended(task)
         else:
             state.fact(TaskAdded(task.record(state.stored_due(task))._replace(state=TaskState.RUNNING)), False)
-            for info in task.attempts or ():
+            for info in task.past.attempts:
                 state.fact(AttemptEnded(task.id, info), False)
         return state.fact(
             TaskEnded(
                 task.id, to, ended_at, task.started_at + state.wall_offset if task.started_at else None, task.attempt,
-                task.failures, task.slot or task.last_worker, code, message, outcome,
+                past.failures, task.slot or past.last_worker, code, message, outcome,
                 None if to is TaskState.DEAD else forget_at,
             ),
             durable,

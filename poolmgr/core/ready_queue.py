@@ -22,8 +22,9 @@ from collections.abc import Iterator, Sequence
 from heapq import heappop, heappush, heapreplace
 
 from poolmgr.core.line import Line
+from poolmgr.core.past import NO_PAST
 from poolmgr.core.shelf import LineKey, Shelf
-from poolmgr.core.task import ALONE_AFTER, Task
+from poolmgr.core.task import Task
 
 
 class Turns:
@@ -180,7 +181,8 @@ class ReadyQueue:
     def row_of(self, task: Task) -> Row:
         """The row that a task belongs to, made if need be."""
         options = task.options
-        named = task.name, options.requires, options.ephemeral, options.durable, task.interruptions >= ALONE_AFTER
+        alone = task.past is not NO_PAST and task.runs_alone
+        named = task.name, options.requires, options.ephemeral, options.durable, alone
         lane = self._lane_of.get(named) or self.lane(*named)
         key = (options.priority, task.group)
         row = lane.rows.get(key)
@@ -270,10 +272,10 @@ class ReadyQueue:
     def discard(self, task: Task) -> None:
         """A queued task has become final: it no longer counts, and leaves the heap in its own time."""
         row = self.row_of(task)
-        if task.beyond:
+        if task.past.beyond:
             assert row.shelf is not None
             row.shelf.beyond.remove(task)
-            task.beyond = False
+            task.past = task.past._replace(beyond=False)
             return
         task.in_queue = False
         self._length -= 1

@@ -47,14 +47,15 @@ class Recovery:
         self._storeroom.recover(shelves)
         for record in records:
             task = Task.restored(record, now)
-            task.cautious = True
+            was_running = record.state is TaskState.RUNNING
+            interruptions = record.interruptions + was_running  # before it is queued: its lane depends on it
+            task.past = task.past._replace(cautious=True, interruptions=interruptions)
             state.last_order = max(state.last_order, record.order)
             due_at = None if record.due_at is None else record.due_at - state.wall_offset
             follows_wall = record.options.at is not None and not record.attempt
-            task.interruptions += record.state is TaskState.RUNNING  # before it is queued: its lane depends on it
             self._intake.limit(task.name, task.options)
             self._lifecycle.admit(task, due_at, record.due_at if follows_wall else None, now)
-            if record.state is TaskState.RUNNING:
+            if was_running:
                 self._interrupted(task, now)
             if task.id in state.tasks:
                 self._give_up_unknown(task, now)
@@ -67,8 +68,8 @@ class Recovery:
         if not task.options.restartable:
             message = "the daemon died while it ran, and it may not be run again (restartable=False)"
             self._lifecycle.give_up(task, now, "interrupted", message)
-        elif task.interruptions >= state.settings.poison_after:
-            message = f"quarantined: the daemon died {task.interruptions} times while it ran"
+        elif task.past.interruptions >= state.settings.poison_after:
+            message = f"quarantined: the daemon died {task.past.interruptions} times while it ran"
             self._lifecycle.give_up(task, now, "interrupted", message)
 
     def _give_up_unknown(self, task: Task, now: float) -> None:

@@ -153,9 +153,8 @@ class Scheduler:
         slot = self.state.slots.get(worker)
         if slot is not None and slot.in_flight and slot.in_flight[0].fence == fence:
             task = slot.in_flight[0]
-            task.progress = (fraction, message)
             for client, known_as in task.watchers:
-                self.state.effects.append(Progressed(client, known_as, fraction, message))
+                self.state.effects.append(Progressed(client, known_as or task.id, fraction, message))
 
     def page_seen(self, worker: str, incarnation: int, fence: int, begun_at: float, now: float) -> None:
         """What the worker's page shows: the task that it has begun last, and when. Deadlines count from there."""
@@ -176,13 +175,13 @@ class Scheduler:
             slot.seen = task.fence
             slot.begun_at = max(slot.begun_at, begun_at)
         begun_at, fence = slot.begun_at, task.fence
-        if task.kill_wanted:
+        if task.past.kill_wanted:
             self.supervisor.doom(slot, "cancelled", fence, now)
             return
         if options.timeout_s is not None and now >= begun_at + options.timeout_s:
             self.supervisor.doom(slot, "timeout", fence, now)
             return
-        if task.cancel_wanted and slot.cancelled != fence:
+        if task.past.cancel_wanted and slot.cancelled != fence:
             slot.cancelled = fence
             self.state.effects.append(Interrupt(slot.id, incarnation, fence, "cancelled"))
         soft_at = NEVER if options.soft_timeout_s is None else begun_at + options.soft_timeout_s
@@ -300,8 +299,8 @@ class Scheduler:
         """The wall clock was set: what follows it (``at=``, schedules) moves, delays do not."""
         self.state.clock_changed(wall_offset)
         for task in self.state.tasks.values():
-            if task.state is TaskState.SCHEDULED and task.due_wall is not None:
-                task.due_at = task.due_wall - wall_offset
+            if task.state is TaskState.SCHEDULED and (due_wall := task.past.due_wall) is not None:
+                task.due_at = due_wall - wall_offset
                 self.state.deadlines.add(max(now, task.due_at), "due", task)
         self.periodic.clock_changed(now)
 

@@ -71,12 +71,12 @@ def is_plain(options: TaskOptions) -> bool:
 
 def may_be_shelved(task: Task) -> bool:
     """Whether all there is to know of a waiting task is in its record, but for who submitted it and watches it."""
-    watchers = task.watchers
+    watchers, past = task.watchers, task.past
     return (
         task.attempt == 0
         and is_plain(task.options)
-        and not task.cancel_tokens
-        and not task.cancel_wanted
-        and not task.unshown
-        and (not watchers or (len(watchers) == 1 and next(iter(watchers))[1] == task.id))
+        and not past.cancel_tokens
+        and not past.cancel_wanted
+        and not past.unshown
+        and (not watchers or (len(watchers) == 1 and next(iter(watchers))[1] is None))
     )

@@ -19,7 +19,7 @@ from poolmgr.core.retry import ExponentialBackoff, RetryPolicy
 from poolmgr.core.schedule import Schedule
 from poolmgr.core.shelf import LineKey, Shelf
 from poolmgr.core.slot import Slot
-from poolmgr.core.task import Task
+from poolmgr.core.task import Task, Watchers
 from poolmgr.model import TaskState
 
 MARK_AFTER_S = 0.020  # so long a task runs before that is kept
@@ -28,13 +28,14 @@ MARK_AFTER_S = 0.020  # so long a task runs before that is kept
 class Session:
     """One client connection."""
 
-    __slots__ = ("calls", "commit", "group", "submits")
+    __slots__ = ("calls", "commit", "group", "submits", "watching")
 
     def __init__(self, client: int) -> None:
         self.group = f"client-{client}"  # of its tasks that name none
         self.submits = 0
         self.commit = 0  # the commit of its latest durable submit
-        self.calls: dict[bytes, Task] = {}  # cancelled when it goes
+        self.calls = 0  # how many tasks it owns: cancelled when it goes
+        self.watching: Watchers = ((client, None),)  # of the tasks that it alone watches
 
 
 class State:
@@ -103,8 +104,8 @@ class State:
     def stored_due(self, task: Task) -> float | None:
         """When the task is due, as a store keeps it: wall time. A delay is kept by the clock of its submit, so that one
         that comes back from a shelf has the length that it had."""
-        if task.due_at is None or task.due_wall is not None:
-            return task.due_wall
+        if task.due_at is None or task.past.due_wall is not None:
+            return task.past.due_wall
         return task.due_at + (self.wall_offset if task.attempt else self.offset_of(task.order))
 
     @property
@@ -203,9 +204,9 @@ class State:
             changes.append(TaskAdded(task.record(self.stored_due(task))))
             self._moved.pop(task.id, None)
         for task in self._moved.values():
-            due = self.stored_due(task)
+            due, past = self.stored_due(task), task.past
             changes.append(
-                TaskMoved(task.id, task.state, due, task.attempt, task.failures, task.kills, task.interruptions)
+                TaskMoved(task.id, task.state, due, task.attempt, past.failures, past.kills, past.interruptions)
             )
         changes.extend(self._facts)
         if changes:

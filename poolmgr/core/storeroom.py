@@ -192,18 +192,19 @@ class Storeroom:
     def _take(self, record: TaskRecord, shelf: Shelf, now: float) -> Task:
         state = self._state
         task = Task.restored(record, now)
-        task.cautious = record.order <= state.recovered_to or isinstance(record.origin, str)
+        if record.order <= state.recovered_to or isinstance(record.origin, str):
+            task.past = task.past._replace(cautious=True)
         task.queued_at = min(now, record.submitted_at - state.wall_offset)
         shelf.count -= 1
         state.tasks[task.id] = task
         client = state.absent.pop(task.order, 0)
         if client in state.sessions:
-            task.watchers = ((client, task.id),)
+            task.watchers = state.sessions[client].watching
         if record.state is TaskState.SCHEDULED:
             assert record.due_at is not None
             task.state = TaskState.SCHEDULED
             if record.options.at == record.due_at:
-                task.due_wall = record.due_at
+                task.past = task.past._replace(due_wall=record.due_at)
                 task.due_at = record.due_at - state.wall_offset
             else:
                 task.due_at = record.due_at - state.offset_of(task.order)
@@ -243,7 +244,7 @@ class Storeroom:
             self._rejoin(row, task)
 
     def _rejoin(self, row: Row, task: Task) -> None:
-        task.beyond = False
+        task.past = task.past._replace(beyond=False)
         self._state.queue.place(row, task)
 
     @property
@@ -290,5 +291,5 @@ class Storeroom:
 
 
 def _wait_beyond(task: Task, shelf: Shelf) -> None:
-    task.beyond = True
+    task.past = task.past._replace(beyond=True)
     insort(shelf.beyond, task, key=lambda each: each.order)

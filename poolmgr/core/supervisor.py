@@ -256,8 +256,8 @@ class Supervisor:
         if page_fence >= task.fence or slot.seen == task.fence:  # of the later ones, no honest worker has begun any
             return True
         if failure is not None:
-            task.unshown += 1
-        return failure is not None and task.unshown > self._state.settings.poison_after
+            task.past = task.past._replace(unshown=task.past.unshown + 1)
+        return failure is not None and task.past.unshown > self._state.settings.poison_after
 
     def _remember(self, slot: Slot, how: str, now: float, post_mortem: PostMortem | None) -> None:
         """Nobody waits for the commit of it."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from poolmgr.core.changes import TaskRecord
-from poolmgr.model import AttemptInfo, TaskOptions, TaskState
+from poolmgr.core.past import NO_PAST, Past
+from poolmgr.model import TaskOptions, TaskState
 
 ALONE_AFTER = 2  # interruptions
-Watchers = tuple[tuple[int, bytes], ...] | dict[tuple[int, bytes], None]  # (client, the id by which it knows the task)
+Watcher = tuple[int, bytes | None]  # a client, and the id by which it knows the task; None: by the task's own
+Watchers = tuple[Watcher, ...] | dict[Watcher, None]
 
 
 class Task:
@@ -14,13 +16,13 @@ class Task:
 
     ``slot`` is the worker that it is assigned to: begun there if ``state`` is running, else prefetched. ``fence`` is
     the number of its current attempt, 0 while it is not assigned.
+
+    Hundreds of thousands may wait: what most of them share, or have not, is no attribute of its own (core/past.py).
     """
 
     __slots__ = (
-        "attempt", "attempts", "beyond", "cancel_tokens", "cancel_wanted", "cautious", "due_at", "due_wall", "failures",
-        "fence", "group", "id", "in_queue", "interruptions", "kill_wanted", "kills", "last_worker", "name", "options",
-        "order", "origin", "overdue", "owner", "payload", "progress", "queued_at", "slot", "started_at", "state",
-        "submitted_at", "unshown", "watchers",
+        "attempt", "due_at", "fence", "group", "id", "in_queue", "name", "options", "order", "owner", "past", "payload",
+        "queued_at", "slot", "started_at", "state", "submitted_at", "watchers",
     )  # fmt: skip
 
     def __init__(
@@ -34,6 +36,8 @@ class Task:
         owner: int,
         now: float,
         wall: float,
+        watchers: Watchers = (),
+        past: Past = NO_PAST,
     ) -> None:
         self.id = id
         self.name = name
@@ -46,32 +50,18 @@ class Task:
         self.queued_at = now
         self.state = TaskState.QUEUED
         self.in_queue = False
-        self.beyond = False  # it waits until those before it have been loaded (core/shelf.py)
         self.slot: str | None = None
         self.fence = 0
         self.attempt = 0
-        self.failures = 0
-        self.kills = 0
-        self.unshown = 0  # workers that died with it first in line, and did not show that they had begun it
-        self.interruptions = 0
-        self.cautious = False  # of an earlier epoch, or a schedule's: its start is kept before it is made
-        self.overdue = False  # its ``expires_s`` passed while it was assigned
         self.started_at = 0.0
-        self.due_at: float | None = None  # boot time
-        self.due_wall: float | None = None  # the wall time that an ``at=`` follows
-        self.last_worker: str | None = None
-        self.watchers: Watchers = ()
-        self.cancel_tokens: tuple[int, ...] = ()
-        self.cancel_wanted = False  # it may finish what it has begun, and does not begin again
-        self.kill_wanted = False  # ... nor finish
-        self.origin: bytes | str | None = None
-        self.attempts: list[AttemptInfo] | None = None
-        self.progress: tuple[float, str] | None = None
+        self.due_at: float | None = None  # boot time, while it is scheduled
+        self.watchers = watchers
+        self.past = past
 
     @property
     def runs_alone(self) -> bool:
         """Whether no other such task may run beside it: it has been interrupted twice, and may be why."""
-        return self.interruptions >= ALONE_AFTER
+        return self.past.interruptions >= ALONE_AFTER
 
     @classmethod
     def restored(cls, record: TaskRecord, now: float) -> Task:
@@ -80,13 +70,18 @@ class Task:
             record.id, record.name, record.payload, record.options, record.group, record.order, 0, now,
             record.submitted_at,
         )  # fmt: skip
-        task.attempt, task.failures, task.kills = record.attempt, record.failures, record.kills
-        task.interruptions, task.origin = record.interruptions, record.origin
+        task.attempt = record.attempt
+        past = Past(
+            failures=record.failures, kills=record.kills, interruptions=record.interruptions, origin=record.origin
+        )
+        if past != NO_PAST:
+            task.past = past
         return task
 
     def record(self, due: float | None) -> TaskRecord:
         """This task as a store keeps it; ``due`` is ``State.stored_due``."""
+        past = self.past
         return TaskRecord(
             self.id, self.name, self.payload, self.options, self.group, self.order, self.state, self.submitted_at,
-            due, self.attempt, self.failures, self.kills, self.interruptions, self.origin,
+            due, self.attempt, past.failures, past.kills, past.interruptions, past.origin,
         )  # fmt: skip

@@ -32,7 +32,8 @@ def task_info(state: State, task: Task) -> TaskInfo:
     """What is known of a live task."""
     offset = state.wall_offset
     running = task.state is TaskState.RUNNING
-    last = task.attempts[-1] if task.attempts else None
+    past = task.past
+    last = past.attempts[-1] if past.attempts else None
     return TaskInfo(
         id=task.id.hex(),
         name=task.name,
@@ -41,16 +42,16 @@ def task_info(state: State, task: Task) -> TaskInfo:
         group=task.group,
         durable=task.options.durable,
         attempt=task.attempt,
-        failures=task.failures,
+        failures=past.failures,
         max_retries=task.options.max_retries,
         submitted_at=task.submitted_at,
-        due_at=task.due_wall or (task.due_at + offset if task.due_at is not None else None),
+        due_at=past.due_wall or (task.due_at + offset if task.due_at is not None else None),
         started_at=task.started_at + offset if running else None,
         assigned_to=task.slot,
         cause=last.cause if last is not None else None,
         message=last.message if last is not None else "",
-        origin=origin_text(task.origin),
-        attempts=tuple(task.attempts or ()),
+        origin=origin_text(past.origin),
+        attempts=past.attempts,
     )
 
 

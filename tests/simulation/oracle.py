@@ -138,7 +138,9 @@ class Oracle:
             if task is not None:
                 limited = record.options.rate_limit is not None or record.options.max_concurrency
                 assert not limited or task.name in self.scheduler.state.limits, f"{task.name} is limited no more"
-                assert task.interruptions == interruptions, f"{record.id.hex()} was interrupted {interruptions} times"
+                assert task.past.interruptions == interruptions, (
+                    f"{record.id.hex()} was interrupted {interruptions} times"
+                )
                 assert interruptions < self.scheduler.state.settings.poison_after
         for known in self.tasks.values():
             if known.acknowledged and known.options.durable and known.id not in self.scheduler.state.tasks:
@@ -185,7 +187,7 @@ class Oracle:
     def unwanted(self) -> None:
         """What was cancelled, or called by a client that has gone, and runs: it is not to start again."""
         for task in self.scheduler.state.tasks.values():
-            if task.cancel_wanted:
+            if task.past.cancel_wanted:
                 self.tasks[task.id].unwanted = True
 
     def has_sent(self, client: int, id: bytes) -> bool:
@@ -412,7 +414,7 @@ class Oracle:
         task = self.scheduler.state.tasks.get(id)
         asked_otherwise = fields["code"] == "task_failed" and not known.types  # raise Retry(delay)
         if task is not None and not asked_otherwise and self.scheduler.state.settings.retry_jitter != "full":
-            delay_s = min(options.retry_backoff_s * 2.0 ** (task.failures - 1), options.max_backoff_s)
+            delay_s = min(options.retry_backoff_s * 2.0 ** (task.past.failures - 1), options.max_backoff_s)
             known.not_before = now + delay_s
 
     def raised(self, task_id: bytes, message: Raised) -> None:

@@ -351,7 +351,7 @@ class Shell:
         if slot is not None and slot.incarnation == process.incarnation:
             held = {task.fence: task.id for task in slot.in_flight}
         if slot is not None and held and (slot.doomed or ("broken",))[0] == "broken":
-            chargeable = {task.fence for task in slot.in_flight if not task.cancel_wanted}
+            chargeable = {task.fence for task in slot.in_flight if not task.past.cancel_wanted}
         before = len(state.effects)
         end = (process.worker, process.incarnation, process.how, *process.page)
         self._past.remember(self.scheduler.worker_exited, end)

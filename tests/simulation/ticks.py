@@ -163,7 +163,7 @@ class TickCheck:
         known = self._oracle.tasks[id]
         scheduler = self._oracle.scheduler
         task = scheduler.state.tasks.get(id)
-        if task is not None and isinstance(task.origin, str):
+        if task is not None and isinstance(task.past.origin, str):
             assert id in self._committed, f"{known.id.hex()} begins, and its tick is not kept"
 
     def check_punctual(self, scheduler: Scheduler, unblocked_at: float) -> None:

@@ -194,7 +194,7 @@ def test_the_next_task_is_not_charged_for_a_kill_that_came_too_late() -> None:
     pool.done(first)
     pool.die("worker-0")
     assert pool.state(second) == "running"
-    assert pool.task(second).failures == 0
+    assert pool.task(second).past.failures == 0
 
 
 def test_a_prefetched_task_is_recalled_and_cancelled_when_it_comes_back() -> None:

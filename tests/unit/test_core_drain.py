@@ -59,7 +59,7 @@ def test_stopping_now_costs_the_tasks_nothing() -> None:
     pool.die("worker-0")
     pool.die("worker-1")
     assert pool.state(durable) == "queued"
-    assert pool.task(durable).failures == 0
+    assert pool.task(durable).past.failures == 0
     assert pool.end(call).code == "lost"
     assert pool.drained()
 

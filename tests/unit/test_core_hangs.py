@@ -61,8 +61,8 @@ def test_one_that_is_asleep_is_a_zombie_and_its_task_is_charged() -> None:
     assert pool.killed() == [("worker-0", "hung")]
     assert pool.events("zombie-detected")[0]["worker_id"] == "worker-0"
     pool.die("worker-0")
-    assert pool.task(task).failures == 1
-    assert "hung" in pool.task(task).attempts[0].message  # type: ignore[index]
+    assert pool.task(task).past.failures == 1
+    assert "hung" in pool.task(task).past.attempts[0].message
 
 
 def test_a_stopped_one_is_continued_once() -> None:
@@ -166,7 +166,7 @@ def test_one_that_does_not_end_is_left_behind() -> None:
     assert pool.all(Spawn)[-1] == Spawn("worker-0", 2, 1)
     assert pool.scheduler.state.stuck_pids == {1000: "worker-0"}
     assert "1000" in pool.events("worker-error")[-1]["error"]
-    assert pool.task(task).failures == 1
+    assert pool.task(task).past.failures == 1
 
 
 def test_when_it_ends_after_all_nobody_is_hurt() -> None:

@@ -279,7 +279,7 @@ def test_only_the_begun_one_is_charged_for_a_death() -> None:
     first, second, third = pool.submit_many(3, "fast", retry_backoff_s=10.0)
     pool.die("worker-0")
     assert pool.state(first) == "scheduled"
-    assert [pool.task(task).failures for task in (first, second, third)] == [1, 0, 0]
+    assert [pool.task(task).past.failures for task in (first, second, third)] == [1, 0, 0]
     assert [pool.task(task).attempt for task in (second, third)] == [1, 1]
 
 
@@ -289,7 +289,7 @@ def test_a_worker_that_died_before_it_began_charges_nobody() -> None:
     pool.pages["worker-0"] = (0, 0.0)
     pool.die("worker-0")
     assert pool.state(task) == "running", "the slot has a new process, and the task runs there"
-    assert (pool.task(task).failures, pool.task(task).attempt) == (0, 1)
+    assert (pool.task(task).past.failures, pool.task(task).attempt) == (0, 1)
 
 
 def _dies_unshown(pool: Pool, page: int = 0) -> None:
@@ -302,7 +302,7 @@ def test_so_does_one_that_has_wiped_the_page_but_not_for_ever() -> None:
     task = pool.submit(max_retries=0)
     for _ in range(3):
         _dies_unshown(pool)
-        assert (pool.task(task).failures, pool.task(task).attempt) == (0, 1)
+        assert (pool.task(task).past.failures, pool.task(task).attempt) == (0, 1)
     _dies_unshown(pool)
     assert (pool.end(task).state, pool.end(task).code) == ("dead", "worker_died")
 
@@ -324,7 +324,7 @@ def test_a_task_whose_worker_is_killed_for_others_pays_for_none() -> None:
         pool.scheduler.supervisor.doom(pool.slot(), "timeout", pool.task(task).fence - 1, pool.now)
         pool.flush()
         _dies_unshown(pool)
-    assert (pool.state(task), pool.task(task).failures) == ("running", 0)
+    assert (pool.state(task), pool.task(task).past.failures) == ("running", 0)
 
 
 def test_the_first_in_line_is_charged_though_the_page_shows_the_next() -> None:
@@ -333,7 +333,7 @@ def test_the_first_in_line_is_charged_though_the_page_shows_the_next() -> None:
     pool.teach("fast", 0.0001)
     first, second = pool.submit_many(2, "fast", retry_backoff_s=10.0)
     _dies_unshown(pool, pool.task(second).fence)
-    assert [pool.task(task).failures for task in (first, second)] == [1, 0]
+    assert [pool.task(task).past.failures for task in (first, second)] == [1, 0]
     assert (pool.state(first), pool.state(second), pool.task(second).attempt) == ("scheduled", "running", 1)
 
 

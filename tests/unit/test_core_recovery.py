@@ -58,7 +58,7 @@ def test_attempts_and_failures_count_on() -> None:
 def test_a_task_that_ran_was_interrupted_and_that_is_no_failure() -> None:
     pool = _recovered(_record("running", attempt=1))
     assert pool.state(ID) == "running"
-    assert (pool.task(ID).interruptions, pool.task(ID).failures, pool.task(ID).attempt) == (1, 0, 2)
+    assert (pool.task(ID).past.interruptions, pool.task(ID).past.failures, pool.task(ID).attempt) == (1, 0, 2)
     assert pool.changes(TaskMoved)[-1].interruptions == 1
 
 

@@ -140,7 +140,7 @@ def test_one_that_was_fetched_and_is_not_cancelled_waits_for_its_turn() -> None:
     assert record is not None
     task = pool.scheduler.recovery.fetch(record, pool.now)
     assert task is not None
-    assert task.beyond
+    assert task.past.beyond
     assert pool.scheduler.recovery.fetch(record._replace(id=ids[0], order=1), pool.now) is None  # it is in memory
     assert _started(pool) == ids
 

@@ -305,7 +305,7 @@ def test_a_retired_worker_that_dies_at_its_task_is_charged_like_any_other() -> N
     task = pool.submit()
     pool.advance(12.0)
     pool.die("worker-0", "killed by SIGSEGV")
-    assert pool.task(task).failures == 1
+    assert pool.task(task).past.failures == 1
 
 
 def test_reuse_is_counted() -> None:

@@ -15,9 +15,9 @@ def test_a_task_that_runs_too_long_costs_its_worker_and_is_a_failure_with_that_c
     assert pool.killed() == [("worker-0", "timeout")]
     pool.die("worker-0")
     assert pool.state(task) == "scheduled"
-    [info] = pool.task(task).attempts or []
+    [info] = pool.task(task).past.attempts
     assert (info.cause, info.attempt) == ("timeout", 1)
-    assert pool.task(task).kills == 0, "a time-out does not poison"
+    assert pool.task(task).past.kills == 0, "a time-out does not poison"
 
 
 def test_without_a_timeout_a_task_may_run_for_ever() -> None:
@@ -116,7 +116,7 @@ def test_a_prefetched_task_has_its_whole_time_from_its_own_begin() -> None:
     pool.advance(0.1)
     assert pool.killed() == [("worker-0", "timeout")]
     pool.die("worker-0")
-    assert pool.task(second).failures == 1
+    assert pool.task(second).past.failures == 1
 
 
 def test_a_task_that_ends_in_time_leaves_no_kill_behind() -> None:
@@ -154,7 +154,7 @@ def test_the_one_behind_is_not_charged_for_it() -> None:
     pool.done(first)
     pool.die("worker-0")
     assert pool.state(first) == "completed"
-    assert pool.task(second).failures == 0
+    assert pool.task(second).past.failures == 0
     assert pool.state(second) == "running"
 
 

@@ -29,7 +29,7 @@ def test_what_a_worn_worker_has_been_sent_goes_elsewhere_as_if_never_sent() -> N
     assert pool.new(Retire) == [Retire("worker-0", 1)]
     assert pool.state(task) == "queued"
     assert pool.task(task).attempt == 0
-    assert pool.task(task).failures == 0
+    assert pool.task(task).past.failures == 0
 
 
 def test_an_earlier_incarnation_is_worn_no_more() -> None:
