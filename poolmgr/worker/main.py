@@ -58,12 +58,15 @@ from poolmgr.worker.surroundings import IDLE_MS, LOOK_EVERY_S, Surroundings
 READ_BYTES = 256 * 1024
 POLL_AFTER_S = 0.001
 TEXT_LIMIT = 12 * 1024  # characters of one log record: at most 48 KB, which one packet takes
+_BEAT = packb((HEARTBEAT,))
 _ALL = 1 << 64  # more than any fence, or any time
 
 # A task may replace these in their modules; here they stay what they are.
 _os_read, _os_write, _exit, _getppid = os.read, os.write, os._exit, os.getppid
 _clock, _sleep, _collect = time.clock_gettime, time.sleep, gc.collect
 _BOOTTIME = time.CLOCK_BOOTTIME
+# The C function: its namesake in ``signal`` makes enum members, and touches 200 KB of what a fork shares.
+_set_handler: Any = sys.modules["_signal"].signal
 _get_limit, _set_limit = sys.getrecursionlimit, sys.setrecursionlimit
 _get_trace, _set_trace, _get_profile, _set_profile = sys.gettrace, sys.settrace, sys.getprofile, sys.setprofile
 
@@ -80,15 +83,15 @@ class Channels(NamedTuple):
 
 
 class Worker:
-    """The process in a slot."""
+    """The process in a slot. A template makes it before the fork, since what is made there takes the memory of one."""
 
-    def __init__(self, id: str, channels: Channels, handlers: dict[str, Handler], output: Writer) -> None:
-        self.id = id
-        self._tasks = channels.tasks
-        self._results = channels.results
-        self._control = socket.socket(fileno=channels.control)
-        self._send, self._receive = self._control.send, self._control.recv
-        self._page = Page(channels.page)
+    def __init__(self, handlers: dict[str, Handler], output: Writer) -> None:
+        self.id: str
+        self._tasks: int
+        self._results: int
+        self._control: socket.socket
+        self._page: Page
+        self._decoder = Decoder()
         self._handlers = handlers
         self._output = output
         self._waiting: deque[list[Any]] = deque()
@@ -105,7 +108,7 @@ class Worker:
         self._early: set[str] = set()  # ... and the reasons
         self._reading = False  # the control channel is being read
         self._read_again = False  # a signal has struck meanwhile
-        self._main = _thread.get_ident()
+        self._main: int  # the thread
         self._surroundings: Surroundings  # as the startup hooks leave them
         self._unseen = 0  # the fence of a task that has run since all of them were looked at
         self._unseen_s = 0.0  # for how long tasks have run since then
@@ -115,10 +118,16 @@ class Worker:
 
     # ------------------------------------------------------------------------------------------ the loop
 
-    def live(self, heartbeat_interval_s: float) -> None:
-        """Start the heart, and take signals."""
+    def live(self, id: str, channels: Channels, heartbeat_interval_s: float) -> None:
+        """In the process that it is to be: take the channels and signals, and start the heart."""
+        self.id = id
+        self._tasks, self._results = channels.tasks, channels.results
+        self._control = socket.socket(fileno=channels.control)
+        self._send, self._receive = self._control.send, self._control.recv
+        self._page = Page(channels.page)
+        self._main = _thread.get_ident()
         answer_current_task(self._current_task)
-        signal.signal(signal.SIGUSR1, self._on_signal)
+        _set_handler(signal.SIGUSR1, self._on_signal)
         _thread.start_new_thread(self._beat, (heartbeat_interval_s,))
 
     def begin(self, hooks: list[Callable[[], Any]], surroundings: Surroundings) -> None:
@@ -149,8 +158,7 @@ class Worker:
 
     def serve(self) -> None:
         """Run tasks until the task pipe is closed, and what was begun is done."""
-        decoder = Decoder()
-        waiting = self._waiting
+        decoder, waiting = self._decoder, self._waiting
         last_s = 0.0
         arrival = poll()
         arrival.register(self._tasks, POLLIN)
@@ -303,10 +311,9 @@ class Worker:
     def _beat(self, interval_s: float) -> None:
         """The heart, on a thread of its own. Where nobody listens any more, the worker is an orphan, and goes."""
         manager = _getppid()
-        beat = packb((HEARTBEAT,))
         while True:
             try:
-                self._send(beat, socket.MSG_DONTWAIT)
+                self._send(_BEAT, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 pass  # the manager is late; it judges nobody when it is
             except OSError:

@@ -38,8 +38,8 @@ def main(path: str, *modules: str) -> int:
     faulthandler.register(DUMP_SIGNAL, PAGE, chain=True)  # chained to the default action: death
     writer = Writer()
     sys.stdout, sys.stderr = Output(1, writer), Output(2, writer)
-    runner = Worker(worker, Channels(TASKS, RESULTS, CONTROL, PAGE, 1, 2), registry.handlers, writer)
-    runner.live(float(os.environ[HEARTBEAT]))
+    runner = Worker(registry.handlers, writer)
+    runner.live(worker, Channels(TASKS, RESULTS, CONTROL, PAGE, 1, 2), float(os.environ[HEARTBEAT]))
     try:
         directory, *more = path.split(os.pathsep)
         app = load_app([*modules], directory, [directory, *more] if more else None)

@@ -80,16 +80,16 @@ def main(fd: int) -> int:
     if order["forks"] or not order["app"]:
         imported = _import_app(sock, order)
         import traceback  # noqa: F401 - so that a failing task need not import anything
-
-        gc.collect()
-        _libc.malloc_trim(0)
-        gc.freeze()
     else:
         imported = _import_in_child(sock, order)
     if not imported:
         return 1
     _libc.prctl(_PR_SET_PDEATHSIG, 0, 0, 0, 0)
-    return Template(sock, registry, order).serve()
+    template = Template(sock, registry, order)
+    gc.collect()
+    _libc.malloc_trim(0)
+    gc.freeze()
+    return template.serve()
 
 
 def _take_all_signals() -> None:
@@ -164,6 +164,7 @@ class Template:
         self._surroundings = Surroundings()
         self._writer = Writer()  # made here, as all that a worker need not make after its fork
         self._outputs = Output(1, self._writer), Output(2, self._writer)
+        self._worker = Worker(app.handlers, self._writer)
         # A worker inherits the handlers, and has its page put in the place of this descriptor.
         self._stacks = os.dup(2)
         faulthandler.enable(self._stacks)
@@ -263,7 +264,9 @@ class Template:
             os.close(fd)
         worker, channels = wanted.worker, wanted.channels
         self._label_process(f"{worker}.{wanted.incarnation}")
-        os.environ.update(environ_of(worker, wanted.incarnation, wanted.group, self._heartbeat_interval_s))
+        environ = environ_of(worker, wanted.incarnation, wanted.group, self._heartbeat_interval_s)
+        for name, value in environ.items():
+            os.environ[name] = value  # update would touch three times the memory
         name_process(worker)
         if wanted.command is not None:
             self._wait_for_adoption()
@@ -290,9 +293,9 @@ class Template:
 
     def _serve_tasks(self, worker: str, channels: Channels) -> None:
         _reseed()
-        runner = Worker(worker, channels, self._app.handlers, self._writer)
         self._wait_for_adoption()
-        runner.live(self._heartbeat_interval_s)
+        runner = self._worker
+        runner.live(worker, channels, self._heartbeat_interval_s)
         runner.begin(self._app.startup_hooks, self._surroundings)
         runner.serve()
 
