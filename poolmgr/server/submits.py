@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from itertools import islice
+from sys import intern
 from typing import Any, NamedTuple
 
 from poolmgr.errors import BadOption, PayloadTooLarge, PoolError, ProtocolError, StoreUnavailable
@@ -88,7 +89,8 @@ class Submits:
                     return False
                 if is_known(self._intake, self._client, message, found):
                     return True
-            made = self._intake.submit(at, task_id, name, payload, options, self._client, watch)
+            # One text for all tasks of the name, where each message brings its own. Only handlers' names come so far.
+            made = self._intake.submit(at, task_id, intern(name), payload, options, self._client, watch)
             if made and options.durable:
                 self._recent.take((task_id,))
         except PoolError as error:
