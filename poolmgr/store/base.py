@@ -6,6 +6,7 @@ knows nothing of scheduling: it applies changes (core/changes.py) and answers lo
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple, Protocol
 
@@ -76,8 +77,9 @@ class Store(Protocol):
         """How many other tasks wait, in each line that has any. With ``in_hand``, what a new epoch starts with."""
         ...
 
-    def shelf(self, line: LineKey | None, after: Place, limit: int) -> list[TaskRecord]:
-        """The first ``limit`` of those of one line, in their order, beyond the place ``after``."""
+    def shelf(self, line: LineKey | None, after: Place, limit: int, limit_bytes: int = sys.maxsize) -> list[TaskRecord]:
+        """The first ``limit`` of those of one line, in their order, beyond the place ``after``; and none behind the one
+        with which their payloads weigh ``limit_bytes``."""
         ...
 
     def keys(self, wall_now: float) -> list[tuple[str, bytes, float]]:

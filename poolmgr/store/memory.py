@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
+from poolmgr.core.allotment import first_of
 from poolmgr.core.changes import (
     AttemptEnded,
     Change,
@@ -181,11 +182,12 @@ class MemoryStore:
                 lines.setdefault(_line(record), []).append(record.order)
         return [ShelfSize(line, len(orders), max(orders)) for line, orders in lines.items()]
 
-    def shelf(self, line: LineKey | None, after: Place, limit: int) -> list[TaskRecord]:
+    def shelf(self, line: LineKey | None, after: Place, limit: int, limit_bytes: int = sys.maxsize) -> list[TaskRecord]:
         self._check_open()
         found = ((place_of(record), record) for record in self._unfinished() if _is_shelved(record))
         there = [(place, record) for place, record in found if place > after and _line(record) == line]
-        return [record for _, record in heapq.nsmallest(limit, there, key=lambda each: each[0])]
+        first = [record for _, record in heapq.nsmallest(limit, there, key=lambda each: each[0])]
+        return first_of(first, limit, limit_bytes)
 
     def _unfinished(self) -> Iterator[TaskRecord]:
         return (kept.record for kept in self._tasks.values() if kept.ended is None)

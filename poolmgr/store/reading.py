@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final, TypeVar
 
+from poolmgr.core.allotment import first_of
 from poolmgr.core.changes import ScheduleRecord, TaskRecord
 from poolmgr.core.shelf import LineKey, Place, ShelfSize
 from poolmgr.errors import StoreUnavailable
@@ -57,11 +59,14 @@ class Reading:
         scheduled = self._read(lambda row: ShelfSize(None, *row), "scheduled_size")
         return [*found, *(each for each in scheduled if each.tasks)]
 
-    def shelf(self, line: LineKey | None, after: Place, limit: int) -> list[TaskRecord]:
+    def shelf(self, line: LineKey | None, after: Place, limit: int, limit_bytes: int = sys.maxsize) -> list[TaskRecord]:
         if line is None:
-            return self._read(self._record_of, "scheduled_page", *after, limit)
-        demand = pack_demand(line.requires, line.ephemeral)
-        return self._read(self._record_of, "queued_page", line.name, demand, line.priority, line.group, after[1], limit)
+            found = self._each(self._record_of, "scheduled_page", *after, limit)
+        else:
+            columns = (line.name, pack_demand(line.requires, line.ephemeral), line.priority, line.group)
+            found = self._each(self._record_of, "queued_page", *columns, after[1], limit)
+        with closing(found):
+            return first_of(found, limit, limit_bytes)
 
     def keys(self, wall_now: float) -> list[tuple[str, bytes, float]]:
         return sorted(self._read(lambda row: (row[0], row[1], row[2]), "keys", wall_now), key=lambda each: each[1])
@@ -125,8 +130,16 @@ class Reading:
         """The rows that ``statement`` finds, decoded."""
         with self._translated() as connection:
             rows = connection.execute(self._sql[statement], values).fetchall()
+        return list(self._decoded(decode, rows))
+
+    def _each(self, decode: Callable[[Row], T], statement: str, *values: object) -> Generator[T, None, None]:
+        """The same one by one, for who may not want all of them; to be closed, or else the log cannot be emptied."""
+        with self._translated() as connection, closing(connection.execute(self._sql[statement], values)) as rows:
+            yield from self._decoded(decode, rows)
+
+    def _decoded(self, decode: Callable[[Row], T], rows: Iterable[Row]) -> Iterator[T]:
         try:
-            return [decode(row) for row in rows]
+            yield from map(decode, rows)
         except UNREADABLE as error:
             raise StoreUnavailable(f"{self.path}: a row makes no sense ({error}): {CORRUPT}") from error
 

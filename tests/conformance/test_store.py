@@ -387,6 +387,27 @@ def test_a_shelf_is_one_line_and_is_read_from_any_place(medium: Medium) -> None:
     assert store.shelf(here, (0.0, 13), 10) == []
 
 
+@pytest.mark.parametrize("size", [0, 200, 5_000, 100_000], ids=["nothing", "in the row", "in a table", "in a file"])
+@pytest.mark.parametrize("due", [False, True], ids=["queued", "scheduled"])
+def test_a_page_of_a_shelf_ends_with_so_many_bytes(medium: Medium, size: int, due: bool) -> None:
+    waits = {"state": TaskState.SCHEDULED, "due_at": NOW} if due else {}
+    medium.store.apply([added(number, payload=bytes(size), **waits) for number in range(1, 8)])
+    store = medium.reopen()
+    [(line, tasks, _)] = store.shelves()
+    assert tasks == 7
+
+    def page(limit: int, limit_bytes: int) -> list[int]:
+        return [each.order for each in store.shelf(line, START, limit, limit_bytes)]
+
+    assert page(10, 10 * size + 1) == [1, 2, 3, 4, 5, 6, 7]
+    assert page(10, 2 * size + 1) == ([1, 2, 3] if size else [1, 2, 3, 4, 5, 6, 7])
+    assert page(10, 2 * size or 1) == ([1, 2] if size else [1, 2, 3, 4, 5, 6, 7])
+    assert page(2, 10 * size + 1) == [1, 2]
+    assert page(10, 0) == [1]
+    store.apply([ended(1)])  # a page that was not read to its end holds nothing up
+    assert page(10, 0) == [2]
+
+
 def test_the_schedule_is_read_by_due_time_and_then_by_order(medium: Medium) -> None:
     due = {1: 9.0, 2: 3.0, 3: 3.0, 4: 5.0}
     changes = [added(number, state=TaskState.SCHEDULED, due_at=NOW + after) for number, after in due.items()]
