@@ -13,7 +13,7 @@ from poolmgr.core.deadlines import NEVER
 from poolmgr.core.effects import Answer, Recall, Start
 from poolmgr.core.measurements import PREFETCH_MAX
 from poolmgr.core.past import NO_PAST
-from poolmgr.core.ready_queue import Demand, Entry, Row
+from poolmgr.core.row import Demand, Entry, Row
 from poolmgr.core.slot import Slot
 from poolmgr.core.state import State
 from poolmgr.core.task import Task

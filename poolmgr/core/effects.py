@@ -24,13 +24,14 @@ class Persist(NamedTuple):
 
 class Refill(NamedTuple):
     """Read at most ``limit`` tasks of the shelf of ``line`` (None: the schedule), in their order, beyond the place
-    ``after``, once all that was to be kept so far is; then say ``loaded(number, ...)``. A store that refuses is asked
-    again."""
+    ``after``, and none behind the one with which their payloads weigh ``limit_bytes``, once all that was to be kept so
+    far is; then say ``loaded(number, ...)``. A store that refuses is asked again."""
 
     number: int
     line: LineKey | None
     after: Place
     limit: int
+    limit_bytes: int
 
 
 class Start(NamedTuple):
@@ -125,11 +126,13 @@ class Forget(NamedTuple):
 
 
 class Accepted(NamedTuple):
-    """Of this client's submits, the first ``up_to`` are accepted (or were refused)."""
+    """Of this client's submits, the first ``up_to`` are accepted (or were refused). So many bytes are the payloads of
+    those, since it was last said, that this commit is to keep."""
 
     client: int
     up_to: int
     commit: int
+    unkept_bytes: int = 0
 
 
 class Finished(NamedTuple):

@@ -147,14 +147,15 @@ class Intake:
             order += 1
             tasks.append(Task(id, name, payload, options, group, order, owner, now, wall, watchers))
         state.last_order = order
+        weighs = sum(map(len, payloads))
         if durable:
-            state.added_many(tasks, session)
+            state.added_many(tasks, weighs, session)
         else:
             session.calls += len(tasks)
         session.submits += len(tasks)
         state.counted(client, session)
         state.statistics.submitted += len(tasks)
-        self._lifecycle.admit_many(tasks)
+        self._lifecycle.admit_many(ids, tasks, weighs)
         return True
 
     def _not_kept(self) -> StoreUnavailable:

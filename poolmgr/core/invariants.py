@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from poolmgr.core.ready_queue import ReadyQueue, Row
+from poolmgr.core.allotment import Allotment, weight
+from poolmgr.core.ready_queue import ReadyQueue
+from poolmgr.core.row import Row
 from poolmgr.core.scheduler import Scheduler
-from poolmgr.core.shelf import Shelf
+from poolmgr.core.shelf import Shelf, may_be_shelved
 from poolmgr.core.slot import Slot
 from poolmgr.core.state import State
+from poolmgr.core.storeroom import Storeroom
 from poolmgr.core.task import Task
 from poolmgr.model import FINAL, TaskState, WorkerState
 
@@ -29,7 +32,10 @@ def check_invariants(scheduler: Scheduler) -> None:
     11. Where a row has a shelf, all that is queued stands before its beginning, what waits beyond it behind; and a row
         that is short is being read, or about to be.
     12. Of the tasks that were twice interrupted at most one is in flight.
-    13. A schedule's next tick is none that has had its turn; a paused one has none; all others have, or say why not.
+    13. What is known of payloads that wait is what they weigh: of each row, of the schedule, and of all together. In
+        quiet, what may be put away of a line weighs no more than all may have, but for its next task and one more; or
+        that much was of no use, when it was tried last. (The schedule's order is another once the clock was set.)
+    14. A schedule's next tick is none that has had its turn; a paused one has none; all others have, or say why not.
     """
     state = scheduler.state
     in_flight: dict[bytes, Slot] = {}
@@ -54,7 +60,8 @@ def check_invariants(scheduler: Scheduler) -> None:
     alone = [id.hex() for id in in_flight if id in state.tasks and state.tasks[id].runs_alone]
     assert len(alone) <= 1, f"these were interrupted twice, and run beside one another: {alone}"
     _check_tasks(state, in_flight)
-    _check_queue(state.queue)
+    _check_queue(state.queue, scheduler.storeroom)
+    _check_weights(state, scheduler.storeroom)
     _check_limits(state)
     _check_schedules(state)
 
@@ -98,7 +105,7 @@ def _check_tasks(state: State, in_flight: dict[bytes, Slot]) -> None:
         assert id in state.tasks, f"task {id.hex()} is in flight and not known"
 
 
-def _check_queue(queue: ReadyQueue) -> None:
+def _check_queue(queue: ReadyQueue, storeroom: Storeroom) -> None:
     reachable = 0
     for lane in queue.lanes:
         for row in lane.rows.values():
@@ -110,18 +117,46 @@ def _check_queue(queue: ReadyQueue) -> None:
             assert not row.parked or queue.holds(lane), f"lane {lane.name} is parked and not blocked"
             assert not alive or all(task.options.durable == lane.durable for task in row), f"{lane.name} is mixed"
             if row.shelf is not None:
-                _check_shelf(queue, row, row.shelf)
+                _check_shelf(queue, row, row.shelf, storeroom)
     assert reachable == len(queue), f"{reachable} of {len(queue)} queued tasks can be reached"
 
 
-def _check_shelf(queue: ReadyQueue, row: Row, shelf: Shelf) -> None:
+def _check_shelf(queue: ReadyQueue, row: Row, shelf: Shelf, storeroom: Storeroom) -> None:
     where = f"row {row.priority} {row.group}"
     assert row in queue.shelved_rows, f"{where}: its shelf is not counted"
-    assert shelf.count > 0, f"{where}: its shelf is empty"
+    assert shelf.count > 0 or storeroom.reading or storeroom.untidy, f"{where}: its shelf is empty"
     assert all((0.0, task.order) <= shelf.after for task in row), f"{where}: a task is queued out of its turn"
     assert all((0.0, task.order) > shelf.after for task in shelf.beyond), f"{where}: a task waits beyond in vain"
     assert shelf.beyond == sorted(shelf.beyond, key=lambda task: task.order)
     assert row.waiting or shelf.asked or row in queue.wanting, f"{where} is empty, and nobody reads its shelf"
+
+
+def _check_weights(state: State, storeroom: Storeroom) -> None:
+    queue = state.queue
+    scheduled = [task for task in state.tasks.values() if task.state is TaskState.SCHEDULED]
+    scheduled.sort(key=lambda task: (state.stored_due(task), task.order))
+    assert state.scheduled_weight == weight(scheduled), f"the schedule weighs {weight(scheduled)}"
+    held = state.scheduled_weight + storeroom.expected_bytes
+    if not state.clock_was_set:
+        _check_bounded("the schedule", scheduled, storeroom.schedule_most_bytes, state.payloads, storeroom)
+    for lane in queue.lanes:
+        for row in lane.rows.values():
+            if len(row) or row.weight:
+                where = f"row {row.priority} {row.group}"
+                assert row.weight == weight(row), f"{where}: it weighs {weight(row)}, the count says {row.weight}"
+                assert row.counted == (row.weight if row.weight > queue.light else 0), f"{where}: it is counted wrong"
+                line = sorted(row, key=lambda task: task.order)
+                _check_bounded(where, line, row.most_bytes, state.payloads, storeroom)
+            held += row.counted + (0 if row.shelf is None else weight(row.shelf.beyond))
+    assert held == state.payloads.held, f"{held} bytes wait in memory, the count says {state.payloads.held}"
+
+
+def _check_bounded(where: str, line: list[Task], bearable: int, payloads: Allotment, storeroom: Storeroom) -> None:
+    may_go = sorted(len(task.payload) for task in line[1:] if may_be_shelved(task))
+    too_many = sum(may_go[:-1]) > max(payloads.whole, bearable)
+    assert storeroom.reading or storeroom.untidy or not too_many, (
+        f"{where}: {sum(may_go)} of {weight(line)} bytes may go"
+    )
 
 
 def _check_limits(state: State) -> None:

@@ -55,23 +55,22 @@ class Lifecycle:
             wall_left = task.submitted_at + task.options.expires_s - (now + state.wall_offset)
             self._deadlines.add(now + max(0.0, wall_left), "expires", task)
 
-    def admit_many(self, tasks: Sequence[Task]) -> None:
-        """``admit`` for new tasks that wait for nothing but their turn, in the same row, and expire never."""
+    def admit_many(self, ids: Sequence[bytes], tasks: Sequence[Task], weighs: int) -> None:
+        """``admit`` for new tasks that wait for nothing but their turn, in the same row, and expire never; and so
+        many bytes their payloads weigh."""
         state = self._state
-        known, queue = state.tasks, state.queue
-        for task in tasks:
-            known[task.id] = task
-        if queue.push_many(tasks):
+        state.tasks.update(zip(ids, tasks, strict=True))
+        if state.queue.push_many(tasks, weighs):
             return
         for task in tasks:
-            if (row := queue.push(task)) is not None:
+            if (row := state.queue.push(task)) is not None:
                 self._storeroom.overflow(row, task)
 
     def due(self, task: Task, now: float) -> None:
         """A scheduled task's time has come (or has been moved, and its own entry will come)."""
         if task.state is not TaskState.SCHEDULED or task.due_at is None or task.due_at > now:
             return
-        self._state.scheduled -= 1
+        self._state.unschedule([task])
         move_task(task, TaskState.QUEUED)
         self._no_longer_due(task)
         self._enqueue(task, now)
@@ -260,7 +259,7 @@ class Lifecycle:
     def _leave_waiting(self, task: Task) -> None:
         """The bookkeeping of a task that leaves the queue or the schedule by another way than its turn."""
         if task.state is TaskState.SCHEDULED:
-            self._state.scheduled -= 1
+            self._state.unschedule([task])
             task.due_at = None
 
     def end(self, task: Task, now: float, to: TaskState, code: str, outcome: bytes, message: str = "") -> None:
@@ -278,6 +277,7 @@ class Lifecycle:
             self._release_key(task, now)
         if options.expires_s is not None or options.delay_s or options.at is not None:
             self._deadlines.task_ended()
+            state.lingers(task)
         if task.owner and (session := state.sessions.get(task.owner)) is not None:
             session.calls -= 1
         for client, known_as in task.watchers:
@@ -288,6 +288,7 @@ class Lifecycle:
             state.statistics.completed += 1
         else:
             self._count(task, to, code, message, commit)
+            state.lingers(task)
 
     def _answer_cancels(self, task: Task, to: TaskState, commit: int) -> None:
         stopped = to is TaskState.CANCELLED and (not task.attempt or task.past.kill_wanted)

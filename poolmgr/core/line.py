@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from heapq import heapify, heappop, heappush
 
+from poolmgr.core.allotment import that_fit
 from poolmgr.core.task import Task
 
 _DEAD_KEPT = 32
@@ -72,13 +73,14 @@ class Line:
             return heappop(back)[1]
         return line.popleft()
 
-    def cut(self, keep: int) -> list[Task]:
-        """Take out the living but the first ``keep`` of them; they come in order."""
+    def cut(self, keep: int, keep_bytes: int) -> list[Task]:
+        """Take out the living but the first ``keep`` ``that_fit`` in ``keep_bytes``; they come in order."""
         tasks = sorted(self, key=lambda task: task.order)
-        self._line = deque(tasks[:keep])
+        kept = that_fit(tasks, keep, keep_bytes)
+        self._line = deque(kept)
         self._back = []
         self._dead = 0
-        return tasks[keep:]
+        return tasks[len(kept) :]
 
     def died(self) -> None:
         """One of them has left the queue by another way than its turn (``in_queue`` is false)."""

@@ -13,7 +13,8 @@ turn last served, so it can neither save turns up nor be starved.
 Cost: O(log n) a push and a pop. The rows of a blocked lane leave the heap when they surface, and cost nothing then.
 
 Long rows. Of a row with more than ``most`` tasks the rest may stay in the store: then it has a *shelf* (core/shelf.py),
-and ``push`` leaves what stands beyond to core/storeroom.py. Where there are many rows, each is allowed less.
+and ``push`` leaves what stands beyond to core/storeroom.py. Where there are many rows, each is allowed less. The same
+goes for one whose payloads weigh more than its ``room``; but its first task may be in memory whatever it weighs.
 """
 
 from __future__ import annotations
@@ -21,80 +22,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from heapq import heappop, heappush, heapreplace
 
-from poolmgr.core.line import Line
+from poolmgr.core.allotment import Allotment, weight
 from poolmgr.core.past import NO_PAST
-from poolmgr.core.shelf import LineKey, Shelf
+from poolmgr.core.row import Demand, Lane, Row, Turns
+from poolmgr.core.shelf import LineKey
 from poolmgr.core.task import Task
 
-
-class Turns:
-    """How many turns one group has had at one priority."""
-
-    __slots__ = ("had",)
-
-    def __init__(self, had: int) -> None:
-        self.had = had
-
-
-Entry = tuple[int, int, int, "Row"]
 _ROWS_KEPT = 64
 _FULL_ROWS = 5  # so many may have ``window`` tasks in memory; more have a share of that each
-
-
-class Row(Line):
-    """The queued tasks of one lane, priority and group. ``next`` is its first task, once ``head`` has returned it."""
-
-    __slots__ = ("entry", "group", "lane", "most", "next", "parked", "priority", "served", "shelf", "turns")
-    next: Task
-
-    def __init__(self, lane: Lane, priority: int, group: str, turns: Turns, served: Turns) -> None:
-        super().__init__()
-        self.lane = lane
-        self.priority = priority
-        self.group = group
-        self.turns = turns  # of its group
-        self.served = served  # the turn last served, of its priority
-        self.entry: Entry | None = None  # its only valid entry in the demand's heap
-        self.parked = False  # out of the heap, because its lane is blocked
-        self.shelf: Shelf | None = None
-        self.most = 0  # it is no use to shorten it before it is longer than this
-
-    @property
-    def key(self) -> LineKey:
-        """What a store knows it by."""
-        demand = self.lane.demand
-        return LineKey(self.lane.name, demand.requires, demand.fresh, self.priority, self.group)
-
-    @property
-    def shelved(self) -> int:
-        """How many tasks stand on its shelf, in memory or not."""
-        return 0 if self.shelf is None else self.shelf.count + len(self.shelf.beyond)
-
-
-class Lane:
-    """The tasks of one name and one set of capabilities, durable or not: what blocks, blocks them all."""
-
-    __slots__ = ("blocks", "demand", "durable", "name", "parked", "rows")
-
-    def __init__(self, name: str, demand: Demand, durable: bool, blocks: dict[str, None]) -> None:
-        self.name = name
-        self.demand = demand
-        self.durable = durable
-        self.rows: dict[tuple[int, str], Row] = {}
-        self.blocks = blocks  # why it is held ("paused", "rate", "concurrency"): shared by the lanes of its name
-        self.parked: list[Row] = []
-
-
-class Demand:
-    """What a task needs of a worker: capabilities, perhaps a fresh process; or that no other suspect runs beside it."""
-
-    __slots__ = ("alone", "fresh", "heads", "requires")
-
-    def __init__(self, requires: frozenset[str], fresh: bool, alone: bool) -> None:
-        self.requires = requires
-        self.fresh = fresh
-        self.alone = alone
-        self.heads: list[Entry] = []
+_LIGHT = 512  # a row that weighs no more than the whole by this is *light*: it is left in peace, and costs no counting
 
 
 class ReadyQueue:
@@ -102,10 +38,13 @@ class ReadyQueue:
 
     Args:
         window: a row with more than so many tasks may be shortened to half of it; where there are many rows, earlier.
+        payloads: of all tasks that wait in memory; those in the queue are entered here.
     """
 
-    def __init__(self, window: int) -> None:
+    def __init__(self, window: int, payloads: Allotment) -> None:
         self.window = window
+        self.payloads = payloads
+        self.light = payloads.whole // _LIGHT
         self.most = window  # of a row, at present
         self.shelved_rows: dict[Row, None] = {}  # those that have a shelf
         self.wanting: dict[Row, None] = {}  # those that have become short, and have a shelf
@@ -129,11 +68,6 @@ class ReadyQueue:
     def depth(self) -> int:
         """How many tasks are queued, wherever they are."""
         return self._length + sum(row.shelved for row in self.shelved_rows)
-
-    @property
-    def put_away(self) -> int:
-        """How many tasks are queued, and in the store alone."""
-        return sum(row.shelf.count for row in self.shelved_rows if row.shelf is not None)
 
     def lane(self, name: str, requires: frozenset[str], fresh: bool, durable: bool = True, alone: bool = False) -> Lane:
         """The lane of that name and demand, made if need be."""
@@ -163,16 +97,24 @@ class ReadyQueue:
         if row.shelf is not None and (0.0, task.order) > row.shelf.after:
             return row
         self.place(row, task)
-        return row if len(row) > self.most and len(row) > row.most else None
+        if row.counted and self.is_heavy(row):
+            return row
+        return row if self._length > self.most and len(row) > self.most and len(row) > row.most else None
 
-    def push_many(self, tasks: Sequence[Task]) -> bool:
-        """``push`` for new tasks of one row, in order. False, and none is queued, where ``push`` might return a row."""
+    def push_many(self, tasks: Sequence[Task], weighs: int) -> bool:
+        """``push`` for new tasks of one row, in order, whose payloads have so many bytes together. False, and none is
+        queued, where ``push`` might return a row."""
         row = self.row_of(tasks[0])
-        if row.shelf is not None or len(row) + len(tasks) > self.most or not row.extend(tasks):
+        if row.shelf is not None or len(row) + len(tasks) > self.most:
+            return False
+        if (row.weight + weighs > self.light and row.weight + weighs > self.room(row)) or not row.extend(tasks):
             return False
         for task in tasks:
             task.in_queue = True
         self._length += len(tasks)
+        row.weight += weighs
+        if row.weight > self.light:
+            self._count(row)
         first = tasks[0]
         if row.entry is None or first.order < row.entry[2]:
             self._enter(row, first)
@@ -194,20 +136,38 @@ class ReadyQueue:
         row = lane.rows.get((key.priority, key.group))
         return self._row(lane, key.priority, key.group) if row is None else row
 
+    def room(self, row: Row) -> int:
+        """How many bytes a row may weigh, at present."""
+        return max(self.light, self.payloads.share(row.counted))
+
+    def is_heavy(self, row: Row) -> bool:
+        """Whether some of a row that is ``counted`` may have to go."""
+        return row.weight > max(self.room(row), row.most_bytes) and row.waiting > 1
+
+    def _count(self, row: Row) -> None:
+        counted = row.weight if row.weight > self.light else 0
+        self.payloads.held += counted - row.counted
+        row.counted = counted
+
     def place(self, row: Row, task: Task) -> None:
         """Queue a task in its row, where nothing before it is on a shelf."""
         row.add(task)
         task.in_queue = True
         self._length += 1
+        row.weight += len(task.payload)
+        if row.weight > self.light:
+            self._count(row)
         if row.entry is None or task.order < row.entry[2]:
             self._enter(row, task)
 
     def shorten(self, row: Row) -> list[Task]:
         """Take all but the first tasks out of a row that is too long; in order."""
-        taken = row.cut(self.most // 2)
+        taken = row.cut(self.most // 2, self.room(row) // 2)
         for task in taken:
             task.in_queue = False
         self._length -= len(taken)
+        row.weight -= weight(taken)
+        self._count(row)
         return taken
 
     def _row(self, lane: Lane, priority: int, group: str) -> Row:
@@ -251,11 +211,16 @@ class ReadyQueue:
         """Take ``row.next``, which ``head`` or ``goes_on`` has just set; its group has had a turn."""
         task = row.take()
         turns, served = row.turns, row.served
-        if turns.had > served.had:  # one that waited long for a worker stands far behind
-            served.had = turns.had
-        turns.had += 1
+        had = turns.had
+        if had > served.had:  # one that waited long for a worker stands far behind
+            served.had = had
+        turns.had = had + 1
+        del row.next  # a row may live long, and its last task be heavy
         task.in_queue = False
         self._length -= 1
+        row.weight -= len(task.payload)
+        if row.counted:
+            self._count(row)
         if row.shelf is not None and row.waiting <= self.most // 4:
             self.wanting[row] = None
         return task
@@ -274,11 +239,14 @@ class ReadyQueue:
         row = self.row_of(task)
         if task.past.beyond:
             assert row.shelf is not None
+            self.payloads.held -= len(task.payload)
             row.shelf.beyond.remove(task)
             task.past = task.past._replace(beyond=False)
             return
         task.in_queue = False
         self._length -= 1
+        row.weight -= len(task.payload)
+        self._count(row)
         row.died()
         if row.shelf is not None and row.waiting <= self.most // 4:
             self.wanting[row] = None
@@ -335,6 +303,7 @@ class ReadyQueue:
 
     def _emptied(self, row: Row) -> None:
         row.entry = None
+        row.most = row.most_bytes = 0
         rows = row.lane.rows
         if len(rows) > _ROWS_KEPT and row.shelf is None:  # kept for its group's next task, but not thousands
             self._counted(-1 if rows.pop((row.priority, row.group), None) is not None else 0)

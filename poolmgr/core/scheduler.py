@@ -44,6 +44,7 @@ from poolmgr.model import TaskState, WorkerState
 from poolmgr.post_mortem import PostMortem
 
 WINDOW = 16_000  # of the tasks of one line, so many are in memory at most; where there are many lines, fewer
+WINDOW_BYTES = 64 << 20  # of the payloads of all tasks that wait
 LATE_S = 1.0  # a tick that comes so much too late says that this process was blocked, not the workers
 _SECOND_S = 1.0
 _LOOK_SOON_S = 0.010  # a page that does not show what is expected is read again: soon, and then less and less often
@@ -62,13 +63,14 @@ class Scheduler:
         balancer: Balancer | None = None,
         wall_offset: float = 0.0,
         window: int = WINDOW,
+        window_bytes: int = WINDOW_BYTES,
     ) -> None:
-        self.state = State(settings, balancer or Affine(RoundRobin()), random, wall_offset, window)
+        self.state = State(settings, balancer or Affine(RoundRobin()), random, wall_offset, window, window_bytes)
         self._dispatcher = Dispatcher(self.state)
-        self._storeroom = Storeroom(self.state, window)
-        self._lifecycle = Lifecycle(self.state, self._dispatcher, self._storeroom)
+        self.storeroom = Storeroom(self.state, window)
+        self._lifecycle = Lifecycle(self.state, self._dispatcher, self.storeroom)
         self.intake = Intake(self.state, self._dispatcher, self._lifecycle)
-        self.recovery = Recovery(self.state, self._storeroom, self._lifecycle, self.intake)
+        self.recovery = Recovery(self.state, self.storeroom, self._lifecycle, self.intake)
         self.supervisor = Supervisor(self.state, self._dispatcher, self._lifecycle)
         self.rollout = Rollout(self.state, self.supervisor, self._lifecycle)
         self.store_trouble = StoreTrouble(self.state, self._dispatcher, self._lifecycle, self.supervisor)
@@ -345,9 +347,11 @@ class Scheduler:
         state = self.state
         if self.rollout.active:
             self.rollout.step(now)
+        if self.storeroom.untidy:
+            self.storeroom.tidy()
         self._dispatcher.dispatch(now)
         if state.queue.wanting or state.shelf is not None:
-            self._storeroom.ask(now)
+            self.storeroom.ask(now)
         if self._dispatcher.worn_out:
             for slot in self._dispatcher.worn_out:
                 self.supervisor.retire(slot, "ephemeral", now)

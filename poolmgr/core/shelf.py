@@ -41,13 +41,14 @@ class Shelf:
     in a row they wait ``beyond``, by their order, until all before them have been loaded.
     """
 
-    __slots__ = ("after", "asked", "beyond", "count")
+    __slots__ = ("after", "asked", "asked_up_to", "beyond", "count")
 
     def __init__(self, after: Place, count: int = 0) -> None:
         self.after = after
         self.count = count
         self.beyond: list[Task] = []
         self.asked = False  # the next of it are being read
+        self.asked_up_to = 0  # the order of the last task then: the answer shows none that came later
 
 
 def place(state: TaskState, due_at: float | None, order: int) -> Place:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from poolmgr.config import Settings
+from poolmgr.core.allotment import Allotment, weight
 from poolmgr.core.balancer import Balancer
 from poolmgr.core.changes import Change, TaskAdded, TaskMoved
 from poolmgr.core.deadlines import NEVER, Deadlines
@@ -28,7 +29,7 @@ MARK_AFTER_S = 0.020  # so long a task runs before that is kept
 class Session:
     """One client connection."""
 
-    __slots__ = ("calls", "commit", "group", "submits", "watching")
+    __slots__ = ("calls", "commit", "group", "submits", "unkept_bytes", "watching")
 
     def __init__(self, client: int) -> None:
         self.group = f"client-{client}"  # of its tasks that name none
@@ -36,6 +37,7 @@ class Session:
         self.commit = 0  # the commit of its latest durable submit
         self.calls = 0  # how many tasks it owns: cancelled when it goes
         self.watching: Watchers = ((client, None),)  # of the tasks that it alone watches
+        self.unkept_bytes = 0  # payloads of its durable submits since it was told of some
 
 
 class State:
@@ -48,6 +50,7 @@ class State:
         random: Callable[[], float],
         wall_offset: float,
         window: int,
+        window_bytes: int,
     ) -> None:
         self.settings = settings
         self.groups = {group.name: group for group in settings.worker_groups()}
@@ -66,7 +69,8 @@ class State:
         self.tasks: dict[bytes, Task] = {}
         self.slots: dict[str, Slot] = {}
         self.schedules: dict[str, Schedule] = {}
-        self.queue = ReadyQueue(window)
+        self.payloads = Allotment(window_bytes)  # of what waits in memory, for its turn or its time, or is being read
+        self.queue = ReadyQueue(window, self.payloads)
         self.shelf: Shelf | None = None  # of the schedule
         self.absent: dict[int, int] = {}  # who watches what is on a shelf: order -> client
         self.recovered_to = 0  # tasks up to this order are of earlier epochs
@@ -79,6 +83,7 @@ class State:
         self.sessions: dict[int, Session] = {}
         self.stuck_pids: dict[int, str] = {}
         self.scheduled = 0  # tasks in memory that wait for their time
+        self.scheduled_weight = 0  # bytes of their payloads
         self.last_fence = 0
         self.last_order = 0
 
@@ -90,12 +95,18 @@ class State:
         self._facts: list[Change] = []
         self._volatile: list[Change] = []
         self._to_accept: dict[int, Session] = {}
+        self._lingering: list[Task] = []
 
     def clock_changed(self, wall_offset: float) -> None:
         """The wall clock was set."""
         self.wall_offset = wall_offset
         self._offsets.append((self.last_order, wall_offset))
         self.largest_offset = max(self.largest_offset, wall_offset)
+
+    @property
+    def clock_was_set(self) -> bool:
+        """Whether that has happened in this epoch."""
+        return len(self._offsets) > 1
 
     def offset_of(self, order: int) -> float:
         """The wall time less the boot time when the task of that order was submitted; of earlier epochs: at start."""
@@ -107,6 +118,21 @@ class State:
         if task.due_at is None or task.past.due_wall is not None:
             return task.past.due_wall
         return task.due_at + (self.wall_offset if task.attempt else self.offset_of(task.order))
+
+    def schedule(self, task: Task) -> None:
+        """A task in memory waits for its time, ``due_at``."""
+        assert task.due_at is not None
+        self.deadlines.add(task.due_at, "due", task)
+        self._scheduled(1, len(task.payload))
+
+    def unschedule(self, tasks: Sequence[Task]) -> None:
+        """These do so no more. What the deadlines have of them goes in its own time."""
+        self._scheduled(-len(tasks), -weight(tasks))
+
+    def _scheduled(self, more: int, more_bytes: int) -> None:
+        self.scheduled += more
+        self.scheduled_weight += more_bytes
+        self.payloads.held += more_bytes
 
     @property
     def all_scheduled(self) -> int:
@@ -132,11 +158,13 @@ class State:
         self._added.append(task)
         if session is not None:
             session.commit = self.commit
+            session.unkept_bytes += len(task.payload)
 
-    def added_many(self, tasks: Iterable[Task], session: Session) -> None:
-        """The same of many."""
+    def added_many(self, tasks: Iterable[Task], weighs: int, session: Session) -> None:
+        """The same of many, whose payloads have so many bytes together."""
         self._added.extend(tasks)
         session.commit = self.commit
+        session.unkept_bytes += weighs
 
     def counted(self, client: int, session: Session) -> None:
         """Another of its submits was answered, one way or the other: the client is to be told how many."""
@@ -170,6 +198,11 @@ class State:
         """A durable task is final: that says all."""
         self._moved.pop(task.id, None)
 
+    def lingers(self, task: Task) -> None:
+        """A task has ended, and a line or the deadlines may hold it until they come to it, which may take days: without
+        its payload, once its record is made."""
+        self._lingering.append(task)
+
     def settled(self) -> int:
         """The number of the commit that holds all that has been decided until now."""
         return self.commit if self._added or self._moved or self._facts else self.commit - 1
@@ -189,8 +222,13 @@ class State:
             effects = [*self._persist(), *effects]
         if self._to_accept:
             for client, session in self._to_accept.items():
-                effects.append(Accepted(client, session.submits, session.commit))
+                effects.append(Accepted(client, session.submits, session.commit, session.unkept_bytes))
+                session.unkept_bytes = 0
             self._to_accept = {}
+        if self._lingering:
+            for task in self._lingering:
+                task.payload = b""
+            self._lingering = []
         self.effects = []
         return effects
 

@@ -183,12 +183,13 @@ def task_counts(state: State) -> dict[str, int]:
     """How many tasks are waiting or running, and how many have ended in each way since the start."""
     statistics = state.statistics
     running = sum(bool(slot.in_flight) for slot in state.slots.values())
+    put_away = sum(row.shelf.count for row in state.queue.shelved_rows if row.shelf is not None)
     return {
         "submitted": statistics.submitted,
         "completed": statistics.completed,
         "failed_attempts": statistics.failed_attempts,
         "retried": statistics.retried,
-        "queued": len(state.tasks) - state.scheduled - running + state.queue.put_away,
+        "queued": len(state.tasks) - state.scheduled - running + put_away,
         "scheduled": state.all_scheduled,
         "running": running,
         "dead": statistics.dead,

@@ -191,8 +191,8 @@ class Performer:
             self._shell.memory.apply(effect.changes)
 
     def _refill(self, effect: do.Refill) -> None:
-        _, line, after, limit = effect
-        reading = asyncio.wrap_future(self._shell.writer.read(lambda store: store.shelf(line, after, limit)))
+        _, line, after, limit, size = effect
+        reading = asyncio.wrap_future(self._shell.writer.read(lambda store: store.shelf(line, after, limit, size)))
         reading.add_done_callback(lambda done: self._refilled(effect, done))
 
     def _refilled(self, effect: do.Refill, reading: asyncio.Future[list[TaskRecord]]) -> None:

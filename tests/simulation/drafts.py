@@ -48,6 +48,7 @@ _VALUES: Final[dict[str, Callable[[World], Any]]] = {
     "result_ttl_s": _one(0.0, 1.0, 20.0),
 }
 _SOME: Final = 0.25
+_PADDING: Final = (0, 0, 5, 40, 0, 290, 80)  # bytes
 
 
 class Drafter:
@@ -82,7 +83,8 @@ class Drafter:
         if "at" in chosen:
             chosen.pop("delay_s", None)  # one of the two is enough to wait for
         chosen.update(options)
-        return Draft(self.new_id(), name, b"payload %d" % self._count, TaskOptions(**chosen))
+        payload = b"payload %d" % self._count + b"." * _PADDING[self._count % len(_PADDING)]
+        return Draft(self.new_id(), name, payload, TaskOptions(**chosen))
 
     def new_id(self) -> bytes:
         """An id that no other task has."""

@@ -51,7 +51,7 @@ class Shell:
         oracle: Oracle,
         ticks: TickCheck,
         settings: Settings,
-        window: int,
+        window: tuple[int, int],
         over: Callable[[str], None],
     ) -> None:
         self.world = world
@@ -72,7 +72,8 @@ class Shell:
             random=world.random.random,
             balancer=balancer,
             wall_offset=world.wall_offset,
-            window=window,
+            window=window[0],
+            window_bytes=window[1],
         )
         self.look_ups = LookUps(self)
         self.order = OrderCheck(self.scheduler)
@@ -390,7 +391,8 @@ class Shell:
             self.memory.apply(effect.changes)
 
     def _refill(self, effect: do.Refill) -> None:
-        self.disk.read(lambda: self._refilled(effect, self.disk.store.shelf(effect.line, effect.after, effect.limit)))
+        _, line, after, limit, size = effect
+        self.disk.read(lambda: self._refilled(effect, self.disk.store.shelf(line, after, limit, size)))
 
     def _refilled(self, effect: do.Refill, records: list[TaskRecord]) -> None:
         self.world.after(self.world.between(0.0, 0.005), self.hear, self._loaded, effect.number, records)

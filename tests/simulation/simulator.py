@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from poolmgr.config import Group, Settings
+from poolmgr.core.scheduler import WINDOW_BYTES
 from poolmgr.model import WorkerState
 from tests.simulation.clients import Clients
 from tests.simulation.disk import Disk
@@ -27,6 +28,7 @@ from tests.simulation.world import World
 
 _SETTLES_WITHIN_S: Final = 1_800.0
 _STEPS: Final = 20_000
+_BYTES: Final = (100, 1_000, WINDOW_BYTES)  # payloads have up to some 300
 _IN_MEMORY: Final = 5  # one seed of so many has the memory store; the others the product's, on a file
 
 
@@ -64,7 +66,7 @@ class Simulation:
         self.oracle = Oracle(self.disk)
         self.ticks = TickCheck(self.world, self.oracle)
         self.settings = _settings(self.world)
-        self.window = self.world.random.choice((2, 4, 8, 4000))
+        self.window = self.world.random.choice((2, 4, 8, 4000)), _BYTES[seed % len(_BYTES)]  # tasks, bytes of payloads
         self.clients = Clients(self.world, self.faults, self.oracle, self.world.random.randrange(10, 70))
         self.shell: Shell | None = None
         self.steps = 0

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poolmgr.core.ready_queue import ReadyQueue, Row
+from poolmgr.core.allotment import Allotment
+from poolmgr.core.ready_queue import ReadyQueue
+from poolmgr.core.row import Row
 from poolmgr.core.task import Task
 from poolmgr.model import TaskOptions
 
@@ -19,7 +21,7 @@ class Queue:
     """A ready queue and a counter for orders; ``take`` is what a dispatcher with idle workers for all does."""
 
     def __init__(self) -> None:
-        self.queue = ReadyQueue(window=1000)
+        self.queue = ReadyQueue(window=1000, payloads=Allotment(1 << 20))
         self._orders = iter(range(1, 1_000_000))
 
     def push(self, group: str = "g", name: str = "work", **options: Any) -> Task:

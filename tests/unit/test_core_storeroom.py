@@ -9,7 +9,7 @@ import pytest
 
 from poolmgr.core.changes import TaskRecord
 from poolmgr.core.effects import Finished, Persist, Refill
-from poolmgr.core.scheduler import Scheduler
+from poolmgr.core.scheduler import WINDOW_BYTES, Scheduler
 from poolmgr.core.shelf import START, ShelfSize, place_of
 from poolmgr.errors import QueueFull
 from poolmgr.model import TaskState
@@ -20,12 +20,24 @@ WINDOW = 8
 
 
 class Stored(Pool):
-    """A pool whose store answers when it is told to, and has only ``WINDOW`` tasks of a line in memory."""
+    """A pool whose store answers when it is told to, and has only ``window`` tasks of a line in memory."""
 
-    def __init__(self, store: MemoryStore | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        store: MemoryStore | None = None,
+        *,
+        window: int = WINDOW,
+        window_bytes: int = WINDOW_BYTES,
+        **settings: Any,
+    ) -> None:
         super().__init__(begin=False, **settings)
-        scheduler = self.scheduler
-        self.scheduler = Scheduler(scheduler.state.settings, random=lambda: 0.0, wall_offset=WALL_OFFSET, window=WINDOW)
+        self.scheduler = Scheduler(
+            self.scheduler.state.settings,
+            random=lambda: 0.0,
+            wall_offset=WALL_OFFSET,
+            window=window,
+            window_bytes=window_bytes,
+        )
         self.scheduler.intake.connected(1)
         self.store = store or MemoryStore(limit=None)
         self.store.open()
@@ -46,7 +58,7 @@ class Stored(Pool):
         """What the store shows now of all that is wanted."""
         self.keep()
         wanted, self.wanted = self.wanted, []
-        return [(each, self.store.shelf(each.line, each.after, each.limit)) for each in wanted]
+        return [(each, self.store.shelf(each.line, each.after, each.limit, each.limit_bytes)) for each in wanted]
 
     def answer(self, answers: Sequence[tuple[Refill, list[TaskRecord]]]) -> None:
         for refill, records in answers:
@@ -71,7 +83,7 @@ def _paused(count: int, **settings: Any) -> tuple[Stored, list[bytes]]:
     return pool, ids
 
 
-def _started(pool: Stored) -> list[bytes]:
+def started(pool: Stored) -> list[bytes]:
     """Run all that waits, and tell the order in which it was started."""
     pool.scheduler.intake.resume("work")
     pool.flush()
@@ -95,7 +107,7 @@ def test_of_a_long_line_the_first_are_in_memory() -> None:
 
 def test_what_was_put_away_runs_in_its_order() -> None:
     pool, ids = _paused(100)
-    assert _started(pool) == ids
+    assert started(pool) == ids
 
 
 def test_what_has_a_key_or_expires_stays_in_memory_and_in_its_place() -> None:
@@ -110,7 +122,7 @@ def test_what_has_a_key_or_expires_stays_in_memory_and_in_its_place() -> None:
     held = [id for each, id in enumerate(ids) if each % 7 in (3, 5)]
     assert set(held) <= set(pool.scheduler.state.tasks)
     assert pool.in_memory() <= len(held) + WINDOW
-    assert _started(pool) == ids
+    assert started(pool) == ids
 
 
 def test_calls_are_never_put_away() -> None:
@@ -131,7 +143,7 @@ def test_a_task_on_a_shelf_can_be_cancelled_by_its_id() -> None:
     pool.flush()
     pool.keep()
     assert pool.scheduler.state.queue.depth == 49
-    assert _started(pool) == ids[:40] + ids[41:]
+    assert started(pool) == ids[:40] + ids[41:]
 
 
 def test_one_that_was_fetched_and_is_not_cancelled_waits_for_its_turn() -> None:
@@ -142,7 +154,7 @@ def test_one_that_was_fetched_and_is_not_cancelled_waits_for_its_turn() -> None:
     assert task is not None
     assert task.past.beyond
     assert pool.scheduler.recovery.fetch(record._replace(id=ids[0], order=1), pool.now) is None  # it is in memory
-    assert _started(pool) == ids
+    assert started(pool) == ids
 
 
 def test_what_ends_while_the_store_is_read_does_not_come_back() -> None:
@@ -164,7 +176,7 @@ def test_what_ends_while_the_store_is_read_does_not_come_back() -> None:
 
 def test_whoever_has_submitted_is_told_the_end_of_what_was_put_away() -> None:
     pool, ids = _paused(30)
-    _started(pool)
+    started(pool)
     assert {each.task_id for each in pool.effects if isinstance(each, Finished)} == set(ids)
 
 
@@ -219,7 +231,7 @@ def test_a_new_epoch_holds_no_more_than_the_old_one() -> None:
     assert again.in_memory() == 0
     assert again.scheduler.state.waiting == 100
     assert again.submit("work", id=b"n" * 16) not in again.scheduler.state.tasks  # it stands behind all others
-    assert _started(again)[:100] == ids
+    assert started(again)[:100] == ids
 
 
 def test_no_more_is_loaded_than_a_line_needs() -> None:

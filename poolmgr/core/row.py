@@ -1,0 +1,80 @@
+"""What the ready queue is made of: rows in lanes, lanes in demands. See core/ready_queue.py."""
+
+from __future__ import annotations
+
+from poolmgr.core.line import Line
+from poolmgr.core.shelf import LineKey, Shelf
+from poolmgr.core.task import Task
+
+Entry = tuple[int, int, int, "Row"]  # in a demand's heap: priority, turns had, order of the row's first task
+
+
+class Turns:
+    """How many turns one group has had at one priority."""
+
+    __slots__ = ("had",)
+
+    def __init__(self, had: int) -> None:
+        self.had = had
+
+
+class Row(Line):
+    """The queued tasks of one lane, priority and group. ``next`` is its first task, once ``head`` has returned it."""
+
+    __slots__ = (
+        "counted", "entry", "group", "lane", "most", "most_bytes", "next", "parked", "priority", "served", "shelf",
+        "turns", "weight",
+    )  # fmt: skip
+    next: Task
+
+    def __init__(self, lane: Lane, priority: int, group: str, turns: Turns, served: Turns) -> None:
+        super().__init__()
+        self.lane = lane
+        self.priority = priority
+        self.group = group
+        self.turns = turns  # of its group
+        self.served = served  # the turn last served, of its priority
+        self.entry: Entry | None = None  # its only valid entry in the demand's heap
+        self.parked = False  # out of the heap, because its lane is blocked
+        self.shelf: Shelf | None = None
+        self.weight = 0  # bytes of its payloads
+        self.counted = 0  # of them so many count among those of all rows: none, as long as it is light
+        self.most = 0  # it is no use to shorten it before it is longer than this,
+        self.most_bytes = 0  # or heavier
+
+    @property
+    def key(self) -> LineKey:
+        """What a store knows it by."""
+        demand = self.lane.demand
+        return LineKey(self.lane.name, demand.requires, demand.fresh, self.priority, self.group)
+
+    @property
+    def shelved(self) -> int:
+        """How many tasks stand on its shelf, in memory or not."""
+        return 0 if self.shelf is None else self.shelf.count + len(self.shelf.beyond)
+
+
+class Lane:
+    """The tasks of one name and one set of capabilities, durable or not: what blocks, blocks them all."""
+
+    __slots__ = ("blocks", "demand", "durable", "name", "parked", "rows")
+
+    def __init__(self, name: str, demand: Demand, durable: bool, blocks: dict[str, None]) -> None:
+        self.name = name
+        self.demand = demand
+        self.durable = durable
+        self.rows: dict[tuple[int, str], Row] = {}
+        self.blocks = blocks  # why it is held ("paused", "rate", "concurrency"): shared by the lanes of its name
+        self.parked: list[Row] = []
+
+
+class Demand:
+    """What a task needs of a worker: capabilities, perhaps a fresh process; or that no other suspect runs beside it."""
+
+    __slots__ = ("alone", "fresh", "heads", "requires")
+
+    def __init__(self, requires: frozenset[str], fresh: bool, alone: bool) -> None:
+        self.requires = requires
+        self.fresh = fresh
+        self.alone = alone
+        self.heads: list[Entry] = []
