@@ -272,6 +272,7 @@ class Manager:
                 _log.error("the store refuses commit %d: %s", number, error)
             self.shell.store_error = str(error)
             self.shell.outbox.drop_starts()
+            self.shell.backlog.store_refuses()
             self.scheduler.store_trouble.begins(str(error), number, now())
             self._wake()
             return

@@ -29,6 +29,14 @@ class Port(Protocol):
         """The answer to the request of that number."""
         ...
 
+    def hold(self, why: str) -> None:
+        """Read nothing more from it, until ``go_on`` was said for every reason why."""
+        ...
+
+    def go_on(self, why: str) -> None:
+        """This is no reason any more."""
+        ...
+
     def tell_outcome(self, task_id: bytes, known_as: bytes) -> None:
         """Look a final task's outcome up in the store, and send it under the id ``known_as``."""
         ...

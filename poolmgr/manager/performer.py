@@ -222,8 +222,12 @@ class Performer:
     def _accepted(self, effect: do.Accepted) -> None:
         if effect.commit > self._shell.outbox.committed:
             self._shell.outbox.hold(effect)
-        else:
-            self._send(effect.client, (ACCEPTED, effect.up_to))
+            if effect.unkept_bytes:
+                self._shell.backlog.add(effect.client, effect.unkept_bytes)
+            return
+        if effect.unkept_bytes:  # it was held
+            self._shell.backlog.remove(effect.client, effect.unkept_bytes)
+        self._send(effect.client, (ACCEPTED, effect.up_to))
 
     def _same(self, effect: do.Same) -> None:
         if effect.commit > self._shell.outbox.committed:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from poolmgr.config import Settings
 from poolmgr.core.scheduler import Scheduler
+from poolmgr.manager.backlog import Backlog
 from poolmgr.manager.clock import now, wall_offset
 from poolmgr.manager.journal import log_line
 from poolmgr.manager.outbox import Outbox, Port
@@ -35,6 +36,7 @@ class Shell:
         self.processes: dict[str, WorkerProcess] = {}  # by slot: the current incarnation
         self.dying: dict[int, WorkerProcess] = {}  # by pid: given up (stuck), and not gone yet
         self.ports: dict[int, Port] = {}
+        self.backlog = Backlog(self.ports)
         self.listeners: dict[int, Port] = {}  # those who want events
         self.answers: dict[int, tuple[int, int]] = {}  # the scheduler's token -> (client, the client's request)
         self.handlers: dict[str, TaskOptions] = {}

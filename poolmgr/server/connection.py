@@ -109,20 +109,10 @@ class Connection(asyncio.Protocol):
             task.cancel()
 
     def pause_writing(self) -> None:
-        self._hold("it does not read")
+        self.hold("it does not read")
 
     def resume_writing(self) -> None:
-        self._go_on("it does not read")
-
-    def _hold(self, why: str) -> None:
-        if not self._held:
-            self._transport.pause_reading()
-        self._held.add(why)
-
-    def _go_on(self, why: str) -> None:
-        self._held.discard(why)
-        if not self._held and not self._closing:
-            self._transport.resume_reading()
+        self.go_on("it does not read")
 
     def data_received(self, data: bytes) -> None:
         if self._closing:
@@ -156,7 +146,7 @@ class Connection(asyncio.Protocol):
             before, number = number, self._submits.take(messages, number, at, self._refused)
             if number == before:
                 self._waiting = deque(one_by_one(messages[number:]))
-                self._hold("the store is asked")
+                self.hold("the store is asked")
                 self._background(self._take_waiting())
                 return
 
@@ -181,9 +171,19 @@ class Connection(asyncio.Protocol):
         except PoolError as error:
             self._refuse(error)
         self._waiting = None
-        self._go_on("the store is asked")
+        self.go_on("the store is asked")
 
     # ------------------------------------------------------------------------------------------ Port
+
+    def hold(self, why: str) -> None:
+        if not self._held and not self._transport.is_closing():
+            self._transport.pause_reading()
+        self._held.add(why)
+
+    def go_on(self, why: str) -> None:
+        self._held.discard(why)
+        if not self._held and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def completed(self, task_id: bytes, result: bytes) -> None:
         if not self._takes_many or len(result) > _SMALL_BYTES:
