@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeVar
 
 from poolmgr.core.changes import TaskRecord
 from poolmgr.core.shelf import LineKey, Place
+from poolmgr.core.shelving import PAGE_BYTES
 from poolmgr.core.task import Task
 from poolmgr.manager.clock import now
 from poolmgr.manager.shell import Shell
@@ -20,9 +21,11 @@ T = TypeVar("T")
 
 
 class Found(NamedTuple):
-    """What the store has of some ids. What it lacks and is not beyond ``forgotten`` it may have had; what is among
-    ``taken``, too: those had been submitted shortly before it was asked."""
+    """What the store has of those ids that were ``asked``: of many the first ones. What it lacks and is not beyond
+    ``forgotten`` it may have had; what is among ``taken``, too: those had been submitted shortly before it was asked.
+    """
 
+    asked: frozenset[bytes]
     records: dict[bytes, TaskRecord]
     forgotten: bytes
     taken: frozenset[bytes]
@@ -69,22 +72,32 @@ class LookUps:
         return live or self._shell.scheduler.recovery.fetch(record, now())
 
     async def records(self, ids: Sequence[bytes]) -> Found:
-        """What the store has of these. Raises ``StoreUnavailable``."""
+        """What the store has of these, until their payloads are a page. Raises ``StoreUnavailable``."""
         newest = last_id_of(now() + self._shell.scheduler.state.wall_offset)
         taken = frozenset(id for id in ids if id in self._shell.recent_ids)
 
         def read(store: Store) -> Found:
-            found = ((id, store.record(id)) for id in ids)
+            records: dict[bytes, TaskRecord] = {}
+            asked: set[bytes] = set()
+            weighs = 0
+            for id in ids:
+                asked.add(id)
+                record = store.record(id)
+                if record is not None:
+                    records[id] = record
+                    weighs += len(record.payload)
+                if weighs >= PAGE_BYTES:
+                    break
             forgotten = store.forgotten()
             if forgotten > newest:  # the clock was set back: all that is submitted now would seem to be forgotten
                 forgotten = b""
-            return Found({id: record for id, record in found if record is not None}, forgotten, taken)
+            return Found(frozenset(asked), records, forgotten, taken)
 
         return await self._read(read)
 
     async def shelf(self, line: LineKey | None, after: Place) -> list[TaskRecord]:
         """The next tasks of a line that may be in the store alone, beyond ``after``. Raises ``StoreUnavailable``."""
-        return await self._read(lambda store: store.shelf(line, after, _PAGE))
+        return await self._read(lambda store: store.shelf(line, after, _PAGE, PAGE_BYTES))
 
     async def _read(self, function: Callable[[Store], T]) -> T:
         self._act()

@@ -85,7 +85,7 @@ class Submits:
             return True
         try:
             if options.durable and task_id not in self._tasks and not self._recent.is_new(task_id):
-                if found is None or self._has_come_since(task_id, found):
+                if found is None or not self._is_answered(task_id, found):
                     return False
                 if is_known(self._intake, self._client, message, found):
                     return True
@@ -97,9 +97,12 @@ class Submits:
             refused(task_id, error)
         return True
 
-    def _has_come_since(self, task_id: bytes, found: Found | StoreUnavailable) -> bool:
-        """Whether another connection has submitted it while the store was asked, and it has left the memory again."""
-        return isinstance(found, Found) and task_id in self._recent and task_id not in found.taken
+    def _is_answered(self, task_id: bytes, found: Found | StoreUnavailable) -> bool:
+        """Whether what the store said holds for this one. Not if it was asked for fewer; or if another connection has
+        submitted it meanwhile, and it has left the memory again."""
+        if isinstance(found, StoreUnavailable):
+            return True
+        return task_id in found.asked and (task_id in found.taken or task_id not in self._recent)
 
     def _together(self, many: _Many, at: float) -> bool:
         """False, and nothing has happened, if one of them may fare otherwise than another, or may be known."""

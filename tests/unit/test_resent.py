@@ -23,7 +23,7 @@ class Store:
         state = self._shown.pop(0)
         if isinstance(state, StoreUnavailable):
             raise state
-        return Found({id: record(1, state=state) for id in ids}, b"", frozenset())
+        return Found(frozenset(ids), {id: record(1, state=state) for id in ids}, b"", frozenset())
 
     def take(self, known: Any) -> Any:
         return known if self._there else None
