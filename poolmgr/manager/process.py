@@ -68,7 +68,7 @@ class WorkerProcess:
         self._loop = loop
         self._listener = listener
         self._decoder = Decoder()
-        self._out: list[bytes] = []
+        self._out: list[bytes | memoryview] = []
         self._writing = False  # the pipe is full: the loop tells when it is not
         self.pidfd = -1  # from its beginning until it is closed
         self._open: list[int] = []
@@ -156,7 +156,7 @@ class WorkerProcess:
         except OSError:
             return  # it has died; the reaper tells
         if written < len(data):
-            self._out.append(data[written:])
+            self._out.append(memoryview(data)[written:])  # no copy: of a large one there are many rests
             if not self._writing:
                 self._writing = True
                 self._loop.add_writer(self._tasks, self._write_more)
