@@ -1,9 +1,10 @@
-"""A million durable tasks in the queue, and a million that wait for their time: the daemon stays small.
+"""A million durable tasks in the queue, a million that wait for their time, 4 GB of payloads: the daemon stays small.
 
 One client hands over 1,000,000 tasks of 100 bytes, of a name that is paused, while the daemon's resident memory is
 sampled. Then the daemon is killed, and started again on the same state: it must answer its first command, and have run
 its first task, within 10 s of being started, remember all of them, and run them in the order in which they came. The
-same again with tasks that are delayed by a day, but for the last few. The daemon is to stay under 300 MB all the time.
+same again with tasks that are delayed by a day, but for the last few; and with 500 of 4 MB each, in the queue and then
+in the schedule, which all run after the restart. The daemon is to stay under 300 MB all the time.
 """
 
 from __future__ import annotations
@@ -26,7 +27,11 @@ RUN: Final = 2_000  # of those that were queued, the first ones, whose order is 
 SOON: Final = 100  # of those that were delayed, the last ones, which are due at once
 BATCH: Final = 10_000
 PADDING: Final = "x" * 40  # with the rest of the arguments, some 100 bytes
+LARGE: Final = 500  # tasks with large payloads
+LARGE_FEWEST: Final = 40
+LARGE_BYTES: Final = 4 << 20
 DAY_S: Final = 86_400.0
+DUE_S: Final = 1.0  # after their submit, tasks with large payloads
 MEMORY_MB: Final = 300
 SERVING_S: Final = 10.0
 PATIENCE_S: Final = 300.0  # one that takes longer to start is told as a figure, and short
@@ -44,11 +49,13 @@ def prove(scale: float) -> Report:
         report.skip("a directory on a real disk (looked in TMPDIR and /var/tmp)")
         return report
     report.note(f"{tasks:,} tasks each time, {WORKERS} workers; state on {file_system(parent)}")
-    for name, prove_one in (("queued", _queued), ("delayed", _delayed)):
+    large = max(LARGE_FEWEST, round(LARGE * scale))
+    report.note(f"{large} tasks of {LARGE_BYTES >> 20} MB, twice")
+    for name, prove_one in (("queued", _queued), ("delayed", _delayed), ("large", _large)):
         with tempfile.TemporaryDirectory(prefix="pm-", dir=parent) as directory:
             pool = Pool(Path(directory), workers=WORKERS)
             with pool, Sampler(pool, SAMPLE_S, memory_alone=True) as sampler:
-                prove_one(report, pool, Path(directory) / "noted", tasks)
+                prove_one(report, pool, Path(directory) / "noted", large if prove_one is _large else tasks)
             report.figure(f"{name}: memory of the daemon, most", sampler.most_mb, "MB", at_most=MEMORY_MB)
     return report
 
@@ -85,6 +92,26 @@ def _delayed(report: Report, pool: Pool, noted: Path, tasks: int) -> None:
     report.figure("delayed: known after the restart", _alive(known) + known["completed"], at_least=tasks)
     report.figure("delayed: of them run, though they are not due", known["completed"] - SOON, at_most=0)
     report.figure("delayed: restart to the first due task run", first_task_s, "s", at_most=SERVING_S)
+
+
+def _large(report: Report, pool: Pool, noted: Path, tasks: int) -> None:
+    payload = bytes(LARGE_BYTES)
+    with pool.client() as client:
+        client.pause("note")
+        began = time.perf_counter()
+        for delay_s in (0.0, DUE_S):
+            submit = client.using(delay_s=delay_s).submit
+            for number in range(tasks):
+                submit("note", str(noted), number, payload)
+            client.flush()
+        took_s = time.perf_counter() - began
+        report.figure("large: handed over and acknowledged", 2 * tasks * LARGE_BYTES / 1e6 / took_s, "MB/s")
+        report.figure("large: memory of the daemon then", resident_mb(pool.pid), "MB")
+    _start_again(report, "large", pool, noted)
+    until(lambda: _lines(noted) >= 2 * tasks, "all of them have run", timeout_s=PATIENCE_S)
+    with pool.client() as client:
+        until(lambda: client.status()["tasks"]["completed"] == 2 * tasks, "that is known")
+    report.figure("large: run after the restart", _lines(noted), "tasks", at_least=2 * tasks, at_most=2 * tasks)
 
 
 def _hand_over(
