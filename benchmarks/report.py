@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.limits import Limit
+from benchmarks.markdown import heading, in_a_line, lines_of
 from benchmarks.peer import OURS, PEERS_PYTHON, ROOT
 from benchmarks.rows import Reached, Row, number, reached, shown
 
@@ -90,36 +91,21 @@ def _sections(run: Run) -> Iterator[str]:
     yield ""
     yield "Medians, with the least and the most of all runs. A ratio is that of two runs that stood beside each other,"
     yield "a peer's and poolmgr's; above 1 poolmgr is better, whatever is measured."
-    yield from _heading("What the machine can do")
-    yield from _table(("limit", "", ""), [(each.name, number(each.value), each.unit) for each in run.limits])
-    yield from _heading("What poolmgr reached")
+    yield from heading("What the machine can do")
+    yield from lines_of(("limit", "", ""), [(each.name, number(each.value), each.unit) for each in run.limits])
+    yield from heading("What poolmgr reached")
     columns = ("figure", "durable", "poolmgr", "unit", "runs", "best peer", "times as good", "aim", "")
-    yield from _table(columns, [_reached_cells(each) for each in reached(run.rows)])
+    yield from lines_of(columns, [_reached_cells(each) for each in reached(run.rows)])
     for name in dict.fromkeys(row.scenario.name for row in run.rows):
         rows = [row for row in run.rows if row.scenario.name == name]
-        yield from _heading(name)
+        yield from heading(name)
         yield f"{rows[0].scenario.text[0].upper()}{rows[0].scenario.text[1:]}."
         yield ""
         columns = ("peer", "figure", "durable", "peer's", "poolmgr's", "unit", "times as good", "pairs", "")
-        yield from _table(columns, [_row_cells(row) for row in rows])
-    yield from _heading("Who ran, and how")
+        yield from lines_of(columns, [_row_cells(row) for row in rows])
+    yield from heading("Who ran, and how")
     yield from (f"- {name}: {about}" for name, about in sorted(run.about.items(), key=lambda each: each[0] != OURS))
-    yield from (f"- {name}: left out: {_in_a_line(why)}" for name, why in run.missing.items())
-
-
-def _heading(text: str) -> list[str]:
-    return ["", f"## {text}", ""]
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(columns)} |"
-    yield f"|{'---|' * len(columns)}"
-    for row in rows:
-        yield f"| {' | '.join(_in_a_line(cell) for cell in row)} |"
-
-
-def _in_a_line(text: str) -> str:
-    return " ".join(text.replace("|", "/").split())[:200]
+    yield from (f"- {name}: left out: {in_a_line(why)}" for name, why in run.missing.items())
 
 
 def _durable(row: Row) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.growth.axes import NAMES as AXES
 from benchmarks.peer import PEERS_PYTHON, ROOT
 from benchmarks.scenarios import NAMES
 from poolmgr.worker.warden import processes
@@ -64,3 +65,24 @@ def test_a_peer_that_is_not_installed_is_left_out_and_named(tmp_path: Path) -> N
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "huey: left out: No module named 'huey'" in (tmp_path / "results.md").read_text()
+
+
+@pytest.mark.timeout(120)
+def test_growth_is_measured_along_every_axis_and_nothing_is_left_behind(tmp_path: Path) -> None:
+    options = ["--rounds", "1", "--run-s", "0.01", "--most", "10", "--out", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.growth", *options],
+        cwd=ROOT,
+        env={**os.environ, _MARK: str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "growth.json").read_text())
+    assert {row["axis"] for row in found["rows"]} == set(AXES)
+    assert all(len(row["runs"][0]) == len(row["points"]) for row in found["rows"])
+    assert "## All at a glance" in (tmp_path / "growth.md").read_text()
+    if PEERS_PYTHON.exists():
+        assert (tmp_path / "growth.svg").stat().st_size > 10_000
+    assert not left_behind(str(tmp_path))
