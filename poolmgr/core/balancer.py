@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol, overload
 
 from poolmgr.core.slot import Slot
 from poolmgr.core.task import Task
+
+
+class Waiting(Sequence[Slot]):
+    """The workers of one load, those that wait longest first. To take the first costs the same for any number of them,
+    and that is what nearly every task does."""
+
+    __slots__ = ("_slots",)
+
+    def __init__(self, slots: Mapping[str, Slot]) -> None:
+        self._slots = slots
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def __iter__(self) -> Iterator[Slot]:
+        return iter(self._slots.values())
+
+    @overload
+    def __getitem__(self, place: int) -> Slot: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Slot]: ...
+    def __getitem__(self, place: int | slice) -> Slot | list[Slot]:
+        if place == 0:
+            return next(iter(self._slots.values()))
+        return list(self._slots.values())[place]
 
 
 class Balancer(Protocol):

@@ -7,8 +7,10 @@ recalled; see ``recall_sent`` for why the shared page is proof enough.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from heapq import heapify, heappop, heapreplace
 
+from poolmgr.core.balancer import Waiting
 from poolmgr.core.deadlines import NEVER
 from poolmgr.core.effects import Answer, Recall, Start
 from poolmgr.core.measurements import PREFETCH_MAX
@@ -145,7 +147,7 @@ class Dispatcher:
         loads = self._loads & ((1 << (1 if demand.fresh else self._depth(task))) - 1)
         while loads:
             lowest = loads & -loads
-            candidates = list(self._by_load[lowest.bit_length() - 1].values())
+            candidates: Sequence[Slot] = Waiting(self._by_load[lowest.bit_length() - 1])
             if demand.requires or self._state.reserving:
                 candidates = [slot for slot in candidates if slot.fits(demand.requires)]
             if demand.fresh:

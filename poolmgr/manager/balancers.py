@@ -29,6 +29,7 @@ class Guarded:
         self._told = False
 
     def choose(self, task: Task, candidates: Sequence[Slot]) -> Slot:
+        candidates = list(candidates)
         try:
             chosen = self._custom.choose(task, candidates)
             if chosen in candidates:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from poolmgr.worker.warden import stat
+from poolmgr.worker.warden import short_file, stat
 
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -59,11 +59,8 @@ def catches(pid: int, number: int) -> bool:
 
 def resident_mb(pid: int) -> float:
     """Resident size in MB; 0.0 if the process is gone."""
-    try:
-        with open(f"/proc/{pid}/statm") as file:
-            return int(file.read().split()[1]) * PAGE_BYTES / (1 << 20)
-    except (OSError, IndexError):
-        return 0.0
+    fields = short_file(f"/proc/{pid}/statm").split()
+    return int(fields[1]) * PAGE_BYTES / (1 << 20) if fields else 0.0
 
 
 def children(pid: int) -> list[int]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from poolmgr.core.balancer import Affine, LeastLoaded
+from poolmgr.core.balancer import Affine, LeastLoaded, Waiting
 from poolmgr.core.effects import Start
+from poolmgr.core.slot import Slot
 from tests.unit.driver import Pool
 
 
@@ -48,6 +50,25 @@ def test_idle_workers_take_turns() -> None:
     for _ in range(6):
         pool.done(pool.submit())
     assert [start.worker for start in pool.all(Start)] == ["worker-0", "worker-1", "worker-2"] * 2
+
+
+def test_to_choose_among_many_idle_workers_looks_at_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def look_at_all(self: Waiting) -> Iterator[Slot]:
+        raise AssertionError("it looks at every worker")
+
+    monkeypatch.setattr(Waiting, "__iter__", look_at_all)
+    pool = Pool(workers=50)
+    for number in range(60):
+        pool.done(pool.submit())
+        assert pool.all(Start)[-1].worker == f"worker-{number % 50}"
+
+
+def test_those_that_wait_are_a_sequence() -> None:
+    slots = [Slot(f"worker-{number}") for number in range(3)]
+    waiting = Waiting({slot.id: slot for slot in slots})
+    assert [*waiting] == slots == [waiting[0], waiting[1], waiting[-1]] == waiting[:]
+    assert len(waiting) == 3
+    assert slots[1] in waiting
 
 
 def test_what_finds_no_worker_waits_and_starts_when_one_is_ready() -> None:
