@@ -1,6 +1,6 @@
 """From the queue to the workers: which task starts where, how many wait there, and how they come back.
 
-A worker holds the task that it runs and, where the name's tasks are known to be short, a few more behind it. No task
+A worker holds the task that it runs and, where both are known to be short by their names, a few more behind it. No task
 waits behind another while a fitting worker is idle. Once the running one has taken 10 ms, what waits behind it is
 recalled; see ``recall_sent`` for why the shared page is proof enough.
 """
@@ -338,6 +338,9 @@ class Dispatcher:
         if load >= PREFETCH_MAX or slot.slow or slot.recalling:
             return True
         first = slot.in_flight[0]
+        times = self._state.statistics.by_name.get(first.name)
+        if times is None or times.depth == 1:
+            return True  # it may take long: what waits in the queue has the next worker that is free, here it would not
         return first.options.ephemeral or _starts_after_commit(first)
 
     def forget(self, slot: Slot) -> None:

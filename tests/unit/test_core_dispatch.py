@@ -63,6 +63,21 @@ def test_to_choose_among_many_idle_workers_looks_at_one(monkeypatch: pytest.Monk
         assert pool.all(Start)[-1].worker == f"worker-{number % 50}"
 
 
+def test_nothing_waits_behind_a_task_that_may_be_long_while_a_worker_may_become_free() -> None:
+    """What is urgent and short would be recalled from worker to worker, and never be there when one is free."""
+    pool = _fast(workers=2)
+    pool.teach("slow", 0.020)
+    first, second, third = (pool.submit("slow") for _ in range(3))
+    urgent = pool.submit("fast", priority=0)
+    pool.submit("fast")
+    assert [_line(pool, f"worker-{number}") for number in range(2)] == [[first], [second]]
+    pool.advance(0.015)
+    pool.done(second)
+    assert _line(pool, "worker-1")[0] == urgent
+    pool.done(urgent)
+    assert pool.running() == [first, third]
+
+
 def test_those_that_wait_are_a_sequence() -> None:
     slots = [Slot(f"worker-{number}") for number in range(3)]
     waiting = Waiting({slot.id: slot for slot in slots})
