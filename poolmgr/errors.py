@@ -141,7 +141,7 @@ class ShuttingDown(Unavailable):
 
 
 class QueueFull(Unavailable):
-    """``max_queue_depth`` is reached. Submit later, or with ``block=True``."""
+    """``max_queue_depth`` is reached. Submit again when some have ended; CRITICAL tasks have places of their own."""
 
     code = "queue_full"
 

@@ -14,7 +14,7 @@ from poolmgr.core.past import NO_PAST, Past
 from poolmgr.core.state import Session, State
 from poolmgr.core.task import Task, Watchers
 from poolmgr.errors import IdConflict, NotFound, QueueFull, ShuttingDown, StoreUnavailable, WrongState
-from poolmgr.model import TaskOptions, TaskState
+from poolmgr.model import CRITICAL_MOST, TaskOptions, TaskState
 
 _WATCHERS_FEW = 8
 
@@ -93,7 +93,7 @@ class Intake:
         if options.durable and state.store_trouble:
             raise self._not_kept()
         if self._queue_limit:
-            self._check_room(self._queue_limit, 1, now)
+            self._check_room(self._queue_limit, 1, now, urgent=_is_urgent(options))
         if options.rate_limit is not None or options.max_concurrency or name in state.limits:
             self.limit(name, options)
         state.last_order = order = state.last_order + 1
@@ -133,7 +133,9 @@ class Intake:
         what becomes of one may depend on those before it. No id is there twice."""
         state = self.state
         session = state.sessions.get(client)
-        if session is None or not _is_simple(options) or state.shutting_down or self._queue_limit or state.listening:
+        if session is None or not _is_simple(options) or state.shutting_down or state.listening:
+            return False
+        if self._queue_limit and state.waiting + len(ids) > self._queue_limit:
             return False
         durable = options.durable
         if (durable and state.store_trouble) or name in state.limits or not state.tasks.keys().isdisjoint(ids):
@@ -163,15 +165,20 @@ class Intake:
             f"nothing durable is taken, since the store refuses to write: {self.state.store_trouble}"
         )
 
-    def _check_room(self, limit: int, wanted: int, now: float) -> None:
+    def _check_room(self, limit: int, wanted: int, now: float, *, urgent: bool = False) -> None:
+        """Whether so many more may wait. CRITICAL tasks have as many places once more, which no others take: what is
+        for emergencies is not to be refused because of what is not."""
         state = self.state
-        if state.waiting + wanted > limit:
-            self._dispatcher.dispatch(now)  # of those that came together with these, some need not wait
-            waiting = state.waiting
-            if waiting + wanted > limit:
-                raise QueueFull(
-                    f"{waiting} tasks wait, and {limit} may (max_queue_depth): submit later, or raise the limit"
-                )
+        if state.waiting + wanted <= limit:
+            return
+        self._dispatcher.dispatch(now)  # of those that came together with these, some need not wait
+        waiting = state.waiting
+        if waiting + wanted <= limit or (urgent and state.queue.depth_within(CRITICAL_MOST) + wanted <= limit):
+            return
+        raise QueueFull(
+            f"{waiting} tasks wait, and {limit} may (max_queue_depth): submit again when some have ended, or raise the "
+            "limit"
+        )
 
     def _due(self, options: TaskOptions, now: float) -> tuple[float | None, float | None]:
         """When a task may run, as boot time, and the wall time that this follows, if any."""
@@ -359,6 +366,11 @@ def _is_simple(options: TaskOptions) -> bool:
         and not options.max_concurrency
         and not options.delay_s
     )
+
+
+def _is_urgent(options: TaskOptions) -> bool:
+    """Whether it is CRITICAL, and now."""
+    return options.priority <= CRITICAL_MOST and not options.delay_s and options.at is None
 
 
 def _id_conflict(id: bytes) -> IdConflict:

@@ -172,6 +172,8 @@ def test_a_full_queue_refuses_and_takes_again(start_pool: Callable[..., Pool], g
         futures = [client.submit("add", number) for number in range(51)]
         with pytest.raises(QueueFull, match="50 tasks wait, and 50 may"):
             futures[50].result(timeout=10)
+        urgent = client.using(priority=0).submit("add", 0, 0)
+        urgent.accepted(timeout=10)
         gate.open()
         assert [future.result(timeout=10) for future in futures[:50]] == list(range(50))
         assert client.run("add", 1, 2) == 3

@@ -176,6 +176,30 @@ def test_a_queue_is_not_full_while_workers_are_idle() -> None:
         pool.submit()
 
 
+def test_critical_tasks_have_places_of_their_own_in_a_full_queue() -> None:
+    pool = Pool(max_queue_depth=2)
+    pool.submit_many(3)
+    with pytest.raises(QueueFull):
+        pool.submit(priority=5)
+    with pytest.raises(QueueFull):
+        pool.submit(priority=4, delay_s=60.0)
+    urgent = [pool.submit(priority=4), pool.submit(priority=0)]
+    with pytest.raises(QueueFull, match="4 tasks wait, and 2 may"):
+        pool.submit(priority=0)
+    pool.done(pool.running()[0])
+    assert pool.running() == [urgent[1]]
+    pool.submit(priority=0)
+
+
+def test_tasks_that_fit_together_are_taken_together_where_a_queue_has_a_limit() -> None:
+    pool = Pool(max_queue_depth=2)
+    submit_many = pool.scheduler.intake.submit_many
+    ids = [number.to_bytes(16, "big") for number in range(4)]
+    assert not submit_many(pool.now, ids[:3], "work", [b""] * 3, TaskOptions(), 1, True)
+    assert submit_many(pool.now, ids[:2], "work", [b""] * 2, TaskOptions(), 1, True)
+    assert not submit_many(pool.now, ids[2:], "work", [b""] * 2, TaskOptions(), 1, True)
+
+
 def test_no_new_work_during_a_drain() -> None:
     pool = Pool()
     pool.scheduler.drain(pool.now)
