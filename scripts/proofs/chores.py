@@ -95,3 +95,10 @@ def rest_natively(seconds: int) -> None:
 def kill_its_worker() -> None:
     """Poison."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@task
+def rest_unless(file: str, seconds: float) -> None:
+    """Sleeps for so long, but not where the file is there."""
+    if not os.path.exists(file):
+        time.sleep(seconds)

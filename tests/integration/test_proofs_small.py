@@ -20,6 +20,7 @@ from scripts.proofs import (
     hangs,
     hostile,
     kills,
+    overload,
     poison,
     power_loss,
     reload,
@@ -84,6 +85,7 @@ def _without_speeds(monkeypatch: pytest.MonkeyPatch) -> None:
         (frames.prove, 0.01),
         (durable_speed.prove, 0.02),
         (depth.prove, 0.004),
+        (overload.prove, 0.1),
         (soak.prove, 0.006),
         (hostile.prove, 0.06),
         pytest.param(
