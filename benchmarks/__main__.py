@@ -43,18 +43,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings["disk"] = file_system(directory)
         settings["pairs"], settings["seconds a run"] = str(plan.pairs), f"{plan.run_s:g}"
         driver = Driver(scenarios, plan, directory, lambda line: print(line, flush=True))
-        limit_s = min(_LIMIT_S, plan.run_s)
+        found = limits.measure(directory, min(_LIMIT_S, plan.run_s))
+        run = report.Run(began, settings, found, driver.about, driver.missing, driver.rows)
         try:
-            found = limits.measure(directory, limit_s)
             for peer in peers:
                 driver.run(peer)
                 family.end_all()
+                report.write(run, options.out)  # what comes may be interrupted
         finally:
             family.end_all()
-    settings["load average after"] = ", ".join(f"{each:.1f}" for each in os.getloadavg())
-    run = report.Run(began, settings, found, driver.about, driver.missing, driver.rows)
-    for file in report.write(run, options.out):
-        print(file)
+            settings["load average after"] = ", ".join(f"{each:.1f}" for each in os.getloadavg())
+            for file in [*report.write(run, options.out), *report.draw(options.out)]:
+                print(file, flush=True)
     return 0 if driver.about else 1
 
 

@@ -42,6 +42,8 @@ class Driver:
         rows: what was found.
         about: of each that ran, its version and settings.
         missing: peers that are not here, with the reason.
+
+    What it has found so far stands in these at any time, also when ``run`` is interrupted.
     """
 
     def __init__(self, scenarios: Sequence[Scenario], plan: Plan, directory: Path, say: Callable[[str], None]) -> None:
@@ -55,6 +57,16 @@ class Driver:
 
     def run(self, name: str) -> None:
         """All scenarios with one peer; with ``OURS``, poolmgr runs them alone, and is its own peer in every pair."""
+        before = len(self.rows)
+        try:
+            self._run(name)
+        except BaseException:
+            for row in self.rows[before:]:
+                if len(row.pairs) < self._plan.pairs and not row.failed:
+                    row.failed = "interrupted"
+            raise
+
+    def _run(self, name: str) -> None:
         try:
             with Peer(name, self._directory) as peer:
                 self.about[name], cannot = peer.about, peer.cannot

@@ -51,20 +51,19 @@ def machine() -> dict[str, str]:
 
 
 def write(run: Run, directory: Path) -> list[Path]:
-    """Write all of it there; the files that were written."""
+    """Write all that there is so far as JSON and tables; the files that were written."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / JSON).write_text(json.dumps(as_json(run), indent=1) + "\n")
     (directory / TABLE).write_text(table(run))
-    written = [directory / JSON, directory / TABLE]
-    return [*written, directory / PLOT] if _plot(directory) else written
+    return [directory / JSON, directory / TABLE]
 
 
-def _plot(directory: Path) -> bool:
-    """Draw it with the Python that has matplotlib: the peers', as poolmgr itself has no use for it."""
+def draw(directory: Path) -> list[Path]:
+    """Draw what was written, with the Python that has matplotlib: the peers', as poolmgr itself has no use for it."""
     python = str(PEERS_PYTHON if PEERS_PYTHON.exists() else sys.executable)
     files = [str(directory / JSON), str(directory / PLOT)]
     done = subprocess.run([python, "-m", "benchmarks.plot", *files], cwd=ROOT, check=False)
-    return done.returncode == 0
+    return [directory / PLOT] if done.returncode == 0 and (directory / PLOT).exists() else []
 
 
 def as_json(run: Run) -> dict[str, object]:

@@ -113,8 +113,10 @@ SCENARIOS: Final = (
     ),
     Scenario(
         "start",
-        "from nothing to 20 workers that have each run a task; then what they take, idle, with their broker, without "
-        "the program that uses them (PSS)",
+        "from a program that runs and has imported the peer, to 20 workers that have each run a task: pools of its own "
+        "fork them from it, where they can; daemons, brokers and workers of the others, poolmgr too, are executed and "
+        "import what they need. Then what they take, idle, with their broker, without the program that uses them (PSS: "
+        "of a page that workers share with that program, its share is left out, too)",
         Kind.FRESH,
         "start",
         (Figure("cold start", "s", False, aim=0.35), Figure("idle memory", "MB", False, aim=80)),

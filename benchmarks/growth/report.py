@@ -46,7 +46,7 @@ class Report:
         python = str(PEERS_PYTHON if PEERS_PYTHON.exists() else sys.executable)
         files = [str(directory / JSON), str(directory / PLOT)]
         done = subprocess.run([python, "-m", "benchmarks.growth.plot", *files], cwd=ROOT, check=False)
-        return [directory / PLOT] if done.returncode == 0 else []
+        return [directory / PLOT] if done.returncode == 0 and (directory / PLOT).exists() else []
 
     def as_json(self) -> dict[str, Any]:
         """Every single run."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import celery
-from celery.result import ResultSet
 
 from benchmarks.peers import adapter, tasks
 from benchmarks.peers.redis_queue import JsonQueueAdapter, redis_socket
@@ -19,19 +19,22 @@ _TASKS = {function: app.task(name=function.__name__)(function) for function in t
 
 
 class Adapter(JsonQueueAdapter):
-    """As many processes as processors where speed counts: more are slower."""
+    """As many processes as processors where speed counts: more are slower. There it prefetches much, elsewhere as much
+    as its default is: what is prefetched waits in the worker, too."""
 
     about = (
-        f"Celery {celery.__version__}: prefork, prefetch 128 a process, no events, gossip or heartbeat, JSON, results "
-        f"in Redis; {adapter.PROCESSORS} processes where speed counts"
+        f"Celery {celery.__version__}: prefork, no events, gossip or heartbeat, JSON, results in Redis; chunks by its "
+        f"chunks(); {adapter.PROCESSORS} processes and prefetch 128 a process where speed counts, else prefetch 4"
     )
+    cannot = MappingProxyType({})
     fastest = adapter.PROCESSORS
 
     def _command(self, workers: int) -> list[str]:
+        prefetch = 128 if workers == self.fastest else 4
         return [
             adapter.command("celery"), "--app", "benchmarks.peers.celery", "worker", "--pool", "prefork",
-            "--concurrency", str(workers), "--prefetch-multiplier", "128", "--without-gossip", "--without-mingle",
-            "--without-heartbeat", "--loglevel", "ERROR",
+            "--concurrency", str(workers), "--prefetch-multiplier", str(prefetch), "--without-gossip",
+            "--without-mingle", "--without-heartbeat", "--loglevel", "ERROR",
         ]  # fmt: skip
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -40,7 +43,6 @@ class Adapter(JsonQueueAdapter):
     def result(self, handle: Any, timeout_s: float) -> Any:
         return handle.get(timeout=timeout_s)
 
-    def submit_all(self, values: Sequence[Any]) -> list[Any]:
-        echo = _TASKS[tasks.echo]
-        found: list[Any] = ResultSet([echo.delay(value) for value in values], app=app).join_native()
-        return found
+    def map_chunked(self, values: Sequence[Any], size: int) -> list[Any]:
+        chunks = _TASKS[tasks.echo].chunks(((value,) for value in values), size).apply_async()
+        return [value for chunk in chunks.results for value in chunk.get(timeout=60.0)]

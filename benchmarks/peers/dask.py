@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import dask.bag
 import distributed
 
 from benchmarks.peers import adapter, tasks
@@ -14,8 +15,8 @@ class Adapter(adapter.PeerAdapter):
     """A LocalCluster of processes with one thread each, without its dashboard."""
 
     about = (
-        f"dask.distributed {distributed.__version__}: LocalCluster, one thread a process, no dashboard; "
-        f"{adapter.PROCESSORS} processes where speed counts"
+        f"dask.distributed {distributed.__version__}: LocalCluster, one thread a process, no dashboard; chunks by "
+        f"dask.bag; {adapter.PROCESSORS} processes where speed counts"
     )
     cannot = adapter.NOT_DURABLE
     fastest = adapter.PROCESSORS
@@ -50,8 +51,8 @@ class Adapter(adapter.PeerAdapter):
         return list(self._client.gather(self._client.map(tasks.echo, values, pure=False)))
 
     def map_chunked(self, values: Sequence[Any], size: int) -> list[Any]:
-        handles = self._client.map(tasks.echo, values, pure=False, batch_size=size)
-        return list(self._client.gather(handles))
+        chunks = dask.bag.from_sequence(values, partition_size=size).map(tasks.echo)
+        return list(self._client.compute(chunks).result())
 
     def call(self, value: Any) -> Any:
         return self._client.submit(tasks.echo, value, pure=False).result()

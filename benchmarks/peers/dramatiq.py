@@ -11,6 +11,7 @@ from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware import Retries
 from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend
+from redis import Redis
 
 from benchmarks.peers import adapter, tasks
 from benchmarks.peers.redis_queue import JsonQueueAdapter, redis_socket
@@ -18,7 +19,9 @@ from benchmarks.peers.redis_queue import JsonQueueAdapter, redis_socket
 _URL = f"unix://{redis_socket()}"
 _THREADS = 8
 
-broker = RedisBroker(url=_URL, middleware=[Retries(), Results(backend=RedisBackend(url=_URL), store_results=True)])
+# A client's default is to wait for no answer longer than 5 s, and a result may take longer.
+_results = RedisBackend(client=Redis.from_url(_URL, socket_timeout=None))
+broker = RedisBroker(url=_URL, middleware=[Retries(), Results(backend=_results, store_results=True)])
 dramatiq.set_broker(broker)
 _ACTORS = {function: dramatiq.actor(function, actor_name=function.__name__) for function in tasks.ALL}
 

@@ -23,8 +23,11 @@ class Adapter(adapter.PeerAdapter):
     """As many workers as processors where speed counts. Its jobs with results are never on disk."""
 
     about = f"Gearman: gearmand on loopback, gear {version('gear')} with TCP_NODELAY, pickle; a process a worker"
-    cannot = adapter.NO_CHUNKS | dict.fromkeys(adapter.NOT_DURABLE, "keeps only jobs without results on disk")
-
+    cannot = (
+        adapter.NO_CHUNKS
+        | dict.fromkeys(adapter.NOT_DURABLE, "keeps only jobs without results on disk")
+        | {"kill": "starts no workers, and so replaces none: that is left to whoever runs them"}
+    )
     fastest = adapter.PROCESSORS
 
     def _start(self, workers: int) -> None:

@@ -26,6 +26,7 @@ _STARTING_S = 150.0
 _NAP_S = 0.01
 _SHORT_NAP_S = 0.001
 _QUEUED_BYTES = 100
+_BEFORE = 20  # of so many queued tasks one is queued before memory is looked at: what is prefetched, pages at hand
 _SETTLED_MB = 0.05
 _LOOK_S = 0.25
 _LONGER = 1.5
@@ -104,7 +105,9 @@ def queue_memory(adapter: PeerAdapter, tasks_at_most: int, seconds: float) -> Fi
     for _ in range(2 * adapter.workers):
         adapter.submit(tasks.wait, str(release))
     payload = adapter.payload(_QUEUED_BYTES)
-    adapter.submit(tasks.echo, payload)
+    for _ in range(tasks_at_most // _BEFORE):
+        adapter.submit(tasks.echo, payload)
+    adapter.flush()
     before = _settled_mb(adapter)
     began = time.perf_counter()
     queued = 0

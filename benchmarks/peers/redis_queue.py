@@ -7,8 +7,9 @@ import signal
 import subprocess
 import sys
 from abc import abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from benchmarks.peers import adapter
 from benchmarks.redis_server import RedisServer, socket_in
@@ -24,7 +25,7 @@ def redis_socket() -> str:
 class RedisQueueAdapter(adapter.PeerAdapter):
     """Redis on a Unix socket: at ``appendfsync always`` where durable, else without any file."""
 
-    cannot = adapter.NO_CHUNKS
+    cannot: ClassVar[Mapping[str, str]] = adapter.NO_CHUNKS
 
     def __init__(self, directory: Path, *, durable: bool) -> None:
         super().__init__(directory, durable=durable)
