@@ -19,6 +19,7 @@ import sys
 from typing import Any
 
 from poolmgr.config import Settings
+from poolmgr.daemon.files import allow_files
 from poolmgr.errors import PoolError, StartFailed
 from poolmgr.manager.launch import launch_template, template_order
 from poolmgr.wire.framing import encode
@@ -56,6 +57,7 @@ def _run(sock: socket.socket, request: dict[str, Any]) -> None:
     program = os.pidfd_open(request["program"])
     if os.getppid() != request["program"]:
         return  # it has died, and another process may have its number by now
+    allow_files()
     order = template_order(settings, request["path"])
     launched = launch_template(order)
     try:

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from poolmgr.config import Settings, listen_socket, state_dir
 from poolmgr.config.locations import PID_FILE, answers
 from poolmgr.daemon.activation import passed_socket
+from poolmgr.daemon.files import allow_files
 from poolmgr.daemon.notify import Notifier
 from poolmgr.daemon.pid_file import PidFile
 from poolmgr.daemon.started import Started
@@ -39,6 +40,7 @@ def run(settings: Settings, *, reread: Callable[[], Settings], ready: Callable[[
         AppError: the app cannot be imported; the message holds the traceback.
         StartFailed, StoreUnavailable: it did not come up, for the reason in the message.
     """
+    allow_files()
     notifier = Notifier.from_environ(os.environ)
     passed = passed_socket(settings, os.environ)
     directory = state_dir(settings)

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -123,3 +124,12 @@ def takes_sigterm(pid: int) -> bool:
         if line.startswith("SigCgt:"):
             return bool(int(line.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
     return False
+
+
+def test_more_clients_may_come_than_the_usual_limit_of_open_files(make_pool: Make) -> None:
+    pool = make_pool(workers=1)
+    pool.command = ["sh", "-c", 'ulimit -S -n 100; exec "$@"', "sh", *pool.command]
+    pool.start()
+    with ExitStack() as stack:
+        clients = [stack.enter_context(pool.client()) for _ in range(120)]
+        assert [client.run("add", number, 1) for number, client in enumerate(clients)] == list(range(1, 121))
