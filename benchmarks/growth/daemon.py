@@ -22,7 +22,8 @@ _PATIENCE_S: Final = 300.0
 _FIRST_TASKS: Final = 500
 _MOST_TASKS: Final = 200_000
 _CALLS_SHARE: Final = 0.4  # of the time of a run
-_SETTLED_S: Final = 0.02
+_SETTLED_S: Final = 0.05
+_IDLE: Final = 0.02  # of a processor
 
 
 class Daemon(Pool):
@@ -136,8 +137,9 @@ class Backlog:
         return completed
 
     def _at_rest(self) -> int:
-        """How many have ended, ever; 0 where that still changes."""
-        before = self._completed()
+        """How many have ended, ever; 0 while the daemon is busy with that: its store, too, and fetching the next."""
+        before_us = self._daemon.cpu_us()
         time.sleep(_SETTLED_S)
-        tasks = self._client.status()["tasks"]
-        return before if not tasks["running"] and tasks["completed"] == before else 0
+        if self._daemon.cpu_us() - before_us > _IDLE * 1e6 * _SETTLED_S:
+            return 0
+        return 0 if self._client.status()["tasks"]["running"] else self._completed()

@@ -59,6 +59,8 @@ class Lifecycle:
         """``admit`` for new tasks that wait for nothing but their turn, in the same row, and expire never; and so
         many bytes their payloads weigh."""
         state = self._state
+        if self._storeroom.overflow_many(state.queue.row_of(tasks[0]), tasks):
+            return
         state.tasks.update(zip(ids, tasks, strict=True))
         if state.queue.push_many(tasks, weighs):
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
+from collections.abc import Sequence
 
 from poolmgr.core.allotment import that_fit, weight
 from poolmgr.core.row import Row
@@ -40,6 +41,19 @@ class Shelving:
             self._put_away(task, shelf)
         else:
             self._wait_beyond(task, shelf)
+
+    def overflow_many(self, row: Row, tasks: Sequence[Task]) -> bool:
+        """Put new tasks, all of one kind, on their row's shelf before they have been anywhere else. False where they do
+        not all belong there: then nothing has happened."""
+        shelf, first = row.shelf, tasks[0]
+        if shelf is None or (0.0, first.order) <= shelf.after or not may_be_shelved(first):
+            return False
+        if shelf.asked and first.order <= shelf.asked_up_to:
+            return False
+        shelf.count += len(tasks)
+        for client, _ in first.watchers:
+            self._state.absent.update((task.order, client) for task in tasks)
+        return True
 
     def _shorten(self, row: Row) -> None:
         queue = self._state.queue

@@ -9,10 +9,12 @@ import pytest
 
 from poolmgr.core.changes import TaskRecord
 from poolmgr.core.effects import Finished, Persist, Refill
+from poolmgr.core.ready_queue import ReadyQueue
 from poolmgr.core.scheduler import WINDOW_BYTES, Scheduler
 from poolmgr.core.shelf import START, ShelfSize, place_of
+from poolmgr.core.task import Task
 from poolmgr.errors import QueueFull
-from poolmgr.model import TaskState
+from poolmgr.model import TaskOptions, TaskState
 from poolmgr.store.memory import MemoryStore
 from tests.unit.driver import WALL_OFFSET, Pool
 
@@ -178,6 +180,24 @@ def test_whoever_has_submitted_is_told_the_end_of_what_was_put_away() -> None:
     pool, ids = _paused(30)
     started(pool)
     assert {each.task_id for each in pool.effects if isinstance(each, Finished)} == set(ids)
+
+
+def test_tasks_that_come_together_are_put_away_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, ids = _paused(2 * WINDOW)
+    in_memory = pool.in_memory()
+
+    def push(self: ReadyQueue, task: Task) -> None:
+        raise AssertionError("one by one")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ReadyQueue, "push", push)
+        more = [number.to_bytes(16, "big") for number in range(1000, 1000 + 3 * WINDOW)]
+        assert pool.scheduler.intake.submit_many(pool.now, more, "work", [b""] * len(more), TaskOptions(), 1, True)
+        pool.flush()
+    assert pool.in_memory() == in_memory
+    assert pool.scheduler.state.queue.depth == 5 * WINDOW
+    started(pool)
+    assert [each.task_id for each in pool.effects if isinstance(each, Finished)] == ids + more
 
 
 def test_a_limit_on_the_queue_counts_what_is_on_shelves() -> None:
