@@ -11,6 +11,7 @@ from poolmgr.core.effects import Answer, Look, Same
 from poolmgr.core.lifecycle import Lifecycle
 from poolmgr.core.limits import NameLimits
 from poolmgr.core.past import NO_PAST, Past
+from poolmgr.core.ready_queue import ReadyQueue
 from poolmgr.core.state import Session, State
 from poolmgr.core.task import Task, Watchers
 from poolmgr.errors import IdConflict, NotFound, QueueFull, ShuttingDown, StoreUnavailable, WrongState
@@ -173,7 +174,7 @@ class Intake:
             return
         self._dispatcher.dispatch(now)  # of those that came together with these, some need not wait
         waiting = state.waiting
-        if waiting + wanted <= limit or (urgent and state.queue.depth_within(CRITICAL_MOST) + wanted <= limit):
+        if waiting + wanted <= limit or (urgent and _critical_waiting(state.queue) + wanted <= limit):
             return
         raise QueueFull(
             f"{waiting} tasks wait, and {limit} may (max_queue_depth): submit again when some have ended, or raise the "
@@ -366,6 +367,12 @@ def _is_simple(options: TaskOptions) -> bool:
         and not options.max_concurrency
         and not options.delay_s
     )
+
+
+def _critical_waiting(queue: ReadyQueue) -> int:
+    """How many CRITICAL tasks are queued, wherever they are. Looks at every row."""
+    rows = (row for lane in queue.lanes for row in lane.rows.values() if row.priority <= CRITICAL_MOST)
+    return sum(row.waiting + row.shelved for row in rows)
 
 
 def _is_urgent(options: TaskOptions) -> bool:

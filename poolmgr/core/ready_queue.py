@@ -69,11 +69,6 @@ class ReadyQueue:
         """How many tasks are queued, wherever they are."""
         return self._length + sum(row.shelved for row in self.shelved_rows)
 
-    def depth_within(self, priority: int) -> int:
-        """How many tasks of that priority or a more urgent one are queued, wherever they are. Looks at every row."""
-        rows = (row for lane in self.lanes for row in lane.rows.values() if row.priority <= priority)
-        return sum(row.waiting + row.shelved for row in rows)
-
     def lane(self, name: str, requires: frozenset[str], fresh: bool, durable: bool = True, alone: bool = False) -> Lane:
         """The lane of that name and demand, made if need be."""
         lane = self._lane_of.get((name, requires, fresh, durable, alone))
