@@ -53,6 +53,12 @@ class PayloadTooLarge(UsageError):
     code = "payload_too_large"
 
 
+class BadDescriptor(UsageError):
+    """A payload came as a file that is none of those that are taken: docs/protocol.md says which are."""
+
+    code = "bad_descriptor"
+
+
 class IdConflict(UsageError):
     """The same task id was submitted before with other content."""
 

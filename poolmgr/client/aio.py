@@ -16,6 +16,7 @@ from poolmgr.client.awaited import Awaited
 from poolmgr.client.batches import CHUNK, Batches
 from poolmgr.client.calling import Options, handler_name
 from poolmgr.client.dial import Route
+from poolmgr.client.outgoing import packed
 from poolmgr.client.resume import RECONNECT_S, unacknowledged
 from poolmgr.client.schedules import AsyncSchedules
 from poolmgr.errors import ConnectionLost, WrongState
@@ -103,7 +104,7 @@ class AsyncCaller:
         """
         link, options = self._redial.ready(), self._options
         future: AsyncTaskFuture[Any] = AsyncTaskFuture(link, options.submits_durable)
-        link.submit(future, handler_name(handler), pack_call(args, kwargs), options.for_submit)
+        link.submit(future, handler_name(handler), packed(args, kwargs, link.protocol.takes_files), options.for_submit)
         return future
 
     @overload
@@ -131,7 +132,7 @@ class AsyncCaller:
         """
         link, options = await self._redial.live(), self._options
         call: Awaited[Any] = Awaited(options.calls_durable)
-        link.submit(call, handler_name(handler), pack_call(args, kwargs), options.for_call)
+        link.submit(call, handler_name(handler), packed(args, kwargs, link.protocol.takes_files), options.for_call)
         try:
             return await call
         except asyncio.CancelledError:

@@ -14,22 +14,26 @@ import socket
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from time import monotonic
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 from poolmgr.client import commands
 from poolmgr.client.awaited import Awaited
 from poolmgr.client.dial import Route, dial
+from poolmgr.client.outgoing import Outgoing
 from poolmgr.client.pending import Pending
 from poolmgr.client.protocol import Protocol, Settled
 from poolmgr.client.together import Submit
 from poolmgr.errors import ConnectionLost, PoolError, Unavailable
+from poolmgr.parcels.passing import FileMessage
+from poolmgr.parcels.stream import Stream
+from poolmgr.payload import Payload
 
 T = TypeVar("T")
 
 _READ_BYTES: Final = 256 * 1024
 
 
-class AsyncLink(asyncio.BufferedProtocol):
+class AsyncLink:
     """One connection of one event loop, made again when it breaks and durable tasks are on it.
 
     Args:
@@ -44,8 +48,8 @@ class AsyncLink(asyncio.BufferedProtocol):
         self._route = route
         self._loop = loop
         self._pid = os.getpid()
-        self._transport: asyncio.Transport | None = None
-        self._buffer = memoryview(bytearray(_READ_BYTES))
+        self._transport: Stream | None = None
+        self._buffer = bytearray(_READ_BYTES)
         self._unsent: list[bytes] = []
         # Waiters for the first n submits to be acknowledged, least n first; the middle number makes each comparable.
         self._acknowledgements: list[tuple[int, int, asyncio.Future[None]]] = []
@@ -70,7 +74,7 @@ class AsyncLink(asyncio.BufferedProtocol):
         """Take over a connected socket, and be welcomed. Errors: VersionMismatch, ProtocolError, Unavailable, and what
         the daemon says that does not come up."""
         link = cls(asyncio.get_running_loop(), route)
-        await link._use(sock)
+        link._use(sock)
         try:
             async with asyncio.timeout(timeout_s):
                 link._write(link.protocol.hello(name))
@@ -86,13 +90,8 @@ class AsyncLink(asyncio.BufferedProtocol):
             raise
         return link
 
-    async def _use(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
-        try:
-            await self._loop.create_unix_connection(lambda: self, sock=sock)
-        except BaseException:
-            sock.close()
-            raise
+    def _use(self, sock: socket.socket) -> None:
+        Stream(self._loop, sock, self, self._buffer)
 
     @property
     def usable(self) -> bool:
@@ -101,7 +100,7 @@ class AsyncLink(asyncio.BufferedProtocol):
 
     # --------------------------------------------------------------------------------------------------- sending
 
-    def submit(self, pending: Pending[Any], name: str, payload: bytes, options: bytes | None) -> None:
+    def submit(self, pending: Pending[Any], name: str, payload: Payload, options: bytes | None) -> None:
         """Hand a task over, at the end of this turn of the loop."""
         self._write(self.protocol.submit(pending, name, payload, options))
 
@@ -158,10 +157,18 @@ class AsyncLink(asyncio.BufferedProtocol):
             question = commands.cancel(each.key, False)
             self._write(self.protocol.request(Pending(), question.command, question.arguments))
 
-    def _write(self, data: bytes) -> None:
-        if not self._unsent:
-            self._loop.call_soon(self._flush)
-        self._unsent.append(data)
+    def _write(self, message: Outgoing) -> None:
+        if isinstance(message, list):
+            for each in message:
+                self._write(each)
+        elif isinstance(message, FileMessage):
+            self._flush()
+            if self._transport is not None and not self._transport.is_closing():
+                self._transport.write_file(message)
+        else:
+            if not self._unsent:
+                self._loop.call_soon(self._flush)
+            self._unsent.append(message)
 
     def _flush(self) -> None:
         data, self._unsent = b"".join(self._unsent), []
@@ -185,19 +192,24 @@ class AsyncLink(asyncio.BufferedProtocol):
 
     # --------------------------------------------------------------------------------------------------- reading
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one by duty, not by descent
+    def connection_made(self, transport: Stream) -> None:
+        self._transport = transport
         if self.protocol.down is not None and self.protocol.lost is None:
             assert self._route is not None
             self._write(self.protocol.resume(self._route.name))
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._buffer
+    def files_received(self, fds: list[int], lost: bool) -> None:
+        self.protocol.files.came(fds)
 
-    def buffer_updated(self, nbytes: int) -> None:
-        self._settle(self.protocol.receive(self._buffer[:nbytes]))
+    def data_received(self, data: memoryview) -> None:
+        self._settle(self.protocol.receive(data))
         if self.protocol.rewatch.waiting and self.protocol.down is None:
             self._write(self.protocol.watch_more())
+
+    def pause_writing(self) -> None:
+        """What is unsent is bounded by the window of submits."""
+
+    def resume_writing(self) -> None: ...
 
     def connection_lost(self, exc: Exception | None) -> None:
         cause = ConnectionLost(f"the connection to the daemon broke: {exc}") if exc else self.protocol.ended()
@@ -260,7 +272,7 @@ class AsyncLink(asyncio.BufferedProtocol):
         try:
             sock = await self._loop.run_in_executor(None, dial, route.path, route.timeout_s)
             if protocol.lost is None:
-                await self._use(sock)
+                self._use(sock)
             else:
                 sock.close()
         except PoolError as error:

@@ -8,16 +8,18 @@ from operator import length_hint
 from time import monotonic
 from typing import Any, Final, Generic, TypeVar
 
+from poolmgr.client.outgoing import packed
 from poolmgr.client.pending import Pending
 from poolmgr.client.together import Submit
 from poolmgr.errors import PoolError
-from poolmgr.wire.values import pack_call
+from poolmgr.parcels.parcel import Parcel
+from poolmgr.payload import Payload
 
 R = TypeVar("R")
 
 CHUNK: Final = 128  # calls in one send, by default
 IN_FLIGHT: Final = 4096  # calls that are not taken back yet
-_IN_FLIGHT_BYTES: Final = 64 * 1024 * 1024  # ... and what their arguments, and results of the usual size, may take
+_IN_FLIGHT_BYTES: Final = 16 * 1024 * 1024  # ... and what their arguments, and results of the usual size, may take
 _LEAST_IN_FLIGHT: Final = 64  # however large they are: every worker has one, and one to come
 _BATCH_BYTES: Final = 1024 * 1024  # a batch ends early when it is so large ...
 _BATCH_S: Final = 0.005  # ... or when the inputs come slowly: the first of it shall not wait for the last
@@ -56,8 +58,8 @@ class Batches(Generic[R]):
         """How many calls are to be taken back; None where an input has no length."""
         return None if self._unread is None else self._unread + len(self.waiting)
 
-    def next_batch(self) -> list[Submit]:
-        """Calls to send now. Empty: enough are in flight, or the inputs are used up.
+    def next_batch(self, files: bool) -> list[Submit]:
+        """Calls to send now. Empty: enough are in flight, or the inputs are used up. ``files``: the daemon takes them.
 
         What fails before it is sent, an input or its encoding, becomes the outcome of its place, as a result would.
         """
@@ -68,9 +70,9 @@ class Batches(Generic[R]):
         size, ends_at = 0, monotonic() + _BATCH_S
         while len(batch) < self._chunk and size < _BATCH_BYTES:
             pending = self._make()
-            payload = b""
+            payload: Payload = b""
             try:
-                payload = pack_call(next(self._inputs), {})
+                payload = packed(next(self._inputs), {}, files)
                 batch.append((pending, self._name, payload, self._options))
             except StopIteration:
                 self._end()
@@ -96,7 +98,7 @@ class Batches(Generic[R]):
         pending = self.waiting.popleft()
         self._waiting_bytes -= self._sizes.popleft()
         outcome = pending.outcome
-        if isinstance(outcome, (list, tuple)) and len(outcome) > 2 and isinstance(outcome[2], bytes):
+        if isinstance(outcome, (list, tuple)) and len(outcome) > 2 and isinstance(outcome[2], (bytes, Parcel)):
             self._taken += 1
             self._taken_bytes += len(outcome[2])
         return pending.value()

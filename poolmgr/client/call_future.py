@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from concurrent.futures import BrokenExecutor, CancelledError
 from typing import Any, Final, TypeVar, cast
 
@@ -12,10 +11,11 @@ from poolmgr.client.future import TaskFuture
 from poolmgr.client.pending import Outcome, Pending, is_cancelled
 from poolmgr.errors import BadValue, ConnectionLost, PoolError, TaskInterrupted, TaskLost, WorkerDied
 from poolmgr.model import TaskState
+from poolmgr.parcels.parcel import Parcel
 from poolmgr.wire.messages import COMPLETED, RESPONSE
-from poolmgr.wire.pickled import RAISED, RETURNED, UNUSABLE
+from poolmgr.wire.pickled import RAISED, RETURNED, UNUSABLE, load
 from poolmgr.wire.raised import load_error
-from poolmgr.wire.values import unpack
+from poolmgr.wire.values import read, unpack
 
 R = TypeVar("R")
 
@@ -57,8 +57,9 @@ class CallFuture(TaskFuture[R]):
     def has_failed(self, outcome: Outcome) -> bool:
         if isinstance(outcome, BaseException) or outcome[0] != COMPLETED:
             return True
-        payload: bytes = outcome[2]
-        return payload[1:2] != _RETURNED  # MessagePack: the array's head, then the kind
+        payload: bytes | Parcel = outcome[2]
+        kind = payload[1:2] if isinstance(payload, bytes) else payload.read(1, 1)
+        return kind != _RETURNED  # MessagePack: the array's head, then the kind
 
     def cancel(self) -> bool:
         """Cancel the call, in one round trip. False if it is being made, or has been."""
@@ -93,15 +94,15 @@ def error_of_call(call: Pending[Any], link: CallLink) -> BaseException | None:
     return error
 
 
-def _read(payload: bytes, link: CallLink) -> tuple[Any, BaseException | None]:
+def _read(payload: bytes | Parcel, link: CallLink) -> tuple[Any, BaseException | None]:
     try:
-        told = unpack(payload)
+        told = unpack(payload) if isinstance(payload, bytes) else read(payload, writable=True)
     except BadValue as damaged:
         return None, damaged
     kind = told[0]
     if kind == RETURNED:
         try:
-            return pickle.loads(told[1]), None
+            return load(told[1], told[2] if len(told) > 2 else ()), None
         except Exception as failure:
             failure.add_note("This was raised as the result of the call was unpickled.")
             return None, failure

@@ -15,11 +15,12 @@ from poolmgr.client.call_future import BrokenPool, Call, CallFuture
 from poolmgr.client.call_line import line_of, private_line
 from poolmgr.client.call_link import CallLink
 from poolmgr.client.calling import Options
+from poolmgr.client.outgoing import packed
 from poolmgr.client.sync import Caller
 from poolmgr.client.together import Submit
 from poolmgr.errors import PoolError
+from poolmgr.payload import Payload
 from poolmgr.wire.pickled import CALL, dump, initializer_path
-from poolmgr.wire.values import pack_call
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -88,7 +89,8 @@ class Executor(StandardExecutor):
         link = self._live()
         future: CallFuture[R] = CallFuture(link)
         try:
-            payload = self._payload(_pickled_call(fn, args, kwargs), b"")
+            buffers = _buffers(link)
+            payload = self._payload(link, _pickled_call(fn, args, kwargs, buffers), b"", buffers)
         except Exception as error:
             future.outcome = error
             return future
@@ -153,8 +155,9 @@ class Executor(StandardExecutor):
         self._line.files.append(file)
         return initializer_path(os.getpid(), file)
 
-    def _payload(self, pickled: bytes, function: bytes) -> bytes:
-        return pack_call((pickled, function, self._token, self._initializer), {})
+    def _payload(self, link: CallLink, pickled: bytes, function: bytes, buffers: list[memoryview] | None) -> Payload:
+        arguments = (pickled, function, self._token, self._initializer)
+        return packed(arguments if buffers is None else (*arguments, buffers), {}, link.protocol.takes_files)
 
     def _send(self, link: CallLink, batch: list[Submit]) -> None:
         try:
@@ -186,7 +189,8 @@ class Executor(StandardExecutor):
             try:
                 if failure is not None:
                     raise failure
-                payload = self._payload(dump(chunk), function)
+                buffers = _buffers(link)
+                payload = self._payload(link, dump(chunk, buffers), function, buffers)
             except Exception as error:
                 call.outcome = error
                 continue
@@ -200,9 +204,16 @@ class Executor(StandardExecutor):
         return calls
 
 
-def _pickled_call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+def _buffers(link: CallLink) -> list[memoryview] | None:
+    """For what is pickled out of band; None: this daemon's workers are too old for that."""
+    return [] if link.protocol.takes_files else None
+
+
+def _pickled_call(
+    fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], buffers: list[memoryview] | None
+) -> bytes:
     try:
-        return dump((fn, args, kwargs))
+        return dump((fn, args, kwargs), buffers)
     except Exception as error:
         named = [("the callable", fn), *((f"args[{at}]", each) for at, each in enumerate(args))]
         named += [(f"kwargs[{name!r}]", each) for name, each in kwargs.items()]

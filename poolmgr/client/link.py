@@ -8,10 +8,12 @@ from typing import Any, Final, Self, TypeVar
 
 from poolmgr.client import commands
 from poolmgr.client.dial import Route, dial
+from poolmgr.client.outgoing import Outgoing
 from poolmgr.client.pending import Pending
 from poolmgr.client.shared_socket import SharedSocket
 from poolmgr.client.together import Submit
 from poolmgr.errors import ConnectionLost, PoolError, Unavailable
+from poolmgr.payload import Payload
 
 T = TypeVar("T")
 
@@ -47,7 +49,7 @@ class Link(SharedSocket):
 
     # --------------------------------------------------------------------------------------------------- sending
 
-    def submit(self, pending: Pending[Any], name: str, payload: bytes, options: bytes | None) -> None:
+    def submit(self, pending: Pending[Any], name: str, payload: Payload, options: bytes | None) -> None:
         """Hand a task over. Waits only while the window of unanswered submits is full, or the connection is down."""
         window = self.protocol.window
         if not window.room:
@@ -108,7 +110,7 @@ class Link(SharedSocket):
             if self._outbox.unsent:
                 self._start_background()
 
-    def _transmit(self, encode: Callable[..., bytes], *arguments: Any) -> None:
+    def _transmit(self, encode: Callable[..., Outgoing], *arguments: Any) -> None:
         try:
             with self.lock:
                 self._outbox.send(encode(*arguments))

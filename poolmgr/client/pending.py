@@ -12,8 +12,9 @@ from typing import Any, Generic, TypeVar
 from poolmgr.errors import BadValue, ConnectionLost, PoolError, ProtocolError, TaskCancelled, TaskLost, from_code
 from poolmgr.errors import failure as task_failure
 from poolmgr.model import TaskState
+from poolmgr.parcels.parcel import Parcel
 from poolmgr.wire.messages import COMPLETED, FAILED, REFUSAL, REFUSED, RESPONSE
-from poolmgr.wire.values import unpack
+from poolmgr.wire.values import read, unpack
 
 Outcome = Sequence[Any] | BaseException
 R = TypeVar("R")
@@ -69,7 +70,7 @@ class Pending(Generic[R]):
         try:
             if kind == COMPLETED:
                 # Decoded once: whoever asks again gets the same object.
-                self.outcome = (RESPONSE, self.key, unpack(outcome[2]))
+                self.outcome = (RESPONSE, self.key, loaded(outcome[2]))
                 return None
             return None if kind == RESPONSE and len(outcome) > 2 else error_of(outcome, self.id)
         except (BadValue, IndexError) as error:
@@ -87,6 +88,15 @@ class Pending(Generic[R]):
         if error is not None:
             raise error
         return self.outcome[2]  # type: ignore[index, no-any-return]  # an outcome without error is an answer
+
+
+def loaded(payload: bytes | Parcel) -> Any:
+    """The value of a result. Its file is closed when nobody holds it any more: two threads may ask at once.
+
+    Raises:
+        BadValue: it cannot be read.
+    """
+    return unpack(payload) if isinstance(payload, bytes) else read(payload)
 
 
 def error_of(outcome: Outcome, task_id: str) -> BaseException:

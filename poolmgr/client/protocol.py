@@ -21,7 +21,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from time import monotonic
 from typing import Any, Final
 
-from poolmgr.client import commands
+from poolmgr.client.incoming import Incoming
+from poolmgr.client.outgoing import Message, Outgoing, submission, together
 from poolmgr.client.pending import Outcome, Pending, loss
 from poolmgr.client.resume import Outage, Rewatch, forgotten, under_daemons_ids
 from poolmgr.client.together import Submit, alike, new_id, new_ids
@@ -37,6 +38,7 @@ from poolmgr.errors import (
     from_code,
 )
 from poolmgr.model import Event
+from poolmgr.payload import Payload
 from poolmgr.wire.framing import ANSWER, Decoder, encoder
 from poolmgr.wire.messages import (
     ACCEPTED,
@@ -54,7 +56,6 @@ from poolmgr.wire.messages import (
     REQUEST,
     RESPONSE,
     SAME,
-    SUBMIT,
     SUBMIT_MANY,
     WELCOME,
 )
@@ -77,6 +78,8 @@ class Protocol:
         welcome: what the daemon said of itself (pid, epoch, ...); None until it has answered the hello.
         window: the submits that are not answered.
         events: events that have arrived; a shell takes them out.
+        takes_files: whether the daemon has said that it does.
+        files: to be told of descriptors before the bytes that they came with are received.
         down: why there is no connection now; None while there is.
         lost: why there will be none any more; None while there is one, or it may be made again.
         outage: the last one; None: there was none.
@@ -87,6 +90,8 @@ class Protocol:
         self.welcome: Mapping[str, Any] | None = None
         self.window = Window()
         self.events: deque[Event] = deque()
+        self.takes_files = False
+        self.files = Incoming()
         self.down: PoolError | None = None
         self.lost: PoolError | None = None
         self.outage: Outage | None = None
@@ -106,11 +111,11 @@ class Protocol:
 
     def hello(self, name: str) -> bytes:
         """The first bytes to send. ``name`` is shown to whoever looks at the daemon's connections."""
-        info = {"name": name, "pid": os.getpid(), "many": True}
+        info = {"name": name, "pid": os.getpid(), "many": True, "files": True}
         return self._encode((HELLO, PROTOCOL_VERSION, "client", info))
 
-    def submit(self, pending: Pending[Any], name: str, payload: bytes, options: bytes | None) -> bytes:
-        """The bytes that submit a task with packed arguments and options, whose end ``pending`` will get.
+    def submit(self, pending: Pending[Any], name: str, payload: Payload, options: bytes | None) -> Message:
+        """What submits a task with packed arguments and options, whose end ``pending`` will get.
 
         Raises:
             PayloadTooLarge: nothing is to be sent; the connection is as before.
@@ -126,27 +131,28 @@ class Protocol:
         window = self.window
         number = window.submitted + 1
         key = new_id(self._salt, number)
-        message = self._encode((SUBMIT, key, name, payload, options, True))
-        window.add((key, name, payload, options))
+        sent = (key, name, payload, options)
+        message = submission(sent, self._encode, self.takes_files)
+        window.add(sent)
         pending.key = key
         pending.number = number
         self._tasks[key] = pending
         return message
 
-    def submit_all(self, batch: Iterable[Submit]) -> bytes:
-        """The bytes that submit many tasks. Those that cannot be sent get the reason as their outcome."""
-        messages = []
-        for together in alike(batch, self._payload_limit):
-            pending, name, payload, options = together[0]
+    def submit_all(self, batch: Iterable[Submit]) -> Outgoing:
+        """What submits many tasks. Those that cannot be sent get the reason as their outcome."""
+        messages: list[Message] = []
+        for some in alike(batch, self._payload_limit):
+            pending, name, payload, options = some[0]
             try:
-                if len(together) == 1:
+                if len(some) == 1:
                     messages.append(self.submit(pending, name, payload, options))
                 else:
-                    messages.append(self._submit_many(together, name, options))
+                    messages.append(self._submit_many(some, name, options))
             except PoolError as error:
-                for each in together:
+                for each in some:
                     each[0].outcome = error
-        return b"".join(messages)
+        return together(messages)
 
     def _submit_many(self, together: Sequence[Submit], name: str, options: bytes | None) -> bytes:
         if self.down is not None:
@@ -188,7 +194,7 @@ class Protocol:
         return found.members[0] if found.members else found
 
     def refuse(self, watcher: Pending[Any], error: PoolError) -> Settled:
-        """The daemon will not tell the end of this task."""
+        """The daemon will not tell its end."""
         if watcher.outcome is None and self._tasks.pop(watcher.key, None) is not None:
             self._store(watcher, error)
         return self._hand_over()
@@ -233,12 +239,12 @@ class Protocol:
                 self._dispatch(message)
             raise
 
-    def _dispatch(self, message: Sequence[Any]) -> None:
+    def _dispatch(self, message: list[Any]) -> None:
         kind = message[0]
         if kind in _ENDS:
             pending = self._tasks.pop(message[1], None)
-        elif kind == COMPLETED_MANY:
-            return self._on_completed(message)
+            if kind == COMPLETED and len(message) > 2 and type(message[2]) is int:
+                self.files.claim(message)
         elif kind == ACCEPTED:
             return self.window.accepted(message[1])
         elif kind in _ANSWERS:
@@ -282,12 +288,13 @@ class Protocol:
         kept = {key: pending for key, pending in self._tasks.items() if pending.durable}
         if not kept or not self._reconnect_s or not isinstance(cause, Unavailable):
             return self.lose(cause)
-        if self.outage is not None and not self._has_resumed():
+        if self.outage is not None and not (self.window.has_resumed and self.rewatch.over):
             if not self.outage.failed(cause, monotonic()):
                 return self.lose(cause)
         else:
             self.outage = Outage(monotonic(), self._reconnect_s)
         self.down = cause
+        self.files.close()
         self.window.limit = 0
         for pending in (*self._tasks.values(), *self._requests.values()):
             if not pending.durable:
@@ -302,25 +309,21 @@ class Protocol:
             return []
         return self.lose(ConnectionLost(f"{self.down}, and could not be made again: {error}"))
 
-    def resume(self, name: str) -> bytes:
-        """The first bytes to send on a new connection. It is no longer ``down``."""
+    def resume(self, name: str) -> Outgoing:
+        """What to send first on a new connection. It is no longer ``down``."""
         self.down = self.welcome = None
         self._decoder = Decoder(ANSWER)
         unanswered = {each.number for each in self._tasks.values() if each.number > self.window.acknowledged}
-        again = b"".join([self._encode((SUBMIT, *sent, True)) for sent in self.window.again(unanswered)])
+        again = [submission(sent, self._encode, self.takes_files) for sent in self.window.again(unanswered)]
         self._tasks = under_daemons_ids(self._tasks, self.window.acknowledged)
         self.rewatch = Rewatch(key for key, each in self._tasks.items() if each.number not in unanswered)
-        return self.hello(name) + again + self.watch_more()
+        return together([self.hello(name), *again, self.watch_more()])
 
     def watch_more(self) -> bytes:
         """Bytes to send while ``rewatch`` has more: requests to watch what was acknowledged on another connection."""
-        messages = []
-        while (key := self.rewatch.next(self._tasks)) is not None:
-            self._requested += 1
-            self.rewatch.asked[self._requested] = key
-            question = commands.watch(key)
-            messages.append(self._encode((REQUEST, self._requested, question.command, question.arguments)))
-        return b"".join(messages)
+        asked = self.rewatch.ask(self._tasks, self._requested)
+        self._requested += len(asked)
+        return b"".join([self._encode((REQUEST, *each)) for each in asked])
 
     def lose(self, cause: PoolError, *, closed: bool = False) -> Settled:
         """There will be no connection any more, and what is owed fails, as ``pending.loss`` says. Again: nothing.
@@ -331,6 +334,7 @@ class Protocol:
         if self.lost is not None:
             return []
         self.lost = self.down = cause
+        self.files.close()
         self.window.is_open = True
         for pending in (*self._tasks.values(), *self._requests.values()):
             self._fail(pending, cause, closed=closed)
@@ -339,11 +343,8 @@ class Protocol:
         return self._hand_over()
 
     def ended(self) -> ConnectionLost:
-        """The cause for ``interrupt`` when the daemon's end of the connection is closed without a word."""
+        """The cause for ``interrupt`` when the daemon closes its end without a word."""
         return ConnectionLost("the connection to the daemon ended")
-
-    def _has_resumed(self) -> bool:
-        return self.window.has_resumed and self.rewatch.over
 
     def _fail(self, pending: Pending[Any], cause: PoolError, *, closed: bool) -> None:
         accepted = pending.number <= self.window.acknowledged
@@ -368,6 +369,7 @@ class Protocol:
             )
         self.window.limit = min(WINDOW, int(info.get("window", WINDOW)))
         self._payload_limit = min(PAYLOAD_LIMIT, int(info.get("payload_limit", PAYLOAD_LIMIT)))
+        self.takes_files = info.get("files") is True
         self.welcome = info
 
     def _on_progress(self, message: Sequence[Any]) -> None:
@@ -380,19 +382,18 @@ class Protocol:
         if pending is not None:
             pending.first = bytes(message[2])
 
+    def _on_error(self, message: Sequence[Any]) -> None:
+        raise from_code(str(message[1]), str(message[2]))
 
-def _on_error(protocol: Protocol, message: Sequence[Any]) -> None:
-    raise from_code(str(message[1]), str(message[2]))
-
-
-def _on_event(protocol: Protocol, message: Sequence[Any]) -> None:
-    protocol.events.append(Event(str(message[1]), float(message[2]), dict(message[3])))
+    def _on_event(self, message: Sequence[Any]) -> None:
+        self.events.append(Event(str(message[1]), float(message[2]), dict(message[3])))
 
 
 _RARE: Final[dict[int, Callable[[Protocol, Sequence[Any]], None]]] = {
     WELCOME: Protocol._on_welcome,
-    ERROR: _on_error,
+    COMPLETED_MANY: Protocol._on_completed,
+    ERROR: Protocol._on_error,
     PROGRESS: Protocol._on_progress,
     SAME: Protocol._on_same,
-    EVENT: _on_event,
+    EVENT: Protocol._on_event,
 }

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from poolmgr.client import commands
 from poolmgr.client.pending import Outcome, Pending
 from poolmgr.errors import ConnectionLost, NotFound, PoolError, Unavailable, from_code
 from poolmgr.wire.messages import REFUSAL
@@ -70,12 +71,16 @@ class Rewatch:
         """Whether the daemon has answered all."""
         return not self.waiting and not self.asked
 
-    def next(self, tasks: Mapping[bytes, Pending[Any]]) -> bytes | None:
-        """The id to ask for now, among those of ``tasks``; None: enough are asked for, or all."""
+    def ask(self, tasks: Mapping[bytes, Pending[Any]], last: int) -> list[tuple[int, str, Mapping[str, Any]]]:
+        """The requests to put now, for ids among those of ``tasks``: numbers behind ``last``, commands, arguments."""
+        requests = []
         while self.waiting and len(self.asked) < _WATCHES:
             if (key := self.waiting.popleft()) in tasks:
-                return key
-        return None
+                last += 1
+                self.asked[last] = key
+                question = commands.watch(key)
+                requests.append((last, question.command, question.arguments))
+        return requests
 
 
 class Shared(Pending[Any]):

@@ -34,6 +34,7 @@ from poolmgr.client.outbox import Outbox
 from poolmgr.client.pending import Pending
 from poolmgr.client.protocol import Protocol, Settled
 from poolmgr.errors import ConnectionLost, PoolError
+from poolmgr.parcels.passing import ANCILLARY_BYTES, RECEIVE, received
 
 _READ_BYTES: Final = 256 * 1024
 _UNSENT_LOOK_S: Final = 0.05  # how long a follower waits for the daemon to take more before it looks at the lead
@@ -171,7 +172,7 @@ class SharedSocket:
             return None
         self._buffer[: len(_SENTINEL)] = _SENTINEL
         try:
-            count = self._sock.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
+            count, ancillary, _, _ = self._sock.recvmsg_into([self._buffer], ANCILLARY_BYTES, socket.MSG_DONTWAIT | RECEIVE)
         except BlockingIOError:
             return []
         except OSError as error:
@@ -185,6 +186,8 @@ class SharedSocket:
             return self._break_off(self.protocol.ended())
         try:
             with self.lock:
+                if ancillary:
+                    self.protocol.files.came(received(ancillary))
                 settled = self.protocol.receive(self._view[:count])
                 if self.protocol.down is not None:
                     self._hang_up()

@@ -11,6 +11,7 @@ from poolmgr.client import commands
 from poolmgr.client.batches import CHUNK, Batches
 from poolmgr.client.calling import Options, handler_name
 from poolmgr.client.dial import Route
+from poolmgr.client.outgoing import packed
 from poolmgr.client.pending import Pending
 from poolmgr.client.redial import Redial
 from poolmgr.client.results import EventStream, MapResults
@@ -74,7 +75,7 @@ class Caller:
         """
         link, options = self._redial.live(), self._options
         future = _future_class()(link, options.submits_durable)
-        link.submit(future, handler_name(handler), pack_call(args, kwargs), options.for_submit)
+        link.submit(future, handler_name(handler), packed(args, kwargs, link.protocol.takes_files), options.for_submit)
         return future
 
     @overload
@@ -116,7 +117,7 @@ class Caller:
         link, options = self._redial.live(), self._options
         call: Pending[Any] = Pending(options.calls_durable)
         try:
-            link.submit(call, handler_name(handler), pack_call(args, kwargs), options.for_call)
+            link.submit(call, handler_name(handler), packed(args, kwargs, link.protocol.takes_files), options.for_call)
             link.wait(lambda: call.outcome is not None)
         except BaseException:
             link.abandon((call,))

@@ -8,11 +8,12 @@ from time import time_ns
 from typing import Any, Final
 
 from poolmgr.client.pending import Pending
+from poolmgr.payload import Payload
 
 MANY: Final = 1000  # submits in one message
 SMALL_BYTES: Final = 16 * 1024  # a payload of at most so many goes with others
 
-Submit = tuple[Pending[Any], str, bytes, bytes | None]  # who gets its end, the handler, packed arguments and options
+Submit = tuple[Pending[Any], str, Payload, bytes | None]  # who gets its end, the handler, packed arguments and options
 
 
 def alike(batch: Iterable[Submit], payload_limit: int) -> Iterator[list[Submit]]:

@@ -10,11 +10,14 @@ from collections.abc import Container
 from typing import Final
 
 from poolmgr.errors import ProtocolError
+from poolmgr.payload import Payload
 
 WINDOW: Final = 10_000  # submits that may be unanswered
 WINDOW_BYTES: Final = 32 * 1024 * 1024  # ... and what they may add up to
 
-Sent = tuple[bytes, str, bytes, bytes | None]  # of a submit: its key, its handler's name, packed arguments and options
+Sent = tuple[
+    bytes, str, Payload, bytes | None
+]  # of a submit: its key, its handler's name, packed arguments and options
 
 
 class Window:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from poolmgr.model import AttemptInfo, TaskOptions, TaskState
+from poolmgr.payload import Payload
 from poolmgr.schedule import Timing
 from poolmgr.worker_life import WorkerLife
 
@@ -18,7 +19,7 @@ class TaskRecord(NamedTuple):
 
     id: bytes
     name: str
-    payload: bytes
+    payload: Payload
     options: TaskOptions
     group: str
     order: int  # FIFO within a group: smaller runs first
@@ -86,7 +87,7 @@ class TaskEnded(NamedTuple):
     worker: str | None
     code: str
     message: str
-    outcome: bytes
+    outcome: Payload
     expires_at: float | None
 
 

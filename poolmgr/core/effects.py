@@ -12,6 +12,7 @@ from poolmgr.config.groups import REST
 from poolmgr.core.changes import Change
 from poolmgr.core.shelf import LineKey, Place
 from poolmgr.model import TaskState
+from poolmgr.payload import Payload
 
 
 class Persist(NamedTuple):
@@ -47,7 +48,7 @@ class Start(NamedTuple):
     task_id: bytes
     attempt: int
     name: str
-    payload: bytes
+    payload: Payload
     timeout_s: float | None
     soft_timeout_s: float | None
     commit: int
@@ -142,7 +143,7 @@ class Finished(NamedTuple):
     task_id: bytes
     state: TaskState
     code: str
-    outcome: bytes
+    outcome: Payload
     commit: int
 
 

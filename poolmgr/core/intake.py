@@ -16,6 +16,7 @@ from poolmgr.core.state import Session, State
 from poolmgr.core.task import Task, Watchers
 from poolmgr.errors import IdConflict, NotFound, QueueFull, ShuttingDown, StoreUnavailable, WrongState
 from poolmgr.model import CRITICAL_MOST, TaskOptions, TaskState
+from poolmgr.payload import Payload
 
 _WATCHERS_FEW = 8
 
@@ -65,7 +66,7 @@ class Intake:
         now: float,
         id: bytes,
         name: str,
-        payload: bytes,
+        payload: Payload,
         options: TaskOptions,
         client: int,
         watch: bool,
@@ -188,7 +189,7 @@ class Intake:
             return options.at - self.state.wall_offset, options.at
         return due_at, None
 
-    def known(self, record: TaskRecord, name: str, payload: bytes, client: int, watch: bool) -> None:
+    def known(self, record: TaskRecord, name: str, payload: Payload, client: int, watch: bool) -> None:
         """A submit of an id that the store has, and that is final: it is acknowledged, and told its outcome.
 
         Raises:
@@ -199,7 +200,7 @@ class Intake:
             raise _id_conflict(record.id)
         self.state.effects.append(Same(client, record.id, record.id, True, watch, 0))
 
-    def _resent(self, known: Task, name: str, payload: bytes, options: TaskOptions, client: int, watch: bool) -> None:
+    def _resent(self, known: Task, name: str, payload: Payload, options: TaskOptions, client: int, watch: bool) -> None:
         other_options = known.options != options and not known.past.cautious  # what is default may differ since then
         if known.name != name or known.payload != payload or other_options:
             raise _id_conflict(known.id)

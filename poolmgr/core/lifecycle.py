@@ -19,10 +19,11 @@ from poolmgr.core.storeroom import Storeroom
 from poolmgr.core.task import Task
 from poolmgr.core.transitions import move_task
 from poolmgr.model import RESERVED, AttemptInfo, TaskState
+from poolmgr.payload import Payload
 from poolmgr.post_mortem import ATTEMPTS_KEPT
 
 _RUNNING, _COMPLETED, _DEAD = TaskState.RUNNING, TaskState.COMPLETED, TaskState.DEAD  # looked up for every task
-Result = tuple[int, float, float, bytes]  # of a completed task: its fence, begun at, ended at, the result's payload
+Result = tuple[int, float, float, Payload]  # of a completed task: its fence, begun at, ended at, the result's payload
 _NOT_RETRIED = frozenset({"bad_arguments", "unknown_task", "bad_result"})  # the same would happen again
 
 
@@ -264,7 +265,7 @@ class Lifecycle:
             self._state.unschedule([task])
             task.due_at = None
 
-    def end(self, task: Task, now: float, to: TaskState, code: str, outcome: bytes, message: str = "") -> None:
+    def end(self, task: Task, now: float, to: TaskState, code: str, outcome: Payload, message: str = "") -> None:
         """The final state: told to the store and to whoever watches, and the task is dropped."""
         state = self._state
         move_task(task, to)
@@ -286,6 +287,8 @@ class Lifecycle:
             state.effects.append(Finished(client, known_as or task.id, to, code, outcome, commit))
         if task.past.cancel_tokens:
             self._answer_cancels(task, to, commit)
+        if not isinstance(task.payload, bytes):  # a deadline may refer to the task for days: the file goes now
+            task.payload = b""
         if to is _COMPLETED:
             state.statistics.completed += 1
         else:
@@ -311,7 +314,7 @@ class Lifecycle:
             }  # fmt: skip
             self._state.emit("task-dead", fields, commit)
 
-    def _keep(self, task: Task, now: float, to: TaskState, code: str, outcome: bytes, message: str) -> int:
+    def _keep(self, task: Task, now: float, to: TaskState, code: str, outcome: Payload, message: str) -> int:
         state, past = self._state, task.past
         options = task.options
         durable = options.durable

@@ -5,6 +5,7 @@ from __future__ import annotations
 from poolmgr.core.changes import TaskRecord
 from poolmgr.core.past import NO_PAST, Past
 from poolmgr.model import TaskOptions, TaskState
+from poolmgr.payload import Payload
 
 ALONE_AFTER = 2  # interruptions
 Watcher = tuple[int, bytes | None]  # a client, and the id by which it knows the task; None: by the task's own
@@ -29,7 +30,7 @@ class Task:
         self,
         id: bytes,
         name: str,
-        payload: bytes,
+        payload: Payload,
         options: TaskOptions,
         group: str,
         order: int,
@@ -41,7 +42,7 @@ class Task:
     ) -> None:
         self.id = id
         self.name = name
-        self.payload = payload
+        self.payload: Payload = payload
         self.options = options
         self.group = group
         self.order = order

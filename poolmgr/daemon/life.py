@@ -100,7 +100,7 @@ class _Life:
 
     async def _start(self) -> None:
         await self._manager.start()
-        await self._listener.start(self._address)
+        self._listener.start(self._address)
         spare_the_collector()
 
     def _announce(self, ready: Callable[[Started], None]) -> None:

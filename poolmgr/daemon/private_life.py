@@ -13,12 +13,14 @@ from poolmgr.daemon.loop import on_defect, spare_the_collector
 from poolmgr.daemon.passing_on import PassingOn
 from poolmgr.manager.launch import Launched
 from poolmgr.manager.manager import Manager
+from poolmgr.parcels.stream import Stream
 from poolmgr.server.connection import Connection
 from poolmgr.server.options import OptionCache
 from poolmgr.server.peer import peer_of
 from poolmgr.store.memory import MemoryStore
 
 _HANG_UP_S = 10.0  # for the program to read what it is owed
+_READ_BYTES = 256 * 1024
 
 
 class PrivateLife:
@@ -64,7 +66,7 @@ class PrivateLife:
         try:
             self._starting = asyncio.create_task(self._manager.start())
             await self._starting
-            connection = await self._serve()
+            connection = self._serve()
             await self._manager.stopped()
         except asyncio.CancelledError:
             if not self._unwanted:
@@ -77,14 +79,13 @@ class PrivateLife:
             output.close()
             store.close()
 
-    async def _serve(self) -> Connection:
+    def _serve(self) -> Connection:
         """Begin to read what the program has sent meanwhile."""
         spare_the_collector()
         manager, options = self._manager, OptionCache(self._manager.shell.handlers)
         manager.reloads.listeners.append(options.forget)
-        _, connection = await asyncio.get_running_loop().create_unix_connection(
-            lambda: _OnlyConnection(manager, options, lambda _: peer_of(self._sock, None), set()), sock=self._sock
-        )
+        connection = _OnlyConnection(manager, options, lambda _: peer_of(self._sock, None), set())
+        Stream(asyncio.get_running_loop(), self._sock, connection, bytearray(_READ_BYTES))
         return connection
 
     def _program_ended(self) -> None:

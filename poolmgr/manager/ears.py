@@ -47,6 +47,8 @@ class Ears:
         for message in messages:
             try:
                 if message[0] == DONE:
+                    if type(message[4]) is int:
+                        message[4] = process.result_file(message[1], message[4])
                     done.append(result_of(message, at))
                     continue
                 word = understood(message, at)
@@ -87,6 +89,7 @@ class Ears:
             scheduler.worker_worn(worker, incarnation, why, at)
         elif kind == READY:
             self._shell.sweeper.worker_came(process)
+            process.takes_files = word[2]
             scheduler.worker_ready(worker, incarnation, word[1], at)
         else:
             self.first_trouble = self.first_trouble or word[1]
@@ -158,8 +161,9 @@ class Ears:
         if shell.processes.get(process.worker) is process:
             try:
                 again = WorkerProcess(
-                    process.worker, process.incarnation, process.generation, process.group, shell.loop, self
-                )
+                    process.worker, process.incarnation, process.generation, process.group, shell.loop, self,
+                    shell.descriptors,
+                )  # fmt: skip
             except OSError as error:
                 self.not_spawned(process, f"its pipes cannot be made: {error}")
                 return

@@ -10,6 +10,7 @@ import msgpack
 
 from poolmgr.core.failure import Failure
 from poolmgr.core.lifecycle import Result
+from poolmgr.parcels.parcel import Parcel
 from poolmgr.wire.messages import BROKEN, PROTOCOL_VERSION, RAISED, READY, RECALLED, REPORT, WORN
 from poolmgr.worker.run import MESSAGE_LIMIT, NAME_LIMIT, TRACEBACK_LIMIT, TYPES_LIMIT
 
@@ -17,13 +18,16 @@ _CLOCK_SLACK_S = 1.0  # by so much a worker's time may be ahead of ours
 
 
 def result_of(message: list[Any], now: float) -> Result:
-    """What a DONE says. Raises an ``Exception`` of whatever kind where it is not as docs/protocol.md says."""
+    """What a DONE says. Raises an ``Exception`` of whatever kind where it is not as docs/protocol.md says.
+
+    A size in the place of the payload is put in the place of it before (``ears``).
+    """
     _, fence, begun_at, ended_at, payload = message
     if type(fence) is not int or type(begun_at) is not float or type(ended_at) is not float:
         raise ValueError("a fence or time of the wrong type")
     if not 0.0 < begun_at <= ended_at <= now + _CLOCK_SLACK_S:  # false for NaN, too
         raise ValueError(f"begun at {begun_at}, ended at {ended_at}, and it is {now}")
-    if type(payload) is not bytes:
+    if type(payload) is not bytes and type(payload) is not Parcel:
         raise ValueError("a result that is no bin")
     return fence, begun_at, ended_at, payload
 
@@ -31,7 +35,7 @@ def result_of(message: list[Any], now: float) -> Result:
 def understood(message: list[Any], now: float) -> Sequence[Any]:
     """A message other than DONE, its type first, with every value of the type that the scheduler expects.
 
-    RAISED comes out as (RAISED, fence, begun at, ended at, Failure), READY as (READY, capabilities).
+    RAISED comes out as (RAISED, fence, begun at, ended at, Failure), READY as (READY, capabilities, takes files).
 
     Raises:
         Exception: of whatever kind, where the message is not as docs/protocol.md says.
@@ -52,7 +56,8 @@ def understood(message: list[Any], now: float) -> Sequence[Any]:
     if kind == READY:
         if message[1] != PROTOCOL_VERSION:
             raise ValueError(f"protocol version {message[1]}, expected {PROTOCOL_VERSION}")
-        return READY, frozenset(_text(each, NAME_LIMIT) for each in message[3])
+        info = message[4] if len(message) > 4 and type(message[4]) is dict else {}
+        return READY, frozenset(_text(each, NAME_LIMIT) for each in message[3]), info.get("files") is True
     if kind == WORN:
         _, fence, why = message
         if type(fence) is not int:

@@ -41,6 +41,7 @@ from poolmgr.manager.system import become_subreaper
 from poolmgr.manager.templates import Templates
 from poolmgr.manager.timetable import Timetable
 from poolmgr.model import TaskOptions, WorkerState, last_id_of
+from poolmgr.parcels.parcel import Allowance
 from poolmgr.store.base import Store, left_in
 from poolmgr.store.writer import StoreWriter
 from poolmgr.version import __version__
@@ -307,6 +308,11 @@ class Manager:
             self.scheduler.state.listening = bool(self.shell.listeners)
         self.scheduler.intake.disconnected(client, now())
         self._wake()
+
+    def descriptors(self) -> Allowance:
+        """For the payloads in files of one client: half of what there is for all."""
+        most = self.shell.descriptors
+        return Allowance(most.most // 2, most)
 
     def refused_to(self, client: int) -> None:
         """A refusal was sent to this client: let it go out with this turn."""

@@ -6,6 +6,7 @@ from collections import deque
 from typing import Any, Protocol
 
 from poolmgr.core.effects import Accepted, Answer, Emit, Finished, Same, Start
+from poolmgr.payload import Payload
 
 Held = Accepted | Answer | Emit | Finished | Same | Start
 
@@ -17,7 +18,7 @@ class Port(Protocol):
         """Append to what the next ``flush`` writes."""
         ...
 
-    def completed(self, task_id: bytes, result: bytes) -> None:
+    def completed(self, task_id: bytes, result: Payload) -> None:
         """``send`` of a task's result. Those that come together may go in one message."""
         ...
 

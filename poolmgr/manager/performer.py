@@ -107,7 +107,8 @@ class Performer:
         process = self._processes.get(worker)
         if process is not None and process.incarnation == incarnation:
             process.started.append((fence, task_id, name))
-            process.queue(encode((START, fence, task_id, attempt, name, payload, timeout_s, soft_timeout_s)))
+            carried = payload if isinstance(payload, bytes) else process.pass_on(fence, payload)
+            process.queue(encode((START, fence, task_id, attempt, name, carried, timeout_s, soft_timeout_s)))
             self._written[worker] = process
 
     def _look(self, effect: do.Look) -> None:
@@ -160,7 +161,9 @@ class Performer:
                 shell.dying[stuck.pid] = stuck
         try:
             group = shell.scheduler.state.groups[effect.group]
-            process = WorkerProcess(effect.worker, effect.incarnation, effect.generation, group, shell.loop, self._ears)
+            process = WorkerProcess(
+                effect.worker, effect.incarnation, effect.generation, group, shell.loop, self._ears, shell.descriptors
+            )
         except OSError as error:
             how = f"its pipes cannot be made: {error}"
             shell.loop.call_soon(self._not_made, effect, how)

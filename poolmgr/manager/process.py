@@ -19,16 +19,19 @@ from functools import partial
 from typing import Any, Protocol
 
 from poolmgr.config import Group
-from poolmgr.errors import ProtocolError
-from poolmgr.manager.console import PAUSE_S, Console
+from poolmgr.errors import BadDescriptor, ProtocolError
+from poolmgr.manager.console import Console
+from poolmgr.manager.control import ControlChannel
+from poolmgr.parcels.parcel import LEAST_BYTES, Allowance, Parcel, check, taken
+from poolmgr.parcels.passing import dispose
+from poolmgr.payload import Payload, inline
 from poolmgr.post_mortem import RAN_BEFORE, PostMortem
-from poolmgr.wire.framing import Decoder, encode
+from poolmgr.wire.framing import Decoder
+from poolmgr.wire.messages import ARGUMENTS, PAYLOAD_LIMIT
 from poolmgr.worker.main import READ_BYTES, Channels
 from poolmgr.worker.page import FILE_BYTES, PAGE_BYTES, Page
 
 PIPE_BYTES = 256 * 1024
-_CONTROL_BYTES = 65536
-_CONTROL_BURST = 64  # packets of one that has said too many
 _OUTPUT_PATIENCE_S = 0.005  # for the output of a task that has failed
 _SILENT_S = 0.5  # a process that has closed its result pipe, and does not end, is killed after this
 _STARTED_KEPT = 64  # more than a worker can have in flight, and have ended in one turn of the loop
@@ -55,6 +58,7 @@ class WorkerProcess:
         group: Group,
         loop: asyncio.AbstractEventLoop,
         listener: Listener,
+        descriptors: Allowance,
     ) -> None:
         self.worker = worker
         self.incarnation = incarnation
@@ -67,6 +71,8 @@ class WorkerProcess:
         self.post_mortem: PostMortem | None = None  # once it has ended
         self._loop = loop
         self._listener = listener
+        self._descriptors = descriptors
+        self.takes_files = False  # payloads, on the control channel; known when it is ready
         self._decoder = Decoder()
         self._out: list[bytes | memoryview] = []
         self._writing = False  # the pipe is full: the loop tells when it is not
@@ -83,7 +89,7 @@ class WorkerProcess:
             self._results, results_w = _pipe(made)
             self._stdout, stdout_w = _pipe(made)
             self._stderr, stderr_w = _pipe(made)
-            self._control, control = map(made.enter_context, socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+            ours, control = map(made.enter_context, socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
             page = os.memfd_create("poolmgr-page", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             made.callback(os.close, page)
             os.ftruncate(page, FILE_BYTES)
@@ -95,7 +101,7 @@ class WorkerProcess:
         self._open = [self._tasks, self._results, self._stdout, self._stderr]
         for fd in self._open:
             os.set_blocking(fd, False)
-        self._control.setblocking(False)
+        self._control = ControlChannel(ours, self._loop)
         self.channels = Channels(tasks_r, results_w, control.detach(), page, stdout_w, stderr_w)
 
     def handed_over(self) -> None:
@@ -108,7 +114,9 @@ class WorkerProcess:
         self.pid = pid
         loop = self._loop
         loop.add_reader(self._results, self._read_results)
-        loop.add_reader(self._control, self._read_control)
+        self._control.listen(
+            self.console, partial(self._listener.worker_told, self), partial(self._listener.worker_babbled, self)
+        )
         self.console.listen()
         try:
             self.pidfd = os.pidfd_open(pid)
@@ -169,11 +177,26 @@ class WorkerProcess:
 
     def tell(self, message: list[Any]) -> bool:
         """Send one packet on the control channel; False if it cannot be taken now."""
+        return self._control.tell(message)
+
+    def pass_on(self, fence: int, payload: Payload) -> bytes | int:
+        """What START carries for a payload in a file: its size, with a descriptor ahead of it; or, where the worker
+        does not take that (now), the payload."""
+        if self.takes_files and isinstance(payload, Parcel) and self._control.tell([ARGUMENTS, fence], payload.fd):
+            return payload.size
+        return inline(payload)
+
+    def result_file(self, fence: int, size: int) -> Payload:
+        """The payload of a DONE that names no more than its size. Raises ``BadDescriptor``."""
+        fd = self._control.file_of(fence)
+        if fd is None:
+            raise BadDescriptor(f"a result of {size} bytes in a file that did not come")
         try:
-            self._control.send(encode(message))
-        except OSError:
-            return False
-        return True
+            check(fd, size, LEAST_BYTES, PAYLOAD_LIMIT)
+        except BadDescriptor:
+            dispose(fd)
+            raise
+        return taken(fd, size, self._descriptors)
 
     def retire(self) -> None:
         """No more tasks: the worker reads the end of its pipe, and exits."""
@@ -240,41 +263,6 @@ class WorkerProcess:
             return
         if messages:
             self._listener.worker_says(self, messages)
-
-    def _read_control(self) -> None:
-        """One packet. From one that logs without end many packets, but then none for a moment."""
-        if self._hear_packet() and self.console.budget.spent:
-            self._loop.remove_reader(self._control)
-            self._loop.call_later(PAUSE_S, self._read_control_again)
-
-    def _read_control_again(self) -> None:
-        if self._control.fileno() < 0:
-            return
-        self.console.rest()
-        for _ in range(_CONTROL_BURST):
-            if not self._hear_packet():
-                break
-        self._loop.add_reader(self._control, self._read_control)
-
-    def _hear_packet(self) -> bool:
-        """Whether there was one."""
-        if self._control.fileno() < 0:
-            return False
-        try:
-            data = self._control.recv(_CONTROL_BYTES)
-        except BlockingIOError:
-            return False
-        except OSError:
-            data = b""
-        if not data:
-            self._loop.remove_reader(self._control)
-            return False
-        try:
-            for message in Decoder().feed(data):
-                self._listener.worker_told(self, message)
-        except ProtocolError as error:
-            self._listener.worker_babbled(self, f"on the control channel: {error}")
-        return True
 
     def output_of(self, fence: int) -> str:
         """The last that a task of this process has printed; '' if that was nothing, or others have since."""
@@ -344,9 +332,7 @@ class WorkerProcess:
             self.console.end()
         for fd in list(self._open):
             self._close(fd)
-        if self._control.fileno() >= 0:
-            self._loop.remove_reader(self._control)
-            self._control.close()
+        if self._control.close():
             self.page.close()
 
     def _close(self, fd: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 from collections.abc import Callable
 
 from poolmgr.config import Settings
@@ -16,9 +17,12 @@ from poolmgr.manager.recent_ids import RecentIds
 from poolmgr.manager.sweeper import Sweeper
 from poolmgr.manager.templates import Templates
 from poolmgr.model import TaskOptions
+from poolmgr.parcels.parcel import Allowance
 from poolmgr.store.base import Store
 from poolmgr.store.memory import MemoryStore
 from poolmgr.store.writer import StoreWriter
+
+_SHARE = 4  # of the descriptors that the process may have: workers and clients need the rest
 
 
 class Shell:
@@ -45,6 +49,8 @@ class Shell:
         self.writer: StoreWriter
         self.templates: Templates
         self.sweeper: Sweeper
+        # For all payloads in files that this process holds.
+        self.descriptors = Allowance(resource.getrlimit(resource.RLIMIT_NOFILE)[0] // _SHARE)
         self.recent_ids = RecentIds(now() + wall_offset())
         self.declares = True  # the schedules that the app's code declares are in force
         self.store_error: str | None = None

@@ -13,11 +13,10 @@ from collections import deque
 from collections.abc import Awaitable, Iterable
 from inspect import isawaitable
 from itertools import islice
-from typing import Any, cast
+from typing import Any
 
 from poolmgr.errors import (
     NotAllowed,
-    PayloadTooLarge,
     PoolError,
     ProtocolError,
     UsageError,
@@ -26,17 +25,18 @@ from poolmgr.errors import (
 from poolmgr.manager.clock import now
 from poolmgr.manager.manager import Manager
 from poolmgr.model import TaskState
+from poolmgr.parcels.stream import Stream
+from poolmgr.server.arrivals import Arrivals
 from poolmgr.server.call import LATER, Call
 from poolmgr.server.commands import COMMANDS
 from poolmgr.server.options import OptionCache
 from poolmgr.server.peer import Peer
+from poolmgr.server.replies import Replies
 from poolmgr.server.resent import look_up
 from poolmgr.server.submits import SUBMITS, Submits, one_by_one
 from poolmgr.server.task_commands import outcome_of
-from poolmgr.wire.framing import Decoder, encode
+from poolmgr.wire.framing import Decoder
 from poolmgr.wire.messages import (
-    COMPLETED,
-    COMPLETED_MANY,
     ERROR,
     FAILED,
     HELLO,
@@ -45,7 +45,6 @@ from poolmgr.wire.messages import (
     REFUSAL,
     REFUSED,
     REQUEST,
-    RESPONSE,
     SUBMIT,
     WELCOME,
 )
@@ -55,28 +54,21 @@ _log = logging.getLogger(__name__)
 WINDOW = 10_000  # unacknowledged submits that a client may have
 HIGH_WATER = 1 << 20  # bytes not read by the client, from which on it is not read from
 _LOOKED_UP = 1000  # messages at a time, when the store is asked
-_MANY = 1000  # results in one message
-_SMALL_BYTES = 16 * 1024  # a result of at most so many goes with others
-UNREAD_LIMIT = 256 << 20  # bytes not read by the client, at which it is cut off
 
 
-class Connection(asyncio.Protocol):
-    """Implements ``outbox.Port`` for the manager and ``asyncio.Protocol`` for the loop."""
+class Connection(Replies):
+    """Implements ``outbox.Port`` for the manager and ``StreamProtocol`` for its stream."""
 
     def __init__(self, manager: Manager, options: OptionCache, peer_of: Any, connections: set[Connection]) -> None:
+        super().__init__()
         self._manager = manager
         self._options = options
         self._peer_of = peer_of
         self._peer: Peer
-        self._transport: asyncio.Transport
         self._decoder = Decoder()
-        self._out: list[bytes] = []
-        self._completed: list[bytes] = []  # tasks whose results are yet to be put in a message
-        self._results: list[bytes] = []  # ... and those
-        self._takes_many = False  # it understands COMPLETED_MANY
+        self._arrivals = Arrivals(manager.descriptors())
         self._client = 0
         self._greeted = False
-        self._closing = False
         self._running: set[asyncio.Task[None]] = set()
         self._connections = connections  # all that there are
         self._waiting: deque[list[Any]] | None = None  # messages that wait for the store's word on those before them
@@ -85,8 +77,8 @@ class Connection(asyncio.Protocol):
 
     # ------------------------------------------------------------------------------------------ the transport
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's are none of asyncio's classes
+    def connection_made(self, transport: Stream) -> None:
+        self._transport = transport
         self._transport.set_write_buffer_limits(high=HIGH_WATER, low=HIGH_WATER // 4)
         self._client = self._manager.attach(self)
         self._connections.add(self)
@@ -104,6 +96,7 @@ class Connection(asyncio.Protocol):
         self._closing = True
         self._connections.discard(self)
         self._lost.set_result(None)
+        self._arrivals.close()
         self._manager.detach(self._client)
         for task in self._running:
             task.cancel()
@@ -114,7 +107,10 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self.go_on("it does not read")
 
-    def data_received(self, data: bytes) -> None:
+    def files_received(self, fds: list[int], lost: bool) -> None:
+        self._arrivals.came(fds, lost)
+
+    def data_received(self, data: bytes | memoryview) -> None:
         if self._closing:
             return
         try:
@@ -127,6 +123,8 @@ class Connection(asyncio.Protocol):
 
     def _take(self, messages: list[list[Any]]) -> None:
         try:
+            if self._arrivals:
+                self._arrivals.claim(messages)
             if self._waiting is None:
                 self._take_each(messages, now())
             else:
@@ -185,51 +183,6 @@ class Connection(asyncio.Protocol):
         if not self._held and not self._transport.is_closing():
             self._transport.resume_reading()
 
-    def completed(self, task_id: bytes, result: bytes) -> None:
-        if not self._takes_many or len(result) > _SMALL_BYTES:
-            self.send((COMPLETED, task_id, result))
-            return
-        self._completed.append(task_id)
-        self._results.append(result)
-        if len(self._results) == _MANY:
-            self._put_together()
-
-    def _put_together(self) -> None:
-        ids, results = self._completed, self._results
-        if len(ids) == 1:
-            self._out.append(encode((COMPLETED, ids[0], results[0])))
-        else:
-            self._out.append(encode((COMPLETED_MANY, ids, results)))
-        self._completed, self._results = [], []
-
-    def send(self, message: tuple[Any, ...]) -> None:
-        if self._completed:
-            self._put_together()
-        try:
-            self._out.append(encode(message))
-        except PayloadTooLarge as error:  # whatever it is, it is no reason to fail anybody else
-            _log.error("client %d is not told a message of type %d: %s", self._client, message[0], error)
-
-    def flush(self) -> None:
-        if self._completed:
-            self._put_together()
-        if not self._out or self._closing:
-            self._out.clear()
-            return
-        self._transport.write(b"".join(self._out) if len(self._out) > 1 else self._out[0])
-        self._out.clear()
-        if self._transport.get_write_buffer_size() > UNREAD_LIMIT:
-            _log.warning("client %d (pid %s) does not read its results: cut off", self._client, self._peer.pid)
-            self._transport.abort()
-
-    def answer(self, request: int, value: Any) -> None:
-        if self._completed:
-            self._put_together()
-        try:
-            self._out.append(encode((RESPONSE, request, value)))
-        except PayloadTooLarge as error:
-            self.send((REFUSAL, request, error.code, str(error)))
-
     def tell_outcome(self, task_id: bytes, known_as: bytes) -> None:
         self._background(self._tell_outcome(task_id, known_as))
 
@@ -241,7 +194,7 @@ class Connection(asyncio.Protocol):
             self.send((REFUSED, known_as, error.code, str(error)))
         else:
             if outcome.state is TaskState.COMPLETED:
-                self.send((COMPLETED, known_as, outcome.outcome))
+                self.completed(known_as, outcome.outcome)
             else:
                 self.send((FAILED, known_as, outcome.state, outcome.code, outcome.outcome))
         self.flush()
@@ -273,12 +226,15 @@ class Connection(asyncio.Protocol):
         if message[2] != "client":
             raise ProtocolError(f"role {message[2]!r} is not served here")
         self._greeted = True
-        self._takes_many = len(message) > 3 and type(message[3]) is dict and message[3].get("many") is True
+        told = message[3] if len(message) > 3 and type(message[3]) is dict else {}
+        self._takes_many = told.get("many") is True
+        self._takes_files = told.get("files") is True
         info = {
             "pid": os.getpid(),
             "epoch": self._manager.epoch,
             "payload_limit": PAYLOAD_LIMIT,
             "window": WINDOW,
+            "files": True,
         }
         self.send((WELCOME, PROTOCOL_VERSION, info))
         self.flush()

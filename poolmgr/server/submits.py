@@ -7,15 +7,17 @@ from itertools import islice
 from sys import intern
 from typing import Any, NamedTuple
 
-from poolmgr.errors import BadOption, PayloadTooLarge, PoolError, ProtocolError, StoreUnavailable
+from poolmgr.errors import BadDescriptor, BadOption, PayloadTooLarge, PoolError, ProtocolError, StoreUnavailable
 from poolmgr.manager.lookups import Found
 from poolmgr.manager.manager import Manager
+from poolmgr.parcels.parcel import Parcel
 from poolmgr.server.options import OptionCache
 from poolmgr.server.resent import is_known
 from poolmgr.wire.messages import PAYLOAD_LIMIT, SUBMIT, SUBMIT_MANY
 
 SUBMITS = frozenset({SUBMIT, SUBMIT_MANY})
 Refused = Callable[[bytes, PoolError], None]
+_PAYLOADS = frozenset({bytes, Parcel, BadDescriptor})
 _FEW = 4  # fewer than these are not worth to be put together
 
 
@@ -69,11 +71,13 @@ class Submits:
             _, task_id, name, payload, packed, watch, *_ = message
         except ValueError:
             raise ProtocolError("a SUBMIT of the wrong length") from None
-        if type(name) is not str or type(payload) is not bytes or type(watch) is not bool:
+        if type(name) is not str or type(payload) not in _PAYLOADS or type(watch) is not bool:
             raise ProtocolError("a SUBMIT of the wrong shape")
         if type(task_id) is not bytes or len(task_id) != 16:
             raise ProtocolError("a SUBMIT's id is not 16 bytes")
         try:
+            if type(payload) is BadDescriptor:
+                raise payload
             if len(payload) > PAYLOAD_LIMIT:
                 raise PayloadTooLarge(f"the payload is over {PAYLOAD_LIMIT} bytes")
             options = self._options.resolve(name, packed)

@@ -12,6 +12,7 @@ from poolmgr.errors import BadOption, NotFound, WrongState
 from poolmgr.manager.clock import now
 from poolmgr.manager.manager import Manager
 from poolmgr.model import TaskInfo, TaskState, as_map
+from poolmgr.payload import inline
 from poolmgr.server.call import LATER, Call
 from poolmgr.server.call import task_id as checked_id
 from poolmgr.store.base import Outcome, Store
@@ -56,7 +57,7 @@ async def tasks(call: Call) -> list[dict[str, Any]]:
 async def result(call: Call) -> dict[str, Any]:
     """How a task ended."""
     outcome = await outcome_of(call.manager, call.id())
-    return {"state": outcome.state, "code": outcome.code, "outcome": outcome.outcome}
+    return {"state": outcome.state, "code": outcome.code, "outcome": inline(outcome.outcome)}
 
 
 async def outcome_of(manager: Manager, task_id: bytes) -> Outcome:

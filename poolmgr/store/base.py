@@ -13,6 +13,7 @@ from typing import Final, NamedTuple, Protocol
 from poolmgr.core.changes import Change, ScheduleRecord, TaskRecord
 from poolmgr.core.shelf import LineKey, Place, ShelfSize
 from poolmgr.model import TaskInfo, TaskState
+from poolmgr.payload import Payload
 from poolmgr.worker_life import WorkerLife
 
 
@@ -21,7 +22,7 @@ class Outcome(NamedTuple):
 
     state: TaskState
     code: str
-    outcome: bytes
+    outcome: Payload
 
 
 AHEAD_MOST: Final = 10_000

@@ -35,6 +35,7 @@ from poolmgr.core.schedule import origin_text
 from poolmgr.core.shelf import LineKey, Place, ShelfSize, is_plain, place_of
 from poolmgr.errors import StoreUnavailable
 from poolmgr.model import AttemptInfo, TaskInfo, TaskState, last_id_of
+from poolmgr.payload import inline
 from poolmgr.post_mortem import ATTEMPTS_KEPT
 from poolmgr.store.base import AHEAD_MOST, Ids, Outcome
 from poolmgr.worker_life import LIVES_KEPT, WorkerLife
@@ -92,7 +93,7 @@ class MemoryStore:
         for change in changes:
             match change:
                 case TaskAdded(task):
-                    self._tasks.setdefault(task.id, _Kept(task))
+                    self._tasks.setdefault(task.id, _Kept(_in_memory(task)))
                 case TaskMoved():
                     self._move(change)
                 case AttemptEnded(id, attempt):
@@ -126,7 +127,7 @@ class MemoryStore:
         kept = self._tasks.get(change.id)
         if kept is None or kept.ended is not None:
             return
-        kept.ended = change
+        kept.ended = change._replace(outcome=inline(change.outcome))
         kept.record = kept.record._replace(state=change.state, attempt=change.attempt, failures=change.failures)
         self._final[change.id] = None
         self._weigh(change.id)
@@ -289,9 +290,9 @@ def _line(record: TaskRecord) -> LineKey | None:
 
 def _size(kept: _Kept) -> int:
     """Bytes that it holds, but for what is small."""
-    held: list[str | bytes] = [kept.record.payload]
+    held: list[str | bytes] = [inline(kept.record.payload)]
     if kept.ended is not None:
-        held += kept.ended.outcome, kept.ended.message
+        held += inline(kept.ended.outcome), kept.ended.message
     for attempt in kept.attempts.values():
         held += attempt.message, attempt.traceback
         if attempt.post_mortem is not None:
@@ -322,3 +323,8 @@ def _info(kept: _Kept, *, with_attempts: bool = False) -> TaskInfo:
         requeued_as=kept.requeued_as.hex() if kept.requeued_as else None,
         attempts=tuple(kept.attempts[number] for number in sorted(kept.attempts)) if with_attempts else (),
     )
+
+
+def _in_memory(task: TaskRecord) -> TaskRecord:
+    """Without a file: as many are kept here as no process may have open."""
+    return task if isinstance(task.payload, bytes) else task._replace(payload=task.payload.content())

@@ -31,6 +31,7 @@ from poolmgr.core.schedule import origin_text
 from poolmgr.core.shelf import LineKey, is_plain
 from poolmgr.errors import BadOption
 from poolmgr.model import AttemptInfo, TaskInfo, TaskOptions, TaskState, check_options, to_wire
+from poolmgr.payload import Payload
 from poolmgr.post_mortem import PostMortem, post_mortem
 from poolmgr.schedule import Timing
 from poolmgr.store.base import Outcome
@@ -213,7 +214,7 @@ _STATEMENTS: Final[dict[type, tuple[tuple[str, Callable[[Any], Iterable[SharedRo
 }
 
 
-def spooled(change: Change) -> tuple[bytes, Kind, bytes] | None:
+def spooled(change: Change) -> tuple[bytes, Kind, Payload] | None:
     """What of ``change`` is to be in a file: the task's id, what it is, and its content; or None."""
     match change:
         case TaskAdded(task) if len(task.payload) > LONG_BYTES:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from poolmgr.errors import StoreUnavailable
+from poolmgr.payload import Payload, inline
 
 Kind = Literal["payload", "outcome"]
 
@@ -74,7 +75,7 @@ class Spool:
         self._remove(there - {file for _, _, file, _ in rows})
         return [Missing(id, kind, self.directory / file) for id, kind, file, _ in rows if file not in there]
 
-    def put(self, connection: sqlite3.Connection, id: bytes, kind: Kind, content: bytes) -> None:
+    def put(self, connection: sqlite3.Connection, id: bytes, kind: Kind, content: Payload) -> None:
         """Write a file, and its row, for a task that has room for it: one that is not known yet, or not final yet.
 
         Raises:
@@ -88,7 +89,7 @@ class Spool:
         self._write(name, content)
         connection.execute(self._sql["add_spooled"], (id, kind, name, len(content)))
 
-    def _write(self, name: str, content: bytes) -> None:
+    def _write(self, name: str, content: Payload) -> None:
         if not self.directory.is_dir():
             self.directory.mkdir(0o700)
             make_durable(self.directory.parent)
@@ -96,7 +97,7 @@ class Spool:
         self._written.append(name)
         fd = os.open(self.directory / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            rest = memoryview(content)
+            rest = memoryview(inline(content))
             while rest:
                 rest = rest[os.write(fd, rest) :]
             os.fdatasync(fd)

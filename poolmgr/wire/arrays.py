@@ -31,6 +31,16 @@ def encode_array(value: Any, pack: Callable[[Any], bytes]) -> bytes:
     return pack([value.dtype.str, list(value.shape), value.tobytes()])
 
 
+def described(value: Any) -> tuple[str, list[int], memoryview]:
+    """The same three of an array whose bytes lie in C order; they are not copied.
+
+    Raises:
+        BadValue: as for ``encode_array``.
+    """
+    _check_kind(value.dtype)
+    return value.dtype.str, list(value.shape), memoryview(value.reshape(-1).view("u1"))
+
+
 def decode_array(data: bytes, unpack: Callable[[bytes], Any]) -> Any:
     """What ``encode_array`` wrote, as an array that owns its memory and may be written to.
 
@@ -38,8 +48,17 @@ def decode_array(data: bytes, unpack: Callable[[bytes], Any]) -> Any:
         BadValue: numpy is not installed here, or the dtype is not one that is carried.
     """
     text, shape, content = unpack(data)
+    return made(text, shape, bytearray(content))
+
+
+def made(text: str, shape: list[int], memory: bytearray | bytes) -> Any:
+    """An array in ``memory``.
+
+    Raises:
+        BadValue: as for ``decode_array``.
+    """
     numpy, dtype = _numpy(text)
-    return numpy.ndarray(tuple(shape), dtype, bytearray(content))
+    return numpy.ndarray(tuple(shape), dtype, memory)
 
 
 def encode_scalar(value: Any, pack: Callable[[Any], bytes]) -> bytes:

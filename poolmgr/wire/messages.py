@@ -2,6 +2,7 @@
 
 A message is one MessagePack array whose first element is one of these numbers. ``id`` is a task's 16 bytes;
 ``payload``, ``options`` and ``failure`` are MessagePack in a ``bin``: whoever passes them on does not decode them.
+``size``, an int, stands for a payload in a file, whose descriptor comes beside the message (docs/protocol.md, "Files").
 Times are seconds of CLOCK_BOOTTIME as floats. Unknown trailing elements are ignored, so a message may grow.
 """
 
@@ -19,14 +20,14 @@ WELCOME: Final = 2  # [WELCOME, version, info: map]       daemon to client: pid,
 ERROR: Final = 3  # [ERROR, code, message]              fatal for this connection; its sender closes
 
 # ------------------------------------------------------------------------------- client to daemon
-SUBMIT: Final = 10  # [SUBMIT, id, name, payload, options | nil, watch: bool]   numbered 1, 2, ... by their order
+SUBMIT: Final = 10  # [SUBMIT, id, name, payload | size, options | nil, watch: bool]   numbered 1, 2, ... by their order
 SUBMIT_MANY: Final = 12  # [SUBMIT_MANY, ids: array, name, payloads: array, options | nil, watch]   as many SUBMITs
 REQUEST: Final = 11  # [REQUEST, number, command, arguments: map]
 
 # ------------------------------------------------------------------------------- daemon to client
 ACCEPTED: Final = 20  # [ACCEPTED, n]      of this connection's submits, the first n are accepted or were refused
 REFUSED: Final = 21  # [REFUSED, id, code, message]                     a submit
-COMPLETED: Final = 22  # [COMPLETED, id, payload]                         to whoever watches
+COMPLETED: Final = 22  # [COMPLETED, id, payload | size]                  to whoever watches
 COMPLETED_MANY: Final = 29  # [COMPLETED_MANY, ids: array, payloads: array]      where HELLO said that it is understood
 FAILED: Final = 23  # [FAILED, id, state, code, failure]               final, not completed
 PROGRESS: Final = 24  # [PROGRESS, id, fraction, message]
@@ -36,16 +37,17 @@ REFUSAL: Final = 27  # [REFUSAL, number, code, message]                a request
 SAME: Final = 28  # [SAME, id, first]     this submit is the task ``first``, by its key; its end is told under ``id``
 
 # ------------------------------------------------------------------------------- manager to worker, on the task pipe
-START: Final = 40  # [START, fence, id, attempt, name, payload, timeout_s | nil, soft_timeout_s | nil]
+START: Final = 40  # [START, fence, id, attempt, name, payload | size, timeout_s | nil, soft_timeout_s | nil]
 
 # ---------------------------------------------------------------------------- manager to worker, on the control channel
 RECALL: Final = 50  # [RECALL, fence]     what has not begun and has this or a smaller fence: do not begin it
 INTERRUPT: Final = 51  # [INTERRUPT, fence, reason]    "soft_timeout" | "cancelled"; SIGUSR1 follows
 COLLECT: Final = 52  # [COLLECT]            run the garbage collector, when idle
+ARGUMENTS: Final = 53  # [ARGUMENTS, fence]   with the file of that START's payload (SCM_RIGHTS)
 
 # ------------------------------------------------------------------------------- worker to manager, on the result pipe
-READY: Final = 60  # [READY, version, pid, capabilities: array]
-DONE: Final = 61  # [DONE, fence, begun_at, ended_at, payload]
+READY: Final = 60  # [READY, version, pid, capabilities: array, info: map]
+DONE: Final = 61  # [DONE, fence, begun_at, ended_at, payload | size]
 RAISED: Final = 62  # [RAISED, fence, begun_at, ended_at, code, types: array, failure, retry_delay_s | nil | false]
 REPORT: Final = 63  # [REPORT, fence, fraction, message]      progress
 RECALLED: Final = 64  # [RECALLED, fences: array]               these were not begun, and will not be
@@ -55,6 +57,7 @@ WORN: Final = 66  # [WORN, fence, why]       the tasks up to this one have chang
 # ---------------------------------------------------------------------------- worker to manager, on the control channel
 HEARTBEAT: Final = 70  # [HEARTBEAT]
 LOG: Final = 71  # [LOG, fence, level, text]              a record of current_task().log
+RESULT: Final = 72  # [RESULT, fence]                       with the file of that DONE's payload (SCM_RIGHTS)
 
 # ------------------------------------------------------------------------------- manager and template
 SPAWN: Final = 80  # [SPAWN, spawn, worker, incarnation, group, command: array | nil]   with its fds (SCM_RIGHTS)

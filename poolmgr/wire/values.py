@@ -20,7 +20,9 @@ from typing import Any, Final
 from msgpack import ExtType, Packer, unpackb
 
 from poolmgr.errors import BadValue, PayloadTooLarge
-from poolmgr.wire.extensions import DECODERS, extension_of, parts
+from poolmgr.wire import parts
+from poolmgr.wire.extensions import DECODERS, extension_of
+from poolmgr.wire.extensions import parts as parts_of
 from poolmgr.wire.messages import PAYLOAD_LIMIT
 
 # How deep extension values may lie within each other. ``unpackb`` keeps 40 KB on the C stack for each such level, and
@@ -33,6 +35,7 @@ MAX_DEPTH: Final = 500
 _KEEP_BYTES: Final = 1 << 20  # a packer never gives back its buffer: one that was larger than this is dropped
 _MB: Final = 1 << 20
 _NAMES: Final = {str}  # the type of keyword arguments' names
+SMALL: Final = frozenset({int, str, float, bool, type(None), dict})  # what is never written in parts
 
 
 def pack(value: Any, name: str = "result") -> bytes:
@@ -90,6 +93,63 @@ def pack_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
     return packed
 
 
+def call_parts(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[parts.Part] | None:
+    """What ``pack_call`` makes, in parts, where a positional argument is large; else None.
+
+    Raises:
+        BadValue, PayloadTooLarge: as ``pack_call``.
+    """
+    for each in args:
+        if type(each) not in SMALL and parts.has_large(each):
+            found = _split([[*args], kwargs] if kwargs else [[*args]])
+            return found if found is not None else [pack_call(args, kwargs)]
+    return None
+
+
+def value_parts(value: Any) -> list[parts.Part] | None:
+    """What ``pack`` makes of a result, in parts, where it is large; else None. Errors: as ``pack``."""
+    if type(value) in SMALL or not parts.has_large(value):
+        return None
+    found = _split(value)
+    return found if found is not None else [pack(value)]
+
+
+def _split(value: Any) -> list[parts.Part] | None:
+    """None: it cannot be packed, or is too large. Whoever packs it as a whole is told why."""
+    try:
+        found = parts.split(value, _pack)
+    except MemoryError:
+        raise
+    except Exception:
+        return None
+    return found if sum(map(len, found)) <= PAYLOAD_LIMIT else None
+
+
+def read(source: parts.Source, writable: bool = False) -> Any:
+    """``unpack`` of what is in a file. ``writable``: as of ``read_call``. Errors: as ``unpack``."""
+    return _read(source, writable)
+
+
+def read_call(source: parts.Source, writable: bool = False) -> tuple[list[Any], dict[str, Any]]:
+    """``unpack_call`` of what is in a file. Errors: as ``unpack_call``.
+
+    Args:
+        writable: large binaries are to be bytearrays, not bytes.
+    """
+    return _as_call(_read(source, writable))
+
+
+def _read(source: parts.Source, writable: bool) -> Any:
+    try:
+        return parts.Reading(source, _ext_hook, writable).value()
+    except parts.WholeNeeded:
+        return unpack(source.read(0, source.size))
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise _unreadable(error) from None
+
+
 def unpack_call(payload: bytes) -> tuple[list[Any], dict[str, Any]]:
     """The positional and the keyword arguments of a payload that ``pack_call`` made, here or elsewhere.
 
@@ -102,6 +162,10 @@ def unpack_call(payload: bytes) -> tuple[list[Any], dict[str, Any]]:
         raise
     except Exception as error:
         raise _unreadable(error) from None
+    return _as_call(call)
+
+
+def _as_call(call: Any) -> tuple[list[Any], dict[str, Any]]:
     if type(call) is list and call and type(call[0]) is list:
         if len(call) == 1:
             return call[0], {}
@@ -200,7 +264,7 @@ def _search(roots: Iterable[tuple[str, Any]]) -> str | None:
             above.pop()
             continue
         path, value = path + found[0], found[1]
-        within = parts(value)
+        within = parts_of(value)
         if within is None:
             reason = _refusal(value)
         elif id(value) in searched and not any(value is each for _, each, _ in above):

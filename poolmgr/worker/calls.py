@@ -6,13 +6,12 @@ process, before the first call there; and functions of ``__main__`` see one set 
 
 from __future__ import annotations
 
-import pickle
 from collections import OrderedDict
 from types import FunctionType
 from typing import Any, Final
 
 from poolmgr.model import exception_name
-from poolmgr.wire.pickled import RAISED, RETURNED, UNUSABLE, dump
+from poolmgr.wire.pickled import RAISED, RETURNED, UNUSABLE, dump, load, own
 from poolmgr.wire.raised import dump_error
 from poolmgr.worker.main_globals import MainGlobals
 from poolmgr.worker.run import text_of, traceback_of
@@ -54,7 +53,9 @@ class _Executor:
 _executors: OrderedDict[bytes, _Executor] = OrderedDict()
 
 
-def call(pickled: bytes, function: bytes, token: bytes, initializer: str) -> list[Any]:
+def call(
+    pickled: bytes, function: bytes, token: bytes, initializer: str, buffers: list[bytes] | None = None
+) -> list[Any]:
     """Make the call, or the calls of a part of a ``map``."""
     executor = _executors.get(token) or _admit(token)
     if initializer and not executor.initialized:
@@ -63,15 +64,18 @@ def call(pickled: bytes, function: bytes, token: bytes, initializer: str) -> lis
         return executor.unusable
     try:
         if function:
-            target, parts = _loaded(executor, function, pickled)
+            target, parts = _loaded(executor, function, pickled, buffers)
             value: Any = [target(*arguments) for arguments in parts]
         else:
-            target, arguments, named = _loaded(executor, b"", pickled)
+            target, arguments, named = _loaded(executor, b"", pickled, buffers)
             value = target(*arguments, **named)
     except BaseException as error:
         return _told(RAISED, error)
     try:
-        return [RETURNED, dump(value)]
+        if buffers is None:
+            return [RETURNED, dump(value)]
+        apart: list[memoryview] = []
+        return [RETURNED, dump(value, apart), apart]
     except Exception as error:
         error.add_note("This was raised in the worker, as it pickled the result of the call.")
         return _told(RAISED, error)
@@ -84,11 +88,11 @@ def _admit(token: bytes) -> _Executor:
     return executor
 
 
-def _loaded(executor: _Executor, function: bytes, pickled: bytes) -> Any:
+def _loaded(executor: _Executor, function: bytes, pickled: bytes, buffers: list[bytes] | None) -> Any:
     try:
         if function:
-            return executor.function(function), pickle.loads(pickled)
-        return executor.globals.load(pickled)
+            return executor.function(function), load(pickled, buffers or ())
+        return executor.globals.load(pickled, own(buffers or ()))
     except Exception as error:
         error.add_note("This was raised in the worker, as it unpickled the call: can it import the same modules?")
         raise

@@ -16,7 +16,7 @@ import msgpack
 
 from poolmgr.wire.messages import BROKEN, PROTOCOL_VERSION
 from poolmgr.worker.main import Channels
-from poolmgr.worker.warden import GROUP, HEARTBEAT, PROTOCOL, WORKER
+from poolmgr.worker.warden import FILES, GROUP, HEARTBEAT, PROTOCOL, WORKER
 
 TASKS, RESULTS, CONTROL, PAGE = 3, 4, 5, 6
 _LAST = PAGE
@@ -30,6 +30,7 @@ def environ_of(worker: str, incarnation: int, group: str, heartbeat_interval_s: 
         GROUP: group,
         PROTOCOL: str(PROTOCOL_VERSION),
         HEARTBEAT: f"{heartbeat_interval_s:g}",
+        FILES: "1",
     }
 
 

@@ -27,7 +27,7 @@ from select import POLLIN, poll
 from types import FrameType
 from typing import Any, NamedTuple
 
-from msgpack import packb, unpackb
+from msgpack import packb
 
 from poolmgr.wire import values
 from poolmgr.wire.framing import Decoder, encode
@@ -48,6 +48,7 @@ from poolmgr.wire.messages import (
     WORN,
 )
 from poolmgr.worker.context import CurrentTask, SoftTimeout, answer_current_task
+from poolmgr.worker.control import Control
 from poolmgr.worker.coroutines import Coroutines
 from poolmgr.worker.output import Writer
 from poolmgr.worker.page import Page
@@ -89,7 +90,7 @@ class Worker:
         self.id: str
         self._tasks: int
         self._results: int
-        self._control: socket.socket
+        self._control: Control
         self._page: Page
         self._decoder = Decoder()
         self._handlers = handlers
@@ -122,8 +123,8 @@ class Worker:
         """In the process that it is to be: take the channels and signals, and start the heart."""
         self.id = id
         self._tasks, self._results = channels.tasks, channels.results
-        self._control = socket.socket(fileno=channels.control)
-        self._send, self._receive = self._control.send, self._control.recv
+        self._control = Control(channels.control)
+        self._send = self._control.send
         self._page = Page(channels.page)
         self._main = _thread.get_ident()
         answer_current_task(self._current_task)
@@ -150,7 +151,7 @@ class Worker:
         self._trace, self._profile, self._limit = _get_trace(), _get_profile(), _get_limit()
         self._surroundings = Surroundings() if hooks else surroundings
         self._surroundings.settle((self._tasks, self._results, self._control.fileno(), 1, 2))
-        self._write((READY, PROTOCOL_VERSION, os.getpid(), sorted(capabilities)))
+        self._write((READY, PROTOCOL_VERSION, os.getpid(), sorted(capabilities), {"files": True}))
 
     def broken(self, why: str) -> None:
         """Tell that this worker will not be ready; it exits."""
@@ -165,6 +166,7 @@ class Worker:
         while True:
             if self._unseen and not arrival.poll(IDLE_MS):  # nothing to do, and nobody waits
                 self._look(self._unseen)
+                self._control.rest()
             data = _os_read(self._tasks, READ_BYTES)
             if not data:
                 return
@@ -186,6 +188,7 @@ class Worker:
             self._tell_dropped()
         if fence <= self._recalled:
             self._page.publish(0, begun_at)
+            self._control.drop(fence)
             self._write((RECALLED, [fence]))
             return last_s
         self._start = message
@@ -217,13 +220,18 @@ class Worker:
             self._recalled = _ALL
             self._write((WORN, fence, left))
 
-    def _call(self, fence: int, name: str, payload: bytes) -> bytes:
-        """The packed result of the handler, or ``Failed``. An interrupt can strike only while ``_running`` is set."""
+    def _call(self, fence: int, name: str, payload: Any) -> bytes | int:
+        """The packed result of the handler, or its size where that was sent in a file, or ``Failed``. An interrupt can
+        strike only while ``_running`` is set."""
         handler = self._handlers.get(name)
         if handler is None:
             raise unknown(name)
         try:
-            args, kwargs = values.unpack_call(payload)
+            if type(payload) is bytes:
+                args, kwargs = values.unpack_call(payload)
+            else:
+                self._read_control()
+                args, kwargs = self._control.call(fence, payload, handler.writable)
         except BaseException as error:  # it may call what the app's classes define
             raise undecodable(error) from error
         try:
@@ -248,13 +256,14 @@ class Worker:
             _set_profile(self._profile)
         if _get_limit() != self._limit:
             _set_limit(self._limit)
-        return encode_result(result)
+        return encode_result(result) if type(result) in values.SMALL else self._control.carried(fence, result)
 
     def _become_a_copy(self) -> None:
         """In a process that a handler has forked: where it returns from the handler, it is not to be a worker, too."""
         self._is_copy = True
         self._start = []
-        for fd in (self._tasks, self._results, self._control.fileno()):
+        self._control.close()
+        for fd in (self._tasks, self._results):
             try:
                 os.close(fd)
             except OSError:
@@ -265,6 +274,8 @@ class Worker:
         if self._is_copy:
             _exit(0)
         self._current = None
+        if type(self._start[5]) is int:
+            self._control.drop(self._start[1])
         self._start = []
         self._interrupt_waits = False
         if self._output.used:
@@ -340,7 +351,7 @@ class Worker:
         wanted = True
         while wanted:
             self._reading, self._read_again = True, False
-            while (message := self._packet()) is not None:
+            while (message := self._control.packet()) is not None:
                 if message[0] == RECALL:
                     self._recall(message[1])
                 elif message[0] == INTERRUPT:
@@ -351,14 +362,6 @@ class Worker:
             wanted = self._read_again
         return interrupt
 
-    def _packet(self) -> list[Any] | None:
-        """The next message of the control channel, if there is one."""
-        try:
-            data = self._receive(65536, socket.MSG_DONTWAIT)
-        except (BlockingIOError, InterruptedError):
-            return None
-        return unpackb(data) if data else None
-
     def _recall(self, fence: int) -> None:
         """Drop what waits. It is told later where a signal handler finds the recall: a message may be half written."""
         self._recalled = max(self._recalled, fence)
@@ -367,6 +370,8 @@ class Worker:
             kept = [message for message in self._waiting if message[0] != START or message[1] > fence]
             self._waiting.clear()
             self._waiting.extend(kept)
+            for each in dropped:
+                self._control.drop(each)
         self._dropped = [*(self._dropped or ()), *dropped]
 
     def _tell_dropped(self) -> None:

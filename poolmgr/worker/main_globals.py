@@ -37,12 +37,12 @@ class MainGlobals:
         self._came: dict[str, _Came] = {}  # each variable as it came last
         self._coming: dict[str, Any] = {}  # those that the pickle has brought which is being loaded
 
-    def load(self, pickled: bytes) -> Any:
-        """What ``pickled.dump`` made a pickle of."""
+    def load(self, pickled: bytes, buffers: list[bytearray] | None = None) -> Any:
+        """What ``pickled.dump`` made a pickle of. ``buffers``: those that belong to it."""
         if _CLOUDPICKLE.encode() not in pickled:
-            return pickle.loads(pickled)
+            return pickle.loads(pickled, buffers=buffers)
         try:
-            return _Unpickler(pickled, self).load()
+            return _Unpickler(pickled, self, buffers).load()
         finally:  # only now are they whole: they may refer to each other
             coming, self._coming = self._coming, {}
             for name, value in coming.items():
@@ -78,8 +78,8 @@ class MainGlobals:
 class _Unpickler(pickle.Unpickler):
     """Has cloudpickle's functions made with the variables of ``MainGlobals``."""
 
-    def __init__(self, pickled: bytes, main: MainGlobals) -> None:
-        super().__init__(io.BytesIO(pickled))
+    def __init__(self, pickled: bytes, main: MainGlobals, buffers: list[bytearray] | None) -> None:
+        super().__init__(io.BytesIO(pickled), buffers=buffers)
         self._main = main
 
     def find_class(self, module: str, name: str, /) -> Any:

@@ -23,6 +23,7 @@ class Handler(NamedTuple):
     options: dict[str, Any]
     is_async: bool
     schedule: Timing | None = None
+    writable: bool = False  # of large payloads it wants bytearrays, not bytes
 
     @property
     def declared(self) -> dict[str, Any]:

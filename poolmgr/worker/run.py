@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from poolmgr.errors import BadValue, PayloadTooLarge
 from poolmgr.model import exception_name
 from poolmgr.wire import values
+from poolmgr.wire.parts import Part
 from poolmgr.worker.context import Retry, SoftTimeout
 from poolmgr.worker.registry import Handler
+
+R = TypeVar("R")
 
 TRACEBACK_LIMIT = 64 * 1024  # characters kept of a traceback
 MESSAGE_LIMIT = 16 * 1024
@@ -31,8 +35,17 @@ class Failed(Exception):
 
 def encode_result(value: Any) -> bytes:
     """The payload of a handler's result. Raises ``Failed`` (``bad_result``) with the path to what cannot be carried."""
+    return _carried(values.pack, value)
+
+
+def result_parts(value: Any) -> list[Part] | None:
+    """The same in parts, if it is large; else None."""
+    return _carried(values.value_parts, value)
+
+
+def _carried(pack: Callable[[Any], R], value: Any) -> R:
     try:
-        return values.pack(value)
+        return pack(value)
     except (BadValue, PayloadTooLarge) as error:
         raise Failed("bad_result", [], {"type": "", "message": str(error), "traceback": ""}) from error
     except BaseException as error:  # it may call what the app's classes define

@@ -18,7 +18,8 @@ WORKER = "POOLMGR_WORKER"  # ... and all of a worker's: "worker-3.7" is the seve
 GROUP = "POOLMGR_GROUP"  # the worker's group
 PROTOCOL = "POOLMGR_PROTOCOL"  # the version that the manager speaks
 HEARTBEAT = "POOLMGR_HEARTBEAT_S"  # how often the worker says that it lives
-OWN_VARIABLES = (WORKER, GROUP, PROTOCOL, HEARTBEAT)  # that a worker has on top of the pool's
+FILES = "POOLMGR_FILES"  # 1: the manager takes payloads in files
+OWN_VARIABLES = (WORKER, GROUP, PROTOCOL, HEARTBEAT, FILES)  # that a worker has on top of the pool's
 LABEL_BYTES = 32  # room for that in the template's environment, where it is ``template_label``
 
 _SHORT = 4096  # bytes

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import fcntl
 import logging
 import os
 import signal
+import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -14,7 +17,10 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import msgpack
+
 from poolmgr import Retry, SoftTimeout, current_task, task
+from poolmgr.wire.messages import DONE, RESULT
 
 calls = 0
 
@@ -265,6 +271,53 @@ def describe_me() -> dict[str, Any]:
 @task(name="named.otherwise", priority=3)
 def _named() -> str:
     return "named"
+
+
+@task(retry_backoff_s=0.01)
+def die_at_first(marker: str, value: Any) -> Any:
+    """Dies where the file is not there yet, having made it."""
+    if not os.path.exists(marker):
+        open(marker, "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+        signal.pause()
+    return value
+
+
+@task
+def lie_about_the_result(kind: str) -> None:
+    """Says that a result is in a file, with a wrong one, or without."""
+    [control] = [fd for fd in _open_files() if stat.S_ISSOCK(os.fstat(fd).st_mode)]
+    results = max(fd for fd in _open_files() if fd > 2 and _is_writable_pipe(fd))
+    fence, size = int(current_task()._fence), 1 << 20
+    with socket.socket(fileno=os.dup(control)) as sock:
+        told = [RESULT, fence + 1 if kind == "wrong fence" else fence]
+        if kind == "unasked":
+            for number in range(100):
+                socket.send_fds(sock, [msgpack.packb([RESULT, number])], [_sealed(size)])
+        elif kind == "two":
+            socket.send_fds(sock, [msgpack.packb(told)], [_sealed(size), _sealed(size)])
+        elif kind != "none":
+            wrong = {"pipe": results, "unsealed": os.memfd_create("x"), "short": _sealed(size - 1)}
+            socket.send_fds(sock, [msgpack.packb(told)], [wrong.get(kind) or _sealed(size)])
+    now = time.clock_gettime(time.CLOCK_BOOTTIME)
+    os.write(results, msgpack.packb([DONE, fence, now, now, size]))
+    signal.pause()
+
+
+def _open_files() -> list[int]:
+    return [fd for fd in range(1000) if os.path.lexists(f"/proc/self/fd/{fd}")]
+
+
+def _is_writable_pipe(fd: int) -> bool:
+    mode: int = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
+    return stat.S_ISFIFO(os.fstat(fd).st_mode) and mode == os.O_WRONLY
+
+
+def _sealed(size: int) -> int:
+    fd = os.memfd_create("x", os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, size)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+    return fd
 
 
 @task(ephemeral=True)

@@ -9,6 +9,7 @@ from poolmgr.config.groups import REST
 from poolmgr.core.changes import TaskRecord, TasksPurged
 from poolmgr.errors import PoolError
 from poolmgr.model import TaskState, WorkerState
+from poolmgr.payload import inline
 from poolmgr.schedule import MISSED
 from tests.simulation.drafts import Draft, Drafter
 from tests.simulation.faults import Faults
@@ -252,7 +253,7 @@ class Clients:
                 record = store.record(bytes.fromhex(info.id))
                 if info.requeued_as is None and record is not None:
                     new_id = self._drafter.new_id()
-                    self._oracle.submitting(0, new_id, record.name, record.payload, record.options)
+                    self._oracle.submitting(0, new_id, record.name, inline(record.payload), record.options)
                     try:
                         shell.tell(shell.scheduler.intake.requeue, [(record, new_id)], self._world.now)
                     except PoolError:

@@ -30,6 +30,7 @@ from poolmgr.core.effects import Accepted, Answer, Effect, Emit, Finished, Inter
 from poolmgr.core.scheduler import Scheduler
 from poolmgr.core.shelf import START, is_plain
 from poolmgr.model import AttemptInfo, TaskOptions, TaskState, WorkerState
+from poolmgr.payload import inline
 from poolmgr.store.base import Left
 from tests.simulation.disk import Disk
 from tests.simulation.order import LATE_S
@@ -235,14 +236,14 @@ class Oracle:
         assert told is not None, f"client {effect.client} did not ask for {effect.task_id.hex()}"
         assert told == 0, f"client {effect.client} was told twice of {effect.task_id.hex()}"
         self.watching[effect.client, effect.task_id] = 1
-        found = (effect.state, effect.outcome)
+        found = (effect.state, inline(effect.outcome))
         if known.options.durable and not self._is_forgotten(known):
             outcome = self._disk.store.outcome(known.id)
             assert outcome is not None, f"{known.id.hex()}: its end was told, and is not committed"
             assert (outcome.state, outcome.outcome) == found, f"{known.id.hex()}: told {found}, kept {outcome}"
         assert known.final in (None, found), f"{known.id.hex()} was {known.final} and is {found}"
         known.final = found
-        self._check_end(known, effect.state, effect.outcome)
+        self._check_end(known, *found)
 
     def answered(self, effect: Answer) -> None:
         """The answer to a cancel."""
@@ -366,7 +367,7 @@ class Oracle:
             assert known.final is None, f"{change.id.hex()} ends again: it was {known.final}"
             known.ended_now = True
             assert change.failures <= known.options.max_retries + 1, f"{change.id.hex()} failed {change.failures} times"
-            self._check_end(known, change.state, change.outcome)
+            self._check_end(known, change.state, inline(change.outcome))
             self.codes[change.code or "completed"] += 1
             if change.message.startswith("quarantined: it killed"):
                 limit = self.scheduler.state.settings.poison_after
@@ -433,7 +434,7 @@ class Oracle:
         for change in changes:
             if isinstance(change, TaskEnded):
                 known = self.tasks[change.id]
-                found = (change.state, change.outcome)
+                found = (change.state, inline(change.outcome))
                 assert known.final in (None, found), f"{change.id.hex()} was {known.final} and is {found}"
                 known.final = found
                 self.finals[change.state] += 1

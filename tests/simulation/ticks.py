@@ -20,6 +20,7 @@ from poolmgr.core.schedule import task_id
 from poolmgr.core.scheduler import Scheduler
 from poolmgr.errors import UnknownTask
 from poolmgr.model import TaskOptions
+from poolmgr.payload import inline
 from poolmgr.schedule import Timing
 from poolmgr.store.base import Store
 from tests.simulation.oracle import Known, Oracle
@@ -87,7 +88,7 @@ class TickCheck:
                 for task in made:
                     if task.id in self._made:
                         self._is_new(task.id)
-                        known = Known(task.id, task.name, task.payload, task.options, given_now=True)
+                        known = Known(task.id, task.name, inline(task.payload), task.options, given_now=True)
                         known.expires_at = self._world.now + (task.options.expires_s or float("inf"))
                         self._oracle.tasks[task.id] = known
                 for change in effect.changes:

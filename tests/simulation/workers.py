@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 from poolmgr.core.effects import Start
 from poolmgr.core.failure import Failure
+from poolmgr.payload import inline
 from tests.simulation.faults import Faults
 from tests.simulation.scripts import CANCELLED, INTERRUPTED, Course, course, result_of
 from tests.simulation.world import World
@@ -344,7 +345,7 @@ class Process:
         now = self._world.now
         failure = self._course.failure
         if failure is None:
-            answer: Message = Done(start.fence, self.begun_at, now, result_of(start.payload))
+            answer: Message = Done(start.fence, self.begun_at, now, result_of(inline(start.payload)))
         else:
             answer = Raised(start.fence, self.begun_at, now, failure)
         self._manager.leaves(self, start)

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
+from poolmgr.client.outgoing import Outgoing
 from poolmgr.model import TaskInfo, TaskState, WorkerInfo, WorkerState, as_map
 from poolmgr.schedule import ScheduleInfo, Timing
 from poolmgr.wire.values import pack_call
+
+
+def plain(outgoing: Outgoing) -> bytes:
+    """What is sent, where no file goes with it."""
+    assert isinstance(outgoing, bytes)
+    return outgoing
+
 
 SCHEDULE: Final = ScheduleInfo("nightly", "report", cron="0 3 * * *", timezone="Europe/Berlin", upcoming=(5.0,))
 ID: Final = "0123456789abcdef" * 2

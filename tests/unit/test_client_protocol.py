@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from poolmgr.client.outgoing import Outgoing
 from poolmgr.client.pending import Outcome, Pending
 from poolmgr.client.protocol import Protocol
 from poolmgr.client.window import WINDOW_BYTES
@@ -46,6 +47,7 @@ from poolmgr.wire.messages import (
     WELCOME,
 )
 from poolmgr.wire.values import pack, pack_call
+from tests.unit.client_questions import plain
 
 CALL = pack_call(("a.png",), {})
 
@@ -57,8 +59,8 @@ class Observed(Pending[Any]):
         raise AssertionError("the shell does this")
 
 
-def sent(data: bytes) -> list[Any]:
-    (message,) = Decoder(ENVELOPE).feed(data)
+def sent(data: Outgoing) -> list[Any]:
+    (message,) = Decoder(ENVELOPE).feed(plain(data))
     return message
 
 
@@ -215,7 +217,7 @@ def test_what_cannot_be_sent_of_many_has_its_reason_and_the_others_go() -> None:
     pendings: list[Pending[Any]] = [Pending() for _ in range(3)]
     payloads = [CALL, bytes(101), CALL]
     data = protocol.submit_all([(each, "t", payload, None) for each, payload in zip(pendings, payloads, strict=True)])
-    assert [message[1] for message in Decoder(ENVELOPE).feed(data)] == [pendings[0].key, pendings[2].key]
+    assert [message[1] for message in Decoder(ENVELOPE).feed(plain(data))] == [pendings[0].key, pendings[2].key]
     assert isinstance(raised(pendings[1]), PayloadTooLarge)
 
 
@@ -225,7 +227,7 @@ def test_many_alike_go_in_one_message_and_count_each_by_itself() -> None:
     names = ["t", "t", "t", "u", "t"]
     data = protocol.submit_all([(each, name, CALL, None) for each, name in zip(pendings, names, strict=True)])
     keys = [each.key for each in pendings]
-    assert Decoder(ENVELOPE).feed(data) == [
+    assert Decoder(ENVELOPE).feed(plain(data)) == [
         [SUBMIT_MANY, keys[:3], "t", [CALL] * 3, None, True],
         [SUBMIT, keys[3], "u", CALL, None, True],
         [SUBMIT, keys[4], "t", CALL, None, True],

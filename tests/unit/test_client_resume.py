@@ -9,6 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from poolmgr.client.outgoing import Outgoing
 from poolmgr.client.pending import Pending
 from poolmgr.client.protocol import Protocol
 from poolmgr.client.resume import Outage
@@ -37,6 +38,7 @@ from poolmgr.wire.messages import (
     SUBMIT,
 )
 from poolmgr.wire.values import pack, pack_call
+from tests.unit.client_questions import plain
 
 BROKE = ConnectionLost("it broke")
 CALL = pack_call((), {})
@@ -48,15 +50,15 @@ def submit(protocol: Protocol, *, durable: bool = True, name: str = "t") -> Pend
     return pending
 
 
-def sent(data: bytes, kind: int) -> list[list[Any]]:
-    return [message for message in Decoder(ENVELOPE).feed(data) if message[0] == kind]
+def sent(data: Outgoing, kind: int) -> list[list[Any]]:
+    return [message for message in Decoder(ENVELOPE).feed(plain(data)) if message[0] == kind]
 
 
 def ids(messages: list[list[Any]]) -> list[bytes]:
     return [message[1] for message in messages]
 
 
-def watched(data: bytes) -> list[bytes]:
+def watched(data: Outgoing) -> list[bytes]:
     return [message[3]["id"] for message in sent(data, REQUEST) if message[2] == "watch"]
 
 
@@ -77,7 +79,7 @@ def test_what_was_not_acknowledged_is_sent_again_as_it_was_and_the_rest_is_watch
     protocol.interrupt(BROKE)
     assert (protocol.down, protocol.lost) == (BROKE, None)
     data = protocol.resume("me")
-    assert Decoder(ENVELOPE).feed(data)[0][0] == HELLO
+    assert Decoder(ENVELOPE).feed(plain(data))[0][0] == HELLO
     assert sent(data, SUBMIT) == [
         [SUBMIT, second.key, "b", CALL, None, True],
         [SUBMIT, third.key, "c", CALL, None, True],
@@ -308,8 +310,8 @@ class Conversation(RuleBasedStateMachine):
         self.flushed: list[tuple[int, list[Pending[Any]]]] = []  # what a flush waits for
         self.acknowledged: set[bytes] = set()
 
-    def _say(self, data: bytes) -> None:
-        self.to_daemon += Decoder(ENVELOPE).feed(data)
+    def _say(self, data: Outgoing) -> None:
+        self.to_daemon += Decoder(ENVELOPE).feed(plain(data))
 
     @property
     def is_down(self) -> bool:

@@ -8,7 +8,7 @@ import socket
 import weakref
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import pytest
 import uvloop
@@ -16,6 +16,8 @@ import uvloop
 from poolmgr.manager.manager import Manager
 from poolmgr.manager.recent_ids import RecentIds
 from poolmgr.model import TaskOptions
+from poolmgr.parcels.parcel import Allowance
+from poolmgr.parcels.stream import Stream
 from poolmgr.server.connection import Connection
 from poolmgr.server.options import OptionCache
 from tests.integration.raw import HELLO_THERE, submit
@@ -30,6 +32,7 @@ def manager_of(pool: Pool, gone: asyncio.Event) -> Manager:
         SimpleNamespace(
             scheduler=pool.scheduler, shell=shell, epoch=1, attach=lambda port: 1,
             detach=lambda client: gone.set(), told=lambda: None, refused_to=lambda client: None,
+            descriptors=lambda: Allowance(8),
         ),
     )  # fmt: skip
 
@@ -50,7 +53,7 @@ async def serve(made: list[weakref.ref[Connection]], connected: set[Connection])
 
     ours, theirs = socket.socketpair()
     with theirs:
-        await asyncio.get_running_loop().create_unix_connection(cast(Callable[[], Any], make), sock=ours)
+        Stream(asyncio.get_running_loop(), ours, make(), bytearray(4096))
         theirs.sendall(HELLO_THERE + submit(1) + submit(2) + submit(3, "nobody"))
         theirs.settimeout(10)
         assert await asyncio.get_running_loop().run_in_executor(None, theirs.recv, 4096)

@@ -10,6 +10,7 @@ import pytest
 from poolmgr.core.changes import AttemptEnded, TaskAdded, TaskEnded, TaskMoved
 from poolmgr.core.effects import Finished, Persist, Progressed
 from poolmgr.core.failure import Failure
+from poolmgr.payload import inline
 from poolmgr.wire.pickled import CALL
 from tests.unit.driver import VALUE_ERROR, WALL_OFFSET, Pool
 
@@ -133,7 +134,7 @@ def test_a_task_that_used_up_its_failures_is_a_dead_letter_with_its_whole_histor
     assert info.ended_at == 1000.0 + WALL_OFFSET
     [ended] = pool.changes(TaskEnded)
     assert (ended.failures, ended.code, ended.message, ended.expires_at) == (3, "task_failed", "bad", None)
-    assert msgpack.unpackb(pool.end(task).outcome)["type"] == "ValueError"
+    assert msgpack.unpackb(inline(pool.end(task).outcome))["type"] == "ValueError"
 
 
 def test_a_pickled_call_is_no_dead_letter_unless_it_is_durable() -> None:

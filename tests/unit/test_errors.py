@@ -32,6 +32,7 @@ PUBLISHED = {
     "bad_arguments",
     "bad_option",
     "bad_result",
+    "bad_descriptor",
     "bad_value",
     "cancelled",
     "config",

@@ -1,0 +1,58 @@
+"""What a client sends of its calls: messages, and files that hold the arguments where these are large."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from poolmgr.client.window import Sent
+from poolmgr.parcels.memfds import Memfds
+from poolmgr.parcels.parcel import PARCEL_BYTES, Parcel
+from poolmgr.parcels.passing import FileMessage
+from poolmgr.payload import Payload, inline
+from poolmgr.wire.messages import SUBMIT
+from poolmgr.wire.values import call_parts, pack_call
+
+_MOST: Final = 128  # files that are not read yet; what is sent beyond them goes inline
+_MOST_BYTES: Final = 256 << 20
+_KEEP_BYTES: Final = 64 << 20  # of memory that nobody reads
+
+memfds: Final = Memfds(_MOST, _MOST_BYTES, _KEEP_BYTES)  # all connections of this process have the same
+
+Message = bytes | FileMessage
+Outgoing = Message | list[Message]
+
+
+def packed(args: tuple[Any, ...], kwargs: dict[str, Any], files: bool) -> Payload:
+    """The arguments of a call as a payload.
+
+    Args:
+        files: the daemon takes files.
+
+    Raises:
+        BadValue, PayloadTooLarge: as ``values.pack_call``.
+    """
+    parts = call_parts(args, kwargs)
+    if parts is None:
+        payload = pack_call(args, kwargs)
+        if len(payload) < PARCEL_BYTES:
+            return payload
+        parts = [payload]
+    if files and sum(map(len, parts)) >= PARCEL_BYTES and (parcel := memfds.write(parts)) is not None:
+        return parcel
+    return b"".join(parts)
+
+
+def submission(sent: Sent, encode: Callable[[Sequence[Any]], bytes], files: bool) -> Message:
+    """The SUBMIT of a task whose end is wanted. ``files``: as for ``packed``; a payload may be older than that."""
+    key, name, payload, options = sent
+    if files and isinstance(payload, Parcel):
+        message = encode((SUBMIT, key, name, payload.size, options, True))
+        return FileMessage(message, payload, lambda: encode((SUBMIT, key, name, payload.content(), options, True)))
+    return encode((SUBMIT, key, name, inline(payload), options, True))
+
+
+def together(messages: list[Message]) -> Outgoing:
+    """Several messages: joined, where none of them brings a file."""
+    only_bytes = [each for each in messages if isinstance(each, bytes)]
+    return messages if len(only_bytes) < len(messages) else b"".join(only_bytes)

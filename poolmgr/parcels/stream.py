@@ -1,0 +1,268 @@
+"""A Unix socket on an event loop, with descriptors beside its bytes, which the loops' own transports cannot carry.
+
+It reads and writes by itself, told by the loop when it can. To its protocol it is a transport as asyncio's are, which
+also has ``write_file``, and calls ``files_received``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections import deque
+from typing import Any, Final, Protocol
+
+from poolmgr.parcels.passing import (
+    ANCILLARY_BYTES,
+    RECEIVE,
+    FileMessage,
+    received,
+    send,
+    unread,
+    was_cut,
+)
+
+_SEND: Final = socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT
+_READ: Final = RECEIVE | socket.MSG_DONTWAIT
+_READS: Final = 32  # in one turn of the loop
+_PASSED_MOST: Final = 512  # descriptors, and what their files hold, that a peer may have been sent and not read
+_PASSED_BYTES: Final = 128 << 20
+
+
+class StreamProtocol(Protocol):
+    """Who is told of it, as an ``asyncio.Protocol`` is. ``data`` is good until ``data_received`` returns."""
+
+    def connection_made(self, transport: Any) -> None: ...
+    def files_received(self, fds: list[int], lost: bool) -> None:
+        """These descriptors, now the protocol's to close, came with the bytes that are about to be told. ``lost``: and
+        others, which the kernel had to drop."""
+        ...
+
+    def data_received(self, data: memoryview) -> None: ...
+    def pause_writing(self) -> None: ...
+    def resume_writing(self) -> None: ...
+    def connection_lost(self, exc: Exception | None) -> None: ...
+
+
+class Stream:
+    """The connection ``sock``, from now until ``close`` or ``abort``, or until the peer ends it.
+
+    Args:
+        buffer: for what is read; several streams of one loop may share one.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, protocol: StreamProtocol, buffer: bytearray
+    ) -> None:
+        sock.setblocking(False)
+        self._loop = loop
+        self._sock = sock
+        self._protocol: StreamProtocol | None = protocol
+        self._buffer = [buffer]
+        self._view = memoryview(buffer)
+        self._unsent: deque[tuple[bytes | memoryview, FileMessage | None]] = deque()
+        self._unsent_bytes = 0
+        self._passed: deque[int] = deque()  # the sizes of files that the peer may not have read yet
+        self._passed_bytes = 0  # ... together
+        self._high, self._low = 65536, 16384
+        self._paused = False  # the protocol's writing
+        self._reading = True
+        self._closing = False
+        self._fd = sock.fileno()
+        protocol.connection_made(self)
+        if self._reading and not self._closing:
+            loop.add_reader(self._fd, self._read)
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """``"socket"`` is all that there is."""
+        return self._sock if name == "socket" else default
+
+    # ------------------------------------------------------------------------------------------ reading
+
+    def pause_reading(self) -> None:
+        """Tell of no more until ``resume_reading``."""
+        if self._reading and not self._closing:
+            self._loop.remove_reader(self._fd)
+        self._reading = False
+
+    def resume_reading(self) -> None:
+        """Go on after ``pause_reading``."""
+        if not self._reading and not self._closing:
+            self._loop.add_reader(self._fd, self._read)
+        self._reading = True
+
+    def _read(self) -> None:
+        """A read ends behind the first message with a file, and there may be many: what is told should be told in one
+        turn of the loop."""
+        for _ in range(_READS):
+            if not self._read_once():
+                return
+
+    def _read_once(self) -> bool:
+        """Whether there may be more to read at once."""
+        protocol = self._protocol
+        if protocol is None or not self._reading:
+            return False
+        try:
+            count, ancillary, flags, _ = self._sock.recvmsg_into(self._buffer, ANCILLARY_BYTES, _READ)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError as error:
+            self._end(error)
+            return False
+        try:
+            if ancillary or was_cut(flags):
+                protocol.files_received(received(ancillary), was_cut(flags))
+            if count:
+                protocol.data_received(self._view[:count])
+        except Exception as error:
+            # As asyncio's transports do: what fails is this connection, and no "handle" of the loop's.
+            self._loop.call_exception_handler(
+                {"message": "a connection's protocol has failed", "exception": error, "protocol": protocol}
+            )
+            self._end(error)
+            return False
+        if not count:
+            self._end(None)
+        return bool(ancillary) and count > 0
+
+    # ------------------------------------------------------------------------------------------ writing
+
+    def set_write_buffer_limits(self, high: int, low: int) -> None:
+        """The protocol is asked to pause when over ``high`` bytes are unsent, to go on at ``low``."""
+        self._high, self._low = high, low
+
+    def get_write_buffer_size(self) -> int:
+        """Bytes that are unsent, those of files included."""
+        return self._unsent_bytes
+
+    def write(self, data: bytes) -> None:
+        """Send ``data``, or keep it until the socket takes it."""
+        if self._closing or not data:
+            return
+        if self._unsent:
+            self._queue(data, None)
+            return
+        try:
+            sent = self._sock.send(data, _SEND)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError as error:
+            self._end(error)
+            return
+        if sent < len(data):
+            self._queue(memoryview(data)[sent:], None)
+
+    def write_file(self, message: FileMessage) -> None:
+        """Send it, with its file if that may be.
+
+        Files that the peer does not take count by their size, as bytes do: it cannot have the system keep any number.
+        """
+        if self._closing:
+            return
+        data, parcel, otherwise = message
+        if not self._may_pass(parcel.size):
+            self.write(otherwise())
+            return
+        self._passed.append(parcel.size)
+        self._passed_bytes += parcel.size
+        if not self._unsent:
+            try:
+                sent = send(self._sock, data, parcel.fd, _SEND)
+            except (BlockingIOError, InterruptedError):
+                self._queue(data, message)
+            except OSError as error:
+                if error.errno != errno.ETOOMANYREFS:
+                    self._end(error)
+                else:
+                    self.write(otherwise())
+            else:
+                if sent < len(data):
+                    self._queue(memoryview(data)[sent:], None)
+        else:
+            self._queue(data, message)
+
+    def _may_pass(self, size: int) -> bool:
+        """Whether what the peer has not read yet leaves room for a file of ``size`` bytes."""
+        passed = self._passed
+        if self._passed_bytes + size > _PASSED_BYTES or len(passed) >= _PASSED_MOST:
+            most = unread(self._sock) + len(self._unsent)
+            while len(passed) > most:
+                self._passed_bytes -= passed.popleft()
+        return self._passed_bytes + size <= _PASSED_BYTES and len(passed) < _PASSED_MOST
+
+    def _queue(self, data: bytes | memoryview, file: FileMessage | None) -> None:
+        if not self._unsent:
+            self._loop.add_writer(self._fd, self._write_more)
+        self._unsent.append((data, file))
+        self._unsent_bytes += len(data) + (file.parcel.size if file else 0)
+        if not self._paused and self._unsent_bytes > self._high and self._protocol is not None:
+            self._paused = True
+            self._protocol.pause_writing()
+
+    def _flush(self) -> None:
+        """Send what the socket takes."""
+        while self._unsent:
+            data, file = self._unsent[0]
+            try:
+                sent = self._sock.send(data, _SEND) if file is None else send(self._sock, data, file.parcel.fd, _SEND)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                if file is None or error.errno != errno.ETOOMANYREFS:
+                    self._end(error)
+                    return
+                self._unsent[0] = (file.otherwise(), None)
+                self._unsent_bytes += len(self._unsent[0][0]) - len(data) - file.parcel.size
+                continue
+            self._unsent_bytes -= sent + (file.parcel.size if file else 0)
+            if sent == len(data):
+                self._unsent.popleft()
+            else:
+                self._unsent[0] = (memoryview(data)[sent:], None)
+
+    def _write_more(self) -> None:
+        self._flush()
+        if not self._unsent and self._protocol is not None:
+            self._loop.remove_writer(self._fd)
+            if self._closing:
+                self._end(None)
+                return
+        if self._paused and self._unsent_bytes <= self._low and self._protocol is not None and not self._closing:
+            self._paused = False
+            self._protocol.resume_writing()
+
+    # ------------------------------------------------------------------------------------------ the end
+
+    def is_closing(self) -> bool:
+        """Whether it was closed, or is about to be."""
+        return self._closing
+
+    def close(self) -> None:
+        """Read no more, send what is unsent, and end. Safe to call twice."""
+        if self._closing:
+            return
+        self._closing = True
+        if self._reading:
+            self._loop.remove_reader(self._fd)
+        if not self._unsent:
+            self._end(None)
+
+    def abort(self) -> None:
+        """End it now. Safe to call twice."""
+        self._end(None)
+
+    def _end(self, error: Exception | None) -> None:
+        protocol, self._protocol = self._protocol, None
+        if protocol is None:
+            return
+        self._closing = True
+        self._loop.remove_reader(self._fd)
+        self._loop.remove_writer(self._fd)
+        self._unsent.clear()
+        self._unsent_bytes = 0
+        self._loop.call_soon(self._tell_lost, protocol, error)
+
+    def _tell_lost(self, protocol: StreamProtocol, error: Exception | None) -> None:
+        self._sock.close()
+        protocol.connection_lost(error)

@@ -1,0 +1,98 @@
+"""What one client is told: put together, and written once a turn."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from poolmgr.errors import PayloadTooLarge
+from poolmgr.parcels.parcel import Parcel
+from poolmgr.parcels.passing import FileMessage
+from poolmgr.parcels.stream import Stream
+from poolmgr.payload import Payload, inline
+from poolmgr.server.peer import Peer
+from poolmgr.wire.framing import encode
+from poolmgr.wire.messages import COMPLETED, COMPLETED_MANY, REFUSAL, RESPONSE
+
+_log = logging.getLogger(__name__)
+
+_MANY = 1000  # results in one message
+_SMALL_BYTES = 16 * 1024  # a result of at most so many goes with others
+UNREAD_LIMIT = 256 << 20  # bytes not read by the client, at which it is cut off
+
+
+class Replies:
+    """The half of a ``Connection`` that writes: most of ``outbox.Port``."""
+
+    def __init__(self) -> None:
+        self._transport: Stream
+        self._peer: Peer
+        self._client = 0
+        self._closing = False
+        self._out: list[bytes] = []
+        self._completed: list[bytes] = []  # tasks whose results are yet to be put in a message
+        self._results: list[bytes] = []  # ... and those
+        self._takes_many = False  # it understands COMPLETED_MANY
+        self._takes_files = False
+
+    def completed(self, task_id: bytes, result: Payload) -> None:
+        if not isinstance(result, bytes):
+            self._send_file(task_id, result)
+            return
+        if not self._takes_many or len(result) > _SMALL_BYTES:
+            self.send((COMPLETED, task_id, result))
+            return
+        self._completed.append(task_id)
+        self._results.append(result)
+        if len(self._results) == _MANY:
+            self._put_together()
+
+    def _send_file(self, task_id: bytes, result: Payload) -> None:
+        if not self._takes_files or not isinstance(result, Parcel):
+            self.send((COMPLETED, task_id, inline(result)))
+            return
+        self.flush()
+        if not self._closing:
+            message = encode((COMPLETED, task_id, len(result)))
+            whole = lambda: encode((COMPLETED, task_id, result.content()))  # noqa: E731
+            self._transport.write_file(FileMessage(message, result, whole))
+            self._check_unread()
+
+    def _put_together(self) -> None:
+        ids, results = self._completed, self._results
+        if len(ids) == 1:
+            self._out.append(encode((COMPLETED, ids[0], results[0])))
+        else:
+            self._out.append(encode((COMPLETED_MANY, ids, results)))
+        self._completed, self._results = [], []
+
+    def send(self, message: tuple[Any, ...]) -> None:
+        if self._completed:
+            self._put_together()
+        try:
+            self._out.append(encode(message))
+        except PayloadTooLarge as error:  # whatever it is, it is no reason to fail anybody else
+            _log.error("client %d is not told a message of type %d: %s", self._client, message[0], error)
+
+    def flush(self) -> None:
+        if self._completed:
+            self._put_together()
+        if not self._out or self._closing:
+            self._out.clear()
+            return
+        self._transport.write(b"".join(self._out) if len(self._out) > 1 else self._out[0])
+        self._out.clear()
+        self._check_unread()
+
+    def _check_unread(self) -> None:
+        if self._transport.get_write_buffer_size() > UNREAD_LIMIT:
+            _log.warning("client %d (pid %s) does not read its results: cut off", self._client, self._peer.pid)
+            self._transport.abort()
+
+    def answer(self, request: int, value: Any) -> None:
+        if self._completed:
+            self._put_together()
+        try:
+            self._out.append(encode((RESPONSE, request, value)))
+        except PayloadTooLarge as error:
+            self.send((REFUSAL, request, error.code, str(error)))
