@@ -27,6 +27,7 @@ from poolmgr.errors import ConnectionLost, PoolError, Unavailable
 from poolmgr.parcels.passing import FileMessage
 from poolmgr.parcels.stream import Stream
 from poolmgr.payload import Payload
+from poolmgr.wire.parts import Part
 
 T = TypeVar("T")
 
@@ -50,7 +51,7 @@ class AsyncLink:
         self._pid = os.getpid()
         self._transport: Stream | None = None
         self._buffer = bytearray(_READ_BYTES)
-        self._unsent: list[bytes] = []
+        self._unsent: list[Part] = []
         # Waiters for the first n submits to be acknowledged, least n first; the middle number makes each comparable.
         self._acknowledgements: list[tuple[int, int, asyncio.Future[None]]] = []
         self._waited = 0
@@ -171,9 +172,9 @@ class AsyncLink:
             self._unsent.append(message)
 
     def _flush(self) -> None:
-        data, self._unsent = b"".join(self._unsent), []
-        if data and self._transport is not None and not self._transport.is_closing():
-            self._transport.write(data)
+        unsent, self._unsent = self._unsent, []
+        if unsent and self._transport is not None and not self._transport.is_closing():
+            self._transport.writelines(unsent)
 
     # --------------------------------------------------------------------------------------------------- waiting
 
@@ -203,6 +204,9 @@ class AsyncLink:
 
     def data_received(self, data: memoryview) -> None:
         self._settle(self.protocol.receive(data))
+        if self.protocol.files.due and self.protocol.down is None and self._transport is not None:
+            self._transport.take_files()
+            self._write(self.protocol.request(*self.protocol.files.ask()))
         if self.protocol.rewatch.waiting and self.protocol.down is None:
             self._write(self.protocol.watch_more())
 

@@ -157,7 +157,7 @@ class Executor(StandardExecutor):
 
     def _payload(self, link: CallLink, pickled: bytes, function: bytes, buffers: list[memoryview] | None) -> Payload:
         arguments = (pickled, function, self._token, self._initializer)
-        return packed(arguments if buffers is None else (*arguments, buffers), {}, link.protocol.takes_files)
+        return packed(arguments if buffers is None else (*arguments, buffers), {}, link.protocol.files.granted)
 
     def _send(self, link: CallLink, batch: list[Submit]) -> None:
         try:
@@ -206,7 +206,7 @@ class Executor(StandardExecutor):
 
 def _buffers(link: CallLink) -> list[memoryview] | None:
     """For what is pickled out of band; None: this daemon's workers are too old for that."""
-    return [] if link.protocol.takes_files else None
+    return [] if link.protocol.files.granted else None
 
 
 def _pickled_call(

@@ -9,8 +9,10 @@ from typing import Final
 
 from poolmgr.client.outgoing import Message, Outgoing
 from poolmgr.parcels.passing import FileMessage, send
+from poolmgr.wire.parts import LARGE_BYTES, Part, rest_of
 
 _NOW: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+_PARTS: Final = 64  # in one send
 
 
 class Outbox:
@@ -22,70 +24,73 @@ class Outbox:
     """
 
     def __init__(self, sock: socket.socket) -> None:
-        self.unsent: deque[bytearray | FileMessage] = deque()
+        self.unsent: deque[Message] = deque()
         self.hung_up = False
         self._sock = sock
 
     def send(self, message: Outgoing) -> None:
         """Send one message, or several."""
-        if isinstance(message, list):
-            for each in message:
-                self._send(each)
-        else:
-            self._send(message)
-
-    def _send(self, message: Message) -> None:
-        if self.unsent:
-            self._keep(message)
+        if type(message) is bytes and not self.unsent:
+            sent = self._try([message])
+            if sent < len(message):
+                self._keep(memoryview(message)[sent:])
             return
-        if isinstance(message, FileMessage):
-            self.unsent.append(message)
+        waits = bool(self.unsent)
+        for each in message if isinstance(message, list) else (message,):
+            self._keep(each)
+        if not waits:
             self.flush()
-            return
-        sent = self._try(message)
-        if sent < len(message):
-            self.unsent.append(bytearray(memoryview(message)[sent:]))
 
     def flush(self) -> None:
+        """Send what the kernel takes."""
         while self.unsent:
-            first = self.unsent[0]
+            rest: list[Message] = []
+            first = self.unsent.popleft()
             if isinstance(first, FileMessage):
-                first = self._try_file(first)
+                rest += self._try_file(first)
             else:
-                del first[: self._try(first)]
-            if first:
-                self.unsent[0] = first
+                parts = self._take_parts(first)
+                rest += rest_of(parts, self._try(parts))
+            if rest:
+                self.unsent.extendleft(reversed(rest))
                 return
+
+    def _take_parts(self, first: Part) -> list[Part]:
+        """``first``, and the bytes behind it, up to the next file."""
+        parts = [first]
+        while self.unsent and len(parts) < _PARTS and not isinstance(each := self.unsent[0], FileMessage):
+            parts.append(each)
             self.unsent.popleft()
+        return parts
 
     def _keep(self, message: Message) -> None:
-        if isinstance(message, FileMessage):
+        last = self.unsent[-1] if self.unsent else None
+        if isinstance(message, FileMessage) or len(message) >= LARGE_BYTES:
             self.unsent.append(message)
-        elif isinstance(last := self.unsent[-1], bytearray):
+        elif isinstance(last, bytearray):  # many small ones are one
             last += message
         else:
             self.unsent.append(bytearray(message))
 
-    def _try(self, data: bytes | bytearray) -> int:
+    def _try(self, parts: list[Part]) -> int:
         try:
-            return self._sock.send(data, _NOW)
+            return self._sock.send(parts[0], _NOW) if len(parts) == 1 else self._sock.sendmsg(parts, (), _NOW)
         except BlockingIOError:
             return 0
         except OSError:
             self.hung_up = True
-            return len(data)
+            return sum(map(len, parts))
 
-    def _try_file(self, message: FileMessage) -> FileMessage | bytearray:
+    def _try_file(self, message: FileMessage) -> list[Message]:
         """What is left of it."""
         try:
             sent = send(self._sock, message.data, message.parcel.fd, _NOW)
         except BlockingIOError:
-            return message
+            return [message]
         except OSError as error:
             if error.errno == errno.ETOOMANYREFS:
-                whole = bytearray(message.otherwise())
-                del whole[: self._try(whole)]
-                return whole
+                whole = message.otherwise()
+                return list(rest_of([whole], self._try([whole])))
             self.hung_up = True
-            return bytearray()
-        return bytearray(message.data[sent:])
+            return []
+        return list(rest_of([message.data], sent))

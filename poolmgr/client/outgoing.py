@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from poolmgr.client.window import Sent
@@ -10,7 +11,9 @@ from poolmgr.parcels.memfds import Memfds
 from poolmgr.parcels.parcel import PARCEL_BYTES, Parcel
 from poolmgr.parcels.passing import FileMessage
 from poolmgr.payload import Payload, inline
+from poolmgr.wire.framing import in_parts
 from poolmgr.wire.messages import SUBMIT
+from poolmgr.wire.parts import LARGE_BYTES, Part
 from poolmgr.wire.values import call_parts, pack_call
 
 _MOST: Final = 128  # files that are not read yet; what is sent beyond them goes inline
@@ -18,8 +21,9 @@ _MOST_BYTES: Final = 256 << 20
 _KEEP_BYTES: Final = 64 << 20  # of memory that nobody reads
 
 memfds: Final = Memfds(_MOST, _MOST_BYTES, _KEEP_BYTES)  # all connections of this process have the same
+os.register_at_fork(after_in_child=memfds.forget)
 
-Message = bytes | FileMessage
+Message = Part | FileMessage  # or a part of one
 Outgoing = Message | list[Message]
 
 
@@ -43,16 +47,25 @@ def packed(args: tuple[Any, ...], kwargs: dict[str, Any], files: bool) -> Payloa
     return b"".join(parts)
 
 
-def submission(sent: Sent, encode: Callable[[Sequence[Any]], bytes], files: bool) -> Message:
+def submission(sent: Sent, encode: Callable[[Sequence[Any]], bytes], files: bool) -> Outgoing:
     """The SUBMIT of a task whose end is wanted. ``files``: as for ``packed``; a payload may be older than that."""
     key, name, payload, options = sent
     if files and isinstance(payload, Parcel):
         message = encode((SUBMIT, key, name, payload.size, options, True))
         return FileMessage(message, payload, lambda: encode((SUBMIT, key, name, payload.content(), options, True)))
-    return encode((SUBMIT, key, name, inline(payload), options, True))
+    whole = inline(payload)
+    if len(whole) >= LARGE_BYTES:
+        return list(in_parts((SUBMIT, key, name, None, options, True), 3, [whole], encode))
+    return encode((SUBMIT, key, name, whole, options, True))
 
 
-def together(messages: list[Message]) -> Outgoing:
-    """Several messages: joined, where none of them brings a file."""
-    only_bytes = [each for each in messages if isinstance(each, bytes)]
-    return messages if len(only_bytes) < len(messages) else b"".join(only_bytes)
+def together(messages: Iterable[Outgoing]) -> Outgoing:
+    """Several messages: joined, where they are short and none of them brings a file."""
+    found: list[Message] = []
+    for each in messages:
+        if isinstance(each, list):
+            found += each
+        else:
+            found.append(each)
+    parts = [each for each in found if isinstance(each, bytes) and len(each) < LARGE_BYTES]
+    return b"".join(parts) if len(parts) == len(found) else found

@@ -21,8 +21,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from time import monotonic
 from typing import Any, Final
 
-from poolmgr.client.incoming import Incoming
-from poolmgr.client.outgoing import Message, Outgoing, submission, together
+from poolmgr.client.files import Files
+from poolmgr.client.outgoing import Outgoing, submission, together
 from poolmgr.client.pending import Outcome, Pending, loss
 from poolmgr.client.resume import Outage, Rewatch, forgotten, under_daemons_ids
 from poolmgr.client.together import Submit, alike, new_id, new_ids
@@ -78,7 +78,6 @@ class Protocol:
         welcome: what the daemon said of itself (pid, epoch, ...); None until it has answered the hello.
         window: the submits that are not answered.
         events: events that have arrived; a shell takes them out.
-        takes_files: whether the daemon has said that it does.
         files: to be told of descriptors before the bytes that they came with are received.
         down: why there is no connection now; None while there is.
         lost: why there will be none any more; None while there is one, or it may be made again.
@@ -90,8 +89,7 @@ class Protocol:
         self.welcome: Mapping[str, Any] | None = None
         self.window = Window()
         self.events: deque[Event] = deque()
-        self.takes_files = False
-        self.files = Incoming()
+        self.files = Files()
         self.down: PoolError | None = None
         self.lost: PoolError | None = None
         self.outage: Outage | None = None
@@ -111,10 +109,10 @@ class Protocol:
 
     def hello(self, name: str) -> bytes:
         """The first bytes to send. ``name`` is shown to whoever looks at the daemon's connections."""
-        info = {"name": name, "pid": os.getpid(), "many": True, "files": True}
+        info = {"name": name, "pid": os.getpid(), "many": True}
         return self._encode((HELLO, PROTOCOL_VERSION, "client", info))
 
-    def submit(self, pending: Pending[Any], name: str, payload: Payload, options: bytes | None) -> Message:
+    def submit(self, pending: Pending[Any], name: str, payload: Payload, options: bytes | None) -> Outgoing:
         """What submits a task with packed arguments and options, whose end ``pending`` will get.
 
         Raises:
@@ -132,7 +130,8 @@ class Protocol:
         number = window.submitted + 1
         key = new_id(self._salt, number)
         sent = (key, name, payload, options)
-        message = submission(sent, self._encode, self.takes_files)
+        message = submission(sent, self._encode, self.files.granted)
+        self.files.passed(len(payload))
         window.add(sent)
         pending.key = key
         pending.number = number
@@ -141,7 +140,7 @@ class Protocol:
 
     def submit_all(self, batch: Iterable[Submit]) -> Outgoing:
         """What submits many tasks. Those that cannot be sent get the reason as their outcome."""
-        messages: list[Message] = []
+        messages: list[Outgoing] = []
         for some in alike(batch, self._payload_limit):
             pending, name, payload, options = some[0]
             try:
@@ -243,8 +242,8 @@ class Protocol:
         kind = message[0]
         if kind in _ENDS:
             pending = self._tasks.pop(message[1], None)
-            if kind == COMPLETED and len(message) > 2 and type(message[2]) is int:
-                self.files.claim(message)
+            if kind == COMPLETED:
+                self.files.completed(message)
         elif kind == ACCEPTED:
             return self.window.accepted(message[1])
         elif kind in _ANSWERS:
@@ -294,7 +293,7 @@ class Protocol:
         else:
             self.outage = Outage(monotonic(), self._reconnect_s)
         self.down = cause
-        self.files.close()
+        self.files.end()
         self.window.limit = 0
         for pending in (*self._tasks.values(), *self._requests.values()):
             if not pending.durable:
@@ -314,7 +313,7 @@ class Protocol:
         self.down = self.welcome = None
         self._decoder = Decoder(ANSWER)
         unanswered = {each.number for each in self._tasks.values() if each.number > self.window.acknowledged}
-        again = [submission(sent, self._encode, self.takes_files) for sent in self.window.again(unanswered)]
+        again = [submission(sent, self._encode, False) for sent in self.window.again(unanswered)]
         self._tasks = under_daemons_ids(self._tasks, self.window.acknowledged)
         self.rewatch = Rewatch(key for key, each in self._tasks.items() if each.number not in unanswered)
         return together([self.hello(name), *again, self.watch_more()])
@@ -334,7 +333,7 @@ class Protocol:
         if self.lost is not None:
             return []
         self.lost = self.down = cause
-        self.files.close()
+        self.files.end()
         self.window.is_open = True
         for pending in (*self._tasks.values(), *self._requests.values()):
             self._fail(pending, cause, closed=closed)
@@ -369,7 +368,7 @@ class Protocol:
             )
         self.window.limit = min(WINDOW, int(info.get("window", WINDOW)))
         self._payload_limit = min(PAYLOAD_LIMIT, int(info.get("payload_limit", PAYLOAD_LIMIT)))
-        self.takes_files = info.get("files") is True
+        self.files.offered(info.get("files") is True)
         self.welcome = info
 
     def _on_progress(self, message: Sequence[Any]) -> None:

@@ -34,11 +34,12 @@ from poolmgr.client.outbox import Outbox
 from poolmgr.client.pending import Pending
 from poolmgr.client.protocol import Protocol, Settled
 from poolmgr.errors import ConnectionLost, PoolError
-from poolmgr.parcels.passing import ANCILLARY_BYTES, RECEIVE, received
+from poolmgr.parcels.passing import ANCILLARY_BYTES, RECEIVE, Ancillary, received
 
 _READ_BYTES: Final = 256 * 1024
 _UNSENT_LOOK_S: Final = 0.05  # how long a follower waits for the daemon to take more before it looks at the lead
 _BRISK_S: Final = 0.0003  # an answer that took no longer has made the next worth watching for; about two calls' time
+_RECEIVE: Final = socket.MSG_DONTWAIT | RECEIVE
 _SENTINEL: Final = b"\xc1" + os.urandom(15)  # no message begins with 0xc1
 
 # Those of this process, for what a fork must do to them.
@@ -172,7 +173,11 @@ class SharedSocket:
             return None
         self._buffer[: len(_SENTINEL)] = _SENTINEL
         try:
-            count, ancillary, _, _ = self._sock.recvmsg_into([self._buffer], ANCILLARY_BYTES, socket.MSG_DONTWAIT | RECEIVE)
+            ancillary: Ancillary = []
+            if self.protocol.files.asked is None:
+                count = self._sock.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
+            else:
+                count, ancillary, _, _ = self._sock.recvmsg_into([self._buffer], ANCILLARY_BYTES, _RECEIVE)
         except BlockingIOError:
             return []
         except OSError as error:
@@ -191,6 +196,8 @@ class SharedSocket:
                 settled = self.protocol.receive(self._view[:count])
                 if self.protocol.down is not None:
                     self._hang_up()
+                elif self.protocol.files.due:
+                    self._outbox.send(self.protocol.request(*self.protocol.files.ask()))
                 elif self.protocol.rewatch.waiting:
                     self._outbox.send(self.protocol.watch_more())
         except BaseException as error:

@@ -22,6 +22,10 @@ class Port(Protocol):
         """``send`` of a task's result. Those that come together may go in one message."""
         ...
 
+    def take_files(self) -> None:
+        """The client wants large results as files, and may send large arguments so."""
+        ...
+
     def flush(self) -> None:
         """One write for all that was sent in this turn."""
         ...

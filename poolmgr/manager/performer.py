@@ -19,7 +19,7 @@ from poolmgr.manager.outbox import Port
 from poolmgr.manager.process import Listener, WorkerProcess
 from poolmgr.manager.shell import Shell
 from poolmgr.model import TaskState
-from poolmgr.wire.framing import encode
+from poolmgr.wire.framing import encode, in_parts
 from poolmgr.wire.messages import (
     ACCEPTED,
     EVENT,
@@ -30,6 +30,7 @@ from poolmgr.wire.messages import (
     SAME,
     START,
 )
+from poolmgr.wire.parts import LARGE_BYTES
 
 _log = logging.getLogger(__name__)
 _REFILL_AGAIN_S = 1.0  # where the store refuses
@@ -108,7 +109,11 @@ class Performer:
         if process is not None and process.incarnation == incarnation:
             process.started.append((fence, task_id, name))
             carried = payload if isinstance(payload, bytes) else process.pass_on(fence, payload)
-            process.queue(encode((START, fence, task_id, attempt, name, carried, timeout_s, soft_timeout_s)))
+            if isinstance(carried, bytes) and len(carried) >= LARGE_BYTES:
+                start = (START, fence, task_id, attempt, name, None, timeout_s, soft_timeout_s)
+                process.queue_parts(in_parts(start, 5, [carried]))
+            else:
+                process.queue(encode((START, fence, task_id, attempt, name, carried, timeout_s, soft_timeout_s)))
             self._written[worker] = process
 
     def _look(self, effect: do.Look) -> None:

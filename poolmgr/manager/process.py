@@ -28,10 +28,12 @@ from poolmgr.payload import Payload, inline
 from poolmgr.post_mortem import RAN_BEFORE, PostMortem
 from poolmgr.wire.framing import Decoder
 from poolmgr.wire.messages import ARGUMENTS, PAYLOAD_LIMIT
+from poolmgr.wire.parts import Part, rest_of
 from poolmgr.worker.main import READ_BYTES, Channels
 from poolmgr.worker.page import FILE_BYTES, PAGE_BYTES, Page
 
 PIPE_BYTES = 256 * 1024
+_PARTS = 512  # in one write; the kernel takes 1,024
 _OUTPUT_PATIENCE_S = 0.005  # for the output of a task that has failed
 _SILENT_S = 0.5  # a process that has closed its result pipe, and does not end, is killed after this
 _STARTED_KEPT = 64  # more than a worker can have in flight, and have ended in one turn of the loop
@@ -74,7 +76,7 @@ class WorkerProcess:
         self._descriptors = descriptors
         self.takes_files = False  # payloads, on the control channel; known when it is ready
         self._decoder = Decoder()
-        self._out: list[bytes | memoryview] = []
+        self._out: list[Part] = []
         self._writing = False  # the pipe is full: the loop tells when it is not
         self.pidfd = -1  # from its beginning until it is closed
         self._open: list[int] = []
@@ -139,6 +141,10 @@ class WorkerProcess:
         """Append to what the next ``flush`` writes to the task pipe."""
         self._out.append(message)
 
+    def queue_parts(self, message: Sequence[Part]) -> None:
+        """... a message in parts."""
+        self._out += message
+
     def flush(self) -> None:
         """One write for all that was queued in this turn."""
         if not self._writing and self._out:
@@ -155,19 +161,21 @@ class WorkerProcess:
         self.started.extend(kept)
 
     def _write(self) -> None:
-        data = b"".join(self._out) if len(self._out) > 1 else self._out[0]
-        self._out.clear()
+        out = self._out
         try:
-            written = os.write(self._tasks, data)
+            written = os.write(self._tasks, out[0]) if len(out) == 1 else os.writev(self._tasks, out[:_PARTS])
         except BlockingIOError:
             written = 0
         except OSError:
+            out.clear()
             return  # it has died; the reaper tells
-        if written < len(data):
-            self._out.append(memoryview(data)[written:])  # no copy: of a large one there are many rests
-            if not self._writing:
-                self._writing = True
-                self._loop.add_writer(self._tasks, self._write_more)
+        if len(out) == 1 and written == len(out[0]):
+            out.clear()
+            return
+        self._out = rest_of(out, written)
+        if self._out and not self._writing:
+            self._writing = True
+            self._loop.add_writer(self._tasks, self._write_more)
 
     def _write_more(self) -> None:
         self._write()

@@ -16,24 +16,20 @@ is ever used again; where there is no /proc, none is used at all.
 
 from __future__ import annotations
 
+import _thread
 import fcntl
 import os
 import signal
-import threading
-import weakref
 from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
 from poolmgr.parcels.parcel import Parcel
-
-Buffers = Sequence[bytes | bytearray | memoryview]
+from poolmgr.wire.parts import Part, rest_of
 
 _TRIES: Final = 3  # memfds that are looked at before another is made
 _PARTS: Final = 512  # buffers in one write; the kernel takes 1,024
 _SHRINK: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
-
-_all: weakref.WeakSet[Memfds] = weakref.WeakSet()  # of this process, for what a fork must do to them
 
 
 class _Memfd:
@@ -71,16 +67,13 @@ class _Memfd:
             return False
         return True
 
-    def fill(self, parts: Buffers, size: int) -> Parcel:
+    def fill(self, parts: Sequence[Part], size: int) -> Parcel:
         """Raises ``OSError``."""
         offset = 0
         rest = list(parts)
         while rest:
             offset += (written := os.pwritev(self.fd, rest[:_PARTS], offset))
-            while rest and written >= len(rest[0]):
-                written -= len(rest.pop(0))
-            if written:
-                rest[0] = memoryview(rest[0])[written:]
+            rest = rest_of(rest, written)
         if size > self.size:
             if not self.size:
                 fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, _SHRINK)
@@ -105,19 +98,21 @@ class Memfds:
         self._most = most
         self._most_bytes = most_bytes
         self._keep_bytes = keep_bytes
-        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._lock = _thread.allocate_lock()  # ``threading`` is what a worker can do without
         self._made: deque[_Memfd] = deque()  # the one that was filled longest ago first
         self._bytes = 0  # of all of these
         self._out = 0  # being filled just now
-        _all.add(self)
 
     def __len__(self) -> int:
         return len(self._made)
 
-    def write(self, parts: Buffers) -> Parcel | None:
+    def write(self, parts: Sequence[Part]) -> Parcel | None:
         """A file of what ``parts`` hold, one behind the other. None: there is none to be had, as others have not read
         what they have, or the system refuses."""
         size = sum(map(len, parts))
+        if self._pid != os.getpid():
+            self.forget()
         try:
             memfd = self._take(size)
             if memfd is None:
@@ -188,19 +183,12 @@ class Memfds:
         self._bytes -= memfd.size
         memfd.close()
 
-    def _forget(self) -> None:
-        """In the child of a fork: to its parent it would be no other process, and both would write."""
-        self._lock = threading.Lock()
+    def forget(self) -> None:
+        """In the child of a fork: a lease does not tell it from its parent, and both would write."""
+        self._pid = os.getpid()
+        self._lock = _thread.allocate_lock()
         self._out = 0
         for each in self._made:
             each.close()
         self._made.clear()
         self._bytes = 0
-
-
-def _forget_all() -> None:
-    for each in tuple(_all):
-        each._forget()
-
-
-os.register_at_fork(after_in_child=_forget_all)

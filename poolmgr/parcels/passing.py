@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
+import _thread
 import os
 import socket
 import struct
-import termios
-import threading
 from array import array
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
@@ -18,7 +16,6 @@ PASSED: Final = 32  # descriptors in one send
 ANCILLARY_BYTES: Final = socket.CMSG_SPACE(PASSED * 4)
 RECEIVE: Final = socket.MSG_CMSG_CLOEXEC
 
-_LEAST_BYTES: Final = 512  # of the kernel's memory that a message takes in a socket
 _INT: Final = struct.Struct("i")
 
 Ancillary = list[tuple[int, int, bytes]]
@@ -41,12 +38,6 @@ def send(sock: socket.socket, data: bytes | bytearray | memoryview, fd: int, fla
     return sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _INT.pack(fd))], flags)
 
 
-def unread(sock: socket.socket) -> int:
-    """How many messages the peer of a Unix socket may not have read yet, at most."""
-    (taken,) = _INT.unpack(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(_INT.size)))
-    return -(-int(taken) // _LEAST_BYTES)
-
-
 def received(ancillary: Ancillary) -> list[int]:
     """The descriptors that a ``recvmsg`` has brought, which are the caller's to close."""
     found = array("i")
@@ -62,12 +53,7 @@ def dispose(fd: int) -> None:
     if is_memfd(fd):
         os.close(fd)
     else:
-        threading.Thread(target=os.close, args=(fd,), name="poolmgr-dispose", daemon=True).start()
-
-
-def was_cut(flags: int) -> bool:
-    """Whether descriptors were lost: too many came, or this process may not have so many open."""
-    return bool(flags & socket.MSG_CTRUNC)
+        _thread.start_new_thread(os.close, (fd,))
 
 
 def dispose_all(fds: Iterable[int]) -> None:

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import socket
+import struct
+import termios
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 from poolmgr.parcels.passing import (
@@ -18,12 +22,15 @@ from poolmgr.parcels.passing import (
     FileMessage,
     received,
     send,
-    unread,
-    was_cut,
 )
+from poolmgr.wire.parts import Part, rest_of
 
 _SEND: Final = socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT
-_READ: Final = RECEIVE | socket.MSG_DONTWAIT
+_NOW: Final = socket.MSG_DONTWAIT
+_CUT: Final = socket.MSG_CTRUNC  # descriptors were lost: too many came, or this process may not have so many open
+_PARTS: Final = 512  # in one send; the kernel takes 1,024
+_LEAST_BYTES: Final = 512  # of the kernel's memory that a message takes in a socket
+_INT: Final = struct.Struct("i")
 _READS: Final = 32  # in one turn of the loop
 _PASSED_MOST: Final = 512  # descriptors, and what their files hold, that a peer may have been sent and not read
 _PASSED_BYTES: Final = 128 << 20
@@ -58,13 +65,16 @@ class Stream:
         self._loop = loop
         self._sock = sock
         self._protocol: StreamProtocol | None = protocol
-        self._buffer = [buffer]
+        self._buffer = buffer
+        self._receive = sock.recv_into
+        self._send = sock.send
         self._view = memoryview(buffer)
-        self._unsent: deque[tuple[bytes | memoryview, FileMessage | None]] = deque()
+        self._unsent: deque[tuple[Part, FileMessage | None]] = deque()
         self._unsent_bytes = 0
         self._passed: deque[int] = deque()  # the sizes of files that the peer may not have read yet
         self._passed_bytes = 0  # ... together
         self._high, self._low = 65536, 16384
+        self._takes_files = False
         self._paused = False  # the protocol's writing
         self._reading = True
         self._closing = False
@@ -79,6 +89,10 @@ class Stream:
 
     # ------------------------------------------------------------------------------------------ reading
 
+    def take_files(self) -> None:
+        """From now on take descriptors, too, which costs a little. Until then they are dropped."""
+        self._takes_files = True
+
     def pause_reading(self) -> None:
         """Tell of no more until ``resume_reading``."""
         if self._reading and not self._closing:
@@ -92,39 +106,52 @@ class Stream:
         self._reading = True
 
     def _read(self) -> None:
-        """A read ends behind the first message with a file, and there may be many: what is told should be told in one
-        turn of the loop."""
-        for _ in range(_READS):
-            if not self._read_once():
-                return
+        if self._takes_files:
+            # A read ends behind a message with a file, and there may be many: they are told in one turn of the loop.
+            for _ in range(_READS):
+                if not self._read_with_files():
+                    return
+            return
+        try:
+            count = self._receive(self._buffer, 0, _NOW)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._end(error)
+            return
+        self._tell(count)
 
-    def _read_once(self) -> bool:
+    def _read_with_files(self) -> bool:
         """Whether there may be more to read at once."""
         protocol = self._protocol
         if protocol is None or not self._reading:
             return False
         try:
-            count, ancillary, flags, _ = self._sock.recvmsg_into(self._buffer, ANCILLARY_BYTES, _READ)
+            count, ancillary, flags, _ = self._sock.recvmsg_into([self._buffer], ANCILLARY_BYTES, _NOW | RECEIVE)
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:
             self._end(error)
             return False
+        if ancillary or flags & _CUT:
+            protocol.files_received(received(ancillary), bool(flags & _CUT))
+        self._tell(count)
+        return bool(ancillary)
+
+    def _tell(self, count: int) -> None:
+        protocol = self._protocol
+        assert protocol is not None  # or there would be no reader
+        if not count:
+            self._end(None)
+            return
         try:
-            if ancillary or was_cut(flags):
-                protocol.files_received(received(ancillary), was_cut(flags))
-            if count:
-                protocol.data_received(self._view[:count])
+            protocol.data_received(self._view[:count])
         except Exception as error:
             # As asyncio's transports do: what fails is this connection, and no "handle" of the loop's.
             self._loop.call_exception_handler(
                 {"message": "a connection's protocol has failed", "exception": error, "protocol": protocol}
             )
             self._end(error)
-            return False
-        if not count:
-            self._end(None)
-        return bool(ancillary) and count > 0
 
     # ------------------------------------------------------------------------------------------ writing
 
@@ -136,7 +163,24 @@ class Stream:
         """Bytes that are unsent, those of files included."""
         return self._unsent_bytes
 
-    def write(self, data: bytes) -> None:
+    def writelines(self, parts: Sequence[Part]) -> None:
+        """``write`` of each, without joining them."""
+        rest: Sequence[Part] = parts
+        while rest and not self._unsent and not self._closing:
+            try:
+                sent = self._sock.sendmsg(rest[:_PARTS], (), _SEND)
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError as error:
+                self._end(error)
+                return
+            rest = rest_of(rest, sent)
+        if not self._closing:
+            for each in rest:
+                if each:
+                    self._queue(each, None)
+
+    def write(self, data: Part) -> None:
         """Send ``data``, or keep it until the socket takes it."""
         if self._closing or not data:
             return
@@ -144,7 +188,7 @@ class Stream:
             self._queue(data, None)
             return
         try:
-            sent = self._sock.send(data, _SEND)
+            sent = self._send(data, _SEND)
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError as error:
@@ -191,7 +235,7 @@ class Stream:
                 self._passed_bytes -= passed.popleft()
         return self._passed_bytes + size <= _PASSED_BYTES and len(passed) < _PASSED_MOST
 
-    def _queue(self, data: bytes | memoryview, file: FileMessage | None) -> None:
+    def _queue(self, data: Part, file: FileMessage | None) -> None:
         if not self._unsent:
             self._loop.add_writer(self._fd, self._write_more)
         self._unsent.append((data, file))
@@ -266,3 +310,9 @@ class Stream:
     def _tell_lost(self, protocol: StreamProtocol, error: Exception | None) -> None:
         self._sock.close()
         protocol.connection_lost(error)
+
+
+def unread(sock: socket.socket) -> int:
+    """How many messages the peer of a Unix socket may not have read yet, at most."""
+    (taken,) = _INT.unpack(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(_INT.size)))
+    return -(-int(taken) // _LEAST_BYTES)

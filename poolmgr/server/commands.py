@@ -39,6 +39,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "tasks": Command(tasks.tasks, open_to_group=True),
     "result": Command(tasks.result, open_to_group=True),
     "watch": Command(tasks.watch, open_to_group=True),
+    "files": Command(tasks.files, open_to_group=True),
     "cancel": Command(tasks.cancel),
     "clear": Command(tasks.clear),
     "dead_letters": Command(letters.dead_letters, open_to_group=True),

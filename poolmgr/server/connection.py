@@ -228,7 +228,6 @@ class Connection(Replies):
         self._greeted = True
         told = message[3] if len(message) > 3 and type(message[3]) is dict else {}
         self._takes_many = told.get("many") is True
-        self._takes_files = told.get("files") is True
         info = {
             "pid": os.getpid(),
             "epoch": self._manager.epoch,

@@ -11,8 +11,9 @@ from poolmgr.parcels.passing import FileMessage
 from poolmgr.parcels.stream import Stream
 from poolmgr.payload import Payload, inline
 from poolmgr.server.peer import Peer
-from poolmgr.wire.framing import encode
+from poolmgr.wire.framing import encode, in_parts
 from poolmgr.wire.messages import COMPLETED, COMPLETED_MANY, REFUSAL, RESPONSE
+from poolmgr.wire.parts import LARGE_BYTES, Part
 
 _log = logging.getLogger(__name__)
 
@@ -29,15 +30,23 @@ class Replies:
         self._peer: Peer
         self._client = 0
         self._closing = False
-        self._out: list[bytes] = []
+        self._out: list[Part] = []
+        self._is_large = False  # something of that
         self._completed: list[bytes] = []  # tasks whose results are yet to be put in a message
         self._results: list[bytes] = []  # ... and those
         self._takes_many = False  # it understands COMPLETED_MANY
         self._takes_files = False
 
+    def take_files(self) -> None:
+        self._takes_files = True
+        self._transport.take_files()
+
     def completed(self, task_id: bytes, result: Payload) -> None:
         if not isinstance(result, bytes):
             self._send_file(task_id, result)
+            return
+        if len(result) >= LARGE_BYTES:
+            self._send_parts(task_id, result)
             return
         if not self._takes_many or len(result) > _SMALL_BYTES:
             self.send((COMPLETED, task_id, result))
@@ -49,7 +58,7 @@ class Replies:
 
     def _send_file(self, task_id: bytes, result: Payload) -> None:
         if not self._takes_files or not isinstance(result, Parcel):
-            self.send((COMPLETED, task_id, inline(result)))
+            self._send_parts(task_id, inline(result))
             return
         self.flush()
         if not self._closing:
@@ -57,6 +66,12 @@ class Replies:
             whole = lambda: encode((COMPLETED, task_id, result.content()))  # noqa: E731
             self._transport.write_file(FileMessage(message, result, whole))
             self._check_unread()
+
+    def _send_parts(self, task_id: bytes, result: bytes) -> None:
+        if self._completed:
+            self._put_together()
+        self._out += in_parts((COMPLETED, task_id, None), 2, [result])
+        self._is_large = True
 
     def _put_together(self) -> None:
         ids, results = self._completed, self._results
@@ -80,7 +95,11 @@ class Replies:
         if not self._out or self._closing:
             self._out.clear()
             return
-        self._transport.write(b"".join(self._out) if len(self._out) > 1 else self._out[0])
+        if self._is_large:
+            self._transport.writelines(self._out)
+            self._is_large = False
+        else:
+            self._transport.write(b"".join(self._out) if len(self._out) > 1 else self._out[0])
         self._out.clear()
         self._check_unread()
 

@@ -82,6 +82,12 @@ async def watch(call: Call) -> Any:
     return None
 
 
+def files(call: Call) -> bool:
+    """From now on payloads may travel as files on this connection."""
+    call.manager.shell.ports[call.client].take_files()
+    return True
+
+
 async def _live(manager: Manager, task_id: bytes, act: Callable[[], object]) -> bool:
     """Whether the task is live; if so, ``act``, with the task in memory."""
     if task_id not in manager.scheduler.state.tasks:

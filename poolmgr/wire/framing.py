@@ -9,13 +9,14 @@ a ``ProtocolError``, and what it costs is bounded by ``Limits``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from msgpack import OutOfData, Packer, Unpacker
 
 from poolmgr.errors import PayloadTooLarge, ProtocolError
-from poolmgr.wire.messages import FRAME_LIMIT
+from poolmgr.wire.messages import FRAME_LIMIT, PAYLOAD_LIMIT
+from poolmgr.wire.parts import Part, bin_head
 
 _KEEP_BYTES: Final = 1 << 20  # msgpack's buffers only grow: one that served a larger message is dropped
 # What a decoder's buffer begins with. msgpack writes through all of it again and again, so all of it becomes resident;
@@ -182,6 +183,22 @@ def encoder() -> Callable[[Any], bytes]:
 
 
 encode: Final = encoder()  # of the process's main thread, or of its loop
+
+
+def in_parts(
+    message: Sequence[Any], at: int, payload: Sequence[Part], pack: Callable[[Sequence[Any]], bytes] = encode
+) -> list[Part]:
+    """``message``, of fewer than 16 elements, with a large binary in the place ``at``, where something else stands; in
+    parts that are to be sent one behind the other. The binary's are not copied, as by ``pack``.
+
+    Raises:
+        PayloadTooLarge: no peer would accept it.
+    """
+    size = sum(map(len, payload))
+    if size > PAYLOAD_LIMIT:
+        raise PayloadTooLarge(f"a payload of {size >> 20} MB exceeds the limit of {PAYLOAD_LIMIT >> 20} MB")
+    before, behind = pack(message[:at]), pack(message[at + 1 :])  # arrays of their own, with heads of one byte
+    return [bytes((0x90 | len(message),)) + before[1:] + bin_head(size), *payload, behind[1:]]
 
 
 def _refuse_extension(code: int, data: bytes) -> Any:

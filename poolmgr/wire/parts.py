@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from msgpack import OutOfData, Unpacker
@@ -63,6 +63,15 @@ def _split(value: Any, pack: Callable[[Any], bytes], parts: list[Part], depth: i
         text, shape, content = arrays.described(value)
         head = b"\x93" + pack(text) + pack(shape) + bin_head(len(content))
         parts += _EXT.pack(_IN_EXT32, len(head) + len(content), ARRAY), head, content
+
+
+def rest_of(parts: Sequence[Part], done: int) -> list[Part]:
+    """What is left of ``parts`` when so many bytes of them are done."""
+    for at, part in enumerate(parts):
+        if done < len(part):
+            return [memoryview(part)[done:] if done else part, *parts[at + 1 :]]
+        done -= len(part)
+    return []
 
 
 def bin_head(size: int) -> bytes:

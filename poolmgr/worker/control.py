@@ -18,6 +18,7 @@ from poolmgr.parcels.parcel import PARCEL_BYTES, Parcel
 from poolmgr.parcels.passing import ANCILLARY_BYTES, RECEIVE, received, send
 from poolmgr.wire import values
 from poolmgr.wire.messages import ARGUMENTS, RESULT
+from poolmgr.wire.parts import LARGE_BYTES, Part
 from poolmgr.worker.run import encode_result, result_parts
 from poolmgr.worker.warden import FILES
 
@@ -83,14 +84,16 @@ class Control:
         finally:
             parcel.close()
 
-    def drop(self, fence: int) -> None:
-        """This task is not to be begun, or has ended: close its file, if it is still there."""
-        fd = self._files.pop(fence, -1)
-        if fd >= 0:
-            _close(fd)
+    def drop(self, *fences: int) -> None:
+        """These tasks are not to be begun, or have failed: close their files, those that are still there."""
+        for fence in fences:
+            fd = self._files.pop(fence, -1)
+            if fd >= 0:
+                _close(fd)
 
-    def carried(self, fence: int, result: Any) -> bytes | int:
-        """What DONE carries for a result: its payload; or its size, where that is sent in a file. Raises ``Failed``."""
+    def carried(self, fence: int, result: Any) -> bytes | list[Part] | int:
+        """What DONE carries for a result: its payload, in parts where it is large; or its size, where that is sent in a
+        file. Raises ``Failed``."""
         parts = result_parts(result) or [encode_result(result)]
         size = sum(map(len, parts))
         if self._passes and size >= PARCEL_BYTES and (parcel := self._memfds.write(parts)) is not None:
@@ -101,7 +104,7 @@ class Control:
                 pass
             finally:
                 parcel.close()
-        return b"".join(parts)
+        return parts if size >= LARGE_BYTES else b"".join(parts)
 
     def rest(self) -> None:
         """There is nothing to do for now: give memory back."""
@@ -116,4 +119,5 @@ class Control:
             except OSError:
                 pass
         self._files.clear()
+        self._memfds.forget()
         self._passes = False

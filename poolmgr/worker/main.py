@@ -29,8 +29,7 @@ from typing import Any, NamedTuple
 
 from msgpack import packb
 
-from poolmgr.wire import values
-from poolmgr.wire.framing import Decoder, encode
+from poolmgr.wire.framing import Decoder, encode, in_parts
 from poolmgr.wire.messages import (
     BROKEN,
     COLLECT,
@@ -47,6 +46,8 @@ from poolmgr.wire.messages import (
     START,
     WORN,
 )
+from poolmgr.wire.parts import Part, rest_of
+from poolmgr.wire.values import SMALL, unpack_call
 from poolmgr.worker.context import CurrentTask, SoftTimeout, answer_current_task
 from poolmgr.worker.control import Control
 from poolmgr.worker.coroutines import Coroutines
@@ -63,7 +64,7 @@ _BEAT = packb((HEARTBEAT,))
 _ALL = 1 << 64  # more than any fence, or any time
 
 # A task may replace these in their modules; here they stay what they are.
-_os_read, _os_write, _exit, _getppid = os.read, os.write, os._exit, os.getppid
+_os_read, _os_write, _os_writev, _exit, _getppid = os.read, os.write, os.writev, os._exit, os.getppid
 _clock, _sleep, _collect = time.clock_gettime, time.sleep, gc.collect
 _BOOTTIME = time.CLOCK_BOOTTIME
 # The C function: its namesake in ``signal`` makes enum members, and touches 200 KB of what a fork shares.
@@ -198,11 +199,15 @@ class Worker:
             result = self._call(fence, message[4], message[5])
         except Failed as failed:
             ended_at = self._end()
+            self._control.drop(fence)
             packed = packb(failed.failure, unicode_errors="replace")
             self._write((RAISED, fence, begun_at, ended_at, failed.code, failed.types, packed, failed.retry_delay_s))
         else:
             ended_at = self._end()
-            self._write((DONE, fence, begun_at, ended_at, result))
+            if type(result) is not list:
+                self._write((DONE, fence, begun_at, ended_at, result))
+            else:
+                self._put(in_parts((DONE, fence, begun_at, ended_at, None), 4, result))
         took_s = ended_at - begun_at
         self._unseen = fence
         self._unseen_s += took_s
@@ -220,15 +225,15 @@ class Worker:
             self._recalled = _ALL
             self._write((WORN, fence, left))
 
-    def _call(self, fence: int, name: str, payload: Any) -> bytes | int:
-        """The packed result of the handler, or its size where that was sent in a file, or ``Failed``. An interrupt can
-        strike only while ``_running`` is set."""
+    def _call(self, fence: int, name: str, payload: Any) -> bytes | list[Part] | int:
+        """What DONE carries for the result of the handler, or ``Failed``. An interrupt can strike only while
+        ``_running`` is set."""
         handler = self._handlers.get(name)
         if handler is None:
             raise unknown(name)
         try:
             if type(payload) is bytes:
-                args, kwargs = values.unpack_call(payload)
+                args, kwargs = unpack_call(payload)
             else:
                 self._read_control()
                 args, kwargs = self._control.call(fence, payload, handler.writable)
@@ -256,7 +261,7 @@ class Worker:
             _set_profile(self._profile)
         if _get_limit() != self._limit:
             _set_limit(self._limit)
-        return encode_result(result) if type(result) in values.SMALL else self._control.carried(fence, result)
+        return encode_result(result) if type(result) in SMALL else self._control.carried(fence, result)
 
     def _become_a_copy(self) -> None:
         """In a process that a handler has forked: where it returns from the handler, it is not to be a worker, too."""
@@ -274,8 +279,6 @@ class Worker:
         if self._is_copy:
             _exit(0)
         self._current = None
-        if type(self._start[5]) is int:
-            self._control.drop(self._start[1])
         self._start = []
         self._interrupt_waits = False
         if self._output.used:
@@ -297,10 +300,13 @@ class Worker:
         """One message, whole. Not for signal handlers: they might strike while one is being written."""
         data = encode(message)
         with self._write_lock:
-            written = _os_write(self._results, data)
-            while written < len(data):
-                data = data[written:]
-                written = _os_write(self._results, data)
+            while data:
+                data = data[_os_write(self._results, data) :]
+
+    def _put(self, parts: list[Part]) -> None:
+        with self._write_lock:
+            while parts:
+                parts = rest_of(parts, _os_writev(self._results, parts))
 
     def _emit(self, kind: str, fence: int, first: Any, second: Any) -> None:
         """What a handler says through ``current_task()``; from another task's thread it is out of date, and dropped."""
@@ -370,8 +376,7 @@ class Worker:
             kept = [message for message in self._waiting if message[0] != START or message[1] > fence]
             self._waiting.clear()
             self._waiting.extend(kept)
-            for each in dropped:
-                self._control.drop(each)
+            self._control.drop(*dropped)
         self._dropped = [*(self._dropped or ()), *dropped]
 
     def _tell_dropped(self) -> None:

@@ -22,7 +22,18 @@ from poolmgr import AsyncClient, Client, Executor
 from poolmgr.client.outgoing import memfds
 from poolmgr.errors import TaskFailed
 from poolmgr.parcels.parcel import PARCEL_BYTES
-from poolmgr.wire.messages import ACCEPTED, COMPLETED, ERROR, HELLO, PROTOCOL_VERSION, REFUSED, SUBMIT, WELCOME
+from poolmgr.wire.messages import (
+    ACCEPTED,
+    COMPLETED,
+    ERROR,
+    HELLO,
+    PROTOCOL_VERSION,
+    REFUSED,
+    REQUEST,
+    RESPONSE,
+    SUBMIT,
+    WELCOME,
+)
 from poolmgr.wire.values import pack_call
 from scripts.proofs.pool import Pool, until
 from tests.conformance import third_party_worker
@@ -31,12 +42,19 @@ from tests.integration.raw import CALL, Raw
 
 MB = 1 << 20
 SIZES = [PARCEL_BYTES - 100, PARCEL_BYTES, MB, 5 * MB + 3]
-PICKED_UP = msgpack.packb([HELLO, PROTOCOL_VERSION, "client", {"files": True}])
+WITH_FILES = msgpack.packb([HELLO, PROTOCOL_VERSION, "client", {}]) + msgpack.packb([REQUEST, 1, "files", {}])
 
 
 def noise(size: int, seed: int = 0) -> bytes:
     """Bytes that tell one payload from another."""
     return (seed.to_bytes(4, "big") + os.urandom(4092)) * (size // 4096) + b"." * (size % 4096)
+
+
+def warm(client: Client) -> None:
+    """Have a connection see large payloads, and so take files."""
+    for _ in range(2):
+        client.run("size_of", noise(MB))
+    assert client._redial.live().protocol.files.granted
 
 
 def descriptors(pid: int) -> int:
@@ -57,7 +75,7 @@ def payload_files(pid: int) -> int:
 @pytest.fixture
 def steady(shared_pool: Pool, client: Client) -> Iterator[Client]:
     """A client of the shared pool, which after the test holds no descriptor more than before."""
-    client.run("echo", b"")
+    warm(client)
     before = descriptors(shared_pool.pid)
     yield client
     until(lambda: payload_files(shared_pool.pid) == 0, "the daemon holds no payload")
@@ -67,11 +85,12 @@ def steady(shared_pool: Pool, client: Client) -> Iterator[Client]:
 @pytest.fixture
 def raw(shared_pool: Pool) -> Iterator[Raw]:
     raw = Raw(shared_pool.socket)
-    raw.say(PICKED_UP)
+    raw.say(WITH_FILES)
     welcome = raw.hear()
     assert welcome is not None
     assert welcome[0] == WELCOME
     assert welcome[2]["files"] is True
+    assert raw.hear() == [RESPONSE, 1, True]
     yield raw
     raw.close()
 
@@ -101,6 +120,11 @@ def test_each_of_many_has_its_own(steady: Client) -> None:
 def test_the_async_client_sends_and_receives_them(shared_pool: Pool, steady: Client, loop: str) -> None:
     async def calls() -> None:
         async with AsyncClient(str(shared_pool.socket)) as client:
+            await client.run("echo", noise(MB))
+            await client.run("echo", noise(MB))
+            link = client._redial.link
+            assert link is not None
+            assert link.protocol.files.granted
             values = [noise(MB + number, number) for number in range(10)]
             assert [each async for each in client.map("echo", values)] == values
             assert await asyncio.gather(*(client.run("echo", each) for each in values)) == values
@@ -121,7 +145,8 @@ def test_an_executor_sends_and_receives_them(steady: Client) -> None:
 def test_arrays_travel_from_memory_to_memory(steady: Client) -> None:
     numbers = numpy.arange(MB, dtype="f8").reshape(1024, 1024)
     with Executor(client=steady) as executor:
-        executor.submit(abs, 1).result(timeout=20)  # the connection is welcomed
+        for _ in range(2):  # of the first large call on all go as files
+            executor.submit(numpy.sum, numbers).result(timeout=20)
         doubled = executor.submit(numpy.multiply, numbers, 2).result(timeout=20)
         assert numpy.array_equal(doubled, numbers * 2)
         doubled[0, 0] = 7  # it is this program's own
@@ -166,7 +191,8 @@ def raise_with(array: Any) -> None:
 def test_a_private_pools_executor_does_the_same() -> None:
     numbers = numpy.arange(MB, dtype="f4")
     with Executor(max_workers=2) as executor:
-        executor.submit(abs, 1).result(timeout=20)
+        for _ in range(3):
+            executor.submit(numpy.negative, numbers).result(timeout=20)
         before = len(os.listdir("/proc/self/fd"))
         for _ in range(20):
             assert numpy.array_equal(executor.submit(numpy.negative, numbers).result(timeout=20), -numbers)
@@ -240,7 +266,7 @@ def test_a_worker_that_is_killed_before_it_reads_costs_nothing_of_the_payload(st
     pool = start_pool(workers=1)
     value = noise(3 * MB)
     with pool.client() as client:
-        client.run("echo", b"")
+        warm(client)
         [worker] = client.workers()
         assert worker.pid is not None
         before = descriptors(pool.pid)
@@ -263,6 +289,7 @@ def test_a_task_that_kills_its_worker_is_tried_again_with_the_same_arguments(ste
 
 
 def test_recalled_and_cancelled_tasks_let_go_of_their_files(lone: Client, lone_pool: Pool, gate: Gate) -> None:
+    warm(lone)
     value = noise(MB)
     list(lone.map("echo", [b""] * 100))  # so that some are prefetched
     calls = lone.using(durable=False)
@@ -287,8 +314,9 @@ sys.path[:0] = {sys.path!r}
 from tests.integration import test_large_payloads as here
 sock = socket.socket(socket.AF_UNIX)
 sock.connect({str(shared_pool.socket)!r})
-sock.sendall(here.PICKED_UP)
-sock.recv(4096)
+sock.sendall(here.WITH_FILES)
+while not sock.recv(4096).endswith(bytes([1, 0xC3])):
+    pass
 payload = here.pack_call((bytes(here.MB),), {{}})
 for _ in range(5):
     here.send_file(sock, here.submit_file(os.urandom(16), len(payload)), here.memfd(here.MB * 2, content=payload))
@@ -304,6 +332,7 @@ def test_durable_ones_survive_the_daemon(make_pool: Callable[..., Pool], short_p
     pool = make_pool(directory=directory).start()
     values = [noise(MB + number, number) for number in range(8)]
     with pool.client() as client:
+        warm(client)
         ended = client.submit("echo", values[0])
         assert ended.result(timeout=20) == values[0]
         client.pause("echo")
@@ -321,7 +350,7 @@ def test_a_reconnecting_client_sends_its_files_again(make_pool: Callable[..., Po
     pool = make_pool().start()
     values = [noise(MB + number, number) for number in range(12)]
     with pool.client() as client:
-        client.run("echo", b"")
+        warm(client)
         os.kill(pool.pid, signal.SIGSTOP)
         waiting = [client.submit("echo", each) for each in values]
         pool.kill()
@@ -438,6 +467,7 @@ def test_more_than_are_held_are_read_into_memory(make_pool: Callable[..., Pool],
     pool.start()
     values = [noise(PARCEL_BYTES, number) for number in range(120)]
     with pool.client() as client:
+        warm(client)
         calls = client.using(durable=False)
         holding = calls.submit("hold", gate.path)
         gate.begun()

@@ -131,7 +131,7 @@ def test_a_daemon_of_another_user_is_refused() -> None:
 
 def test_the_daemon_is_told_who_comes(daemon: FakeDaemon) -> None:
     with Client(daemon.path, name="importer"):
-        assert daemon.hear(HELLO)[3] == {"name": "importer", "pid": os.getpid(), "many": True, "files": True}
+        assert daemon.hear(HELLO)[3] == {"name": "importer", "pid": os.getpid(), "many": True}
 
 
 # ---------------------------------------------------------------------------------------------------- handing over

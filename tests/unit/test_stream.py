@@ -65,6 +65,7 @@ async def connected() -> AsyncIterator[tuple[Stream, Told, socket.socket]]:
     ours, theirs = socket.socketpair()
     told = Told()
     made = Stream(asyncio.get_running_loop(), ours, told, bytearray(65536))
+    made.take_files()
     theirs.setblocking(False)
     try:
         yield made, told, theirs
