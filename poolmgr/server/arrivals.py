@@ -49,7 +49,7 @@ class Arrivals:
             check(fd, size, LEAST_BYTES, PAYLOAD_LIMIT)
         except BadDescriptor as error:
             dispose_all((fd,))
-            return error
+            return error.with_traceback(None)  # whose frames hold other payloads
         return taken(fd, size, self._allowance)
 
     def close(self) -> None:

@@ -75,9 +75,11 @@ class Submits:
             raise ProtocolError("a SUBMIT of the wrong shape")
         if type(task_id) is not bytes or len(task_id) != 16:
             raise ProtocolError("a SUBMIT's id is not 16 bytes")
+        if type(payload) is BadDescriptor:  # not raised: that would tie it to frames that hold other payloads
+            self._intake.refused(self._client)
+            refused(task_id, payload)
+            return True
         try:
-            if type(payload) is BadDescriptor:
-                raise payload
             if len(payload) > PAYLOAD_LIMIT:
                 raise PayloadTooLarge(f"the payload is over {PAYLOAD_LIMIT} bytes")
             options = self._options.resolve(name, packed)

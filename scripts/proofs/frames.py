@@ -7,10 +7,12 @@ Meanwhile an honest client has its results.
 
 from __future__ import annotations
 
+import os
 import random
 import select
 import socket
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from poolmgr.errors import ProtocolError
 from poolmgr.manager import procfs
 from poolmgr.manager.hearing import result_of, understood
 from poolmgr.wire.framing import Decoder
-from poolmgr.wire.messages import DONE, HELLO, PROTOCOL_VERSION
+from poolmgr.wire.messages import DONE, HELLO, PROTOCOL_VERSION, REQUEST
 from scripts.proofs import fuzz
 from scripts.proofs.pool import Pool, until
 from scripts.proofs.report import Report
@@ -32,6 +34,7 @@ A_TASK = 2000  # frames of one babbling task
 WORKERS = 4
 LEAK_MB = 48.0  # what the daemon may have grown by
 _HELLO = msgpack.packb([HELLO, PROTOCOL_VERSION, "client", {}])
+_FILES = msgpack.packb([REQUEST, 1, "files", {}])
 
 
 def prove(scale: float) -> Report:
@@ -69,9 +72,13 @@ def _connect(pool: Pool, client: Client, seed: int, connections: int) -> int:
     """Open so many connections, one after the other; honest results meanwhile."""
     for number in range(connections):
         source = random.Random(f"socket {seed} {number}")
-        make = source.choice((fuzz.submit, fuzz.submit, fuzz.request))
-        data = b"".join(fuzz.stream(source, make, A_CONNECTION - 1))
-        _say(pool.socket, _HELLO + data if source.random() < 0.95 else data)
+        make = source.choice((fuzz.submit, fuzz.submit, fuzz.request, fuzz.submit_file))
+        frames = fuzz.stream(source, make, A_CONNECTION - 1)
+        if make is fuzz.submit_file:
+            _say_with_files(pool.socket, source, frames)
+        else:
+            data = b"".join(frames)
+            _say(pool.socket, _HELLO + data if source.random() < 0.95 else data)
         assert client.run("noop", number) == number
     return connections
 
@@ -90,6 +97,25 @@ def _say(path: Path, data: bytes) -> None:
                     data = data[sock.send(data) :]
         except ConnectionError:
             pass  # it has had enough
+
+
+def _say_with_files(path: Path, source: random.Random, frames: Iterable[bytes]) -> None:
+    """The same, with descriptors beside the frames, and mostly after it was said that they may come."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(str(path))
+        sock.settimeout(10)
+        try:
+            sock.sendall(_HELLO + (_FILES if source.random() < 0.9 else b""))
+            sock.recv(1 << 16)
+            for frame in frames:
+                with fuzz.descriptors(source) as fds:
+                    sock.sendall(frame[socket.send_fds(sock, [frame], fds) :])
+                if source.random() < 0.3 and select.select([sock], [], [], 0)[0]:
+                    _, fds, _, _ = socket.recv_fds(sock, 1 << 16, 8)
+                    for fd in fds:
+                        os.close(fd)
+        except (ConnectionError, TimeoutError):
+            pass
 
 
 def _babble(client: Client, seed: int, tasks: int) -> int:

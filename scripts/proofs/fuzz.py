@@ -5,10 +5,12 @@ Most are messages of the protocol with one thing wrong with them, since these ge
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import msgpack
@@ -25,9 +27,13 @@ from poolmgr.wire.messages import (
     RECALLED,
     REPORT,
     REQUEST,
+    RESULT,
     SUBMIT,
     SUBMIT_MANY,
 )
+
+FILE_BYTES = 200_000  # of a payload in a file
+CALL = msgpack.packb({"durable": False, "max_retries": 0})
 
 _ODD: Sequence[Any] = (
     None, True, False, 0, 1, -1, 2**63, 2**64 - 1, -(2**63), 0.0, -1.0, float("nan"), float("inf"), 1e308, "", "x",
@@ -61,6 +67,49 @@ def submit(source: random.Random) -> list[Any]:
     return [SUBMIT, source.randbytes(16), name, payload, options, source.random() < 0.5]
 
 
+def submit_file(source: random.Random) -> list[Any]:
+    """A submit whose payload is to be in a file."""
+    size = source.choice((FILE_BYTES, FILE_BYTES, 1, 2**40, -1, source.randrange(2 * FILE_BYTES)))
+    return [SUBMIT, source.randbytes(16), source.choice(("noop", "nobody")), size, CALL, source.random() < 0.5]
+
+
+@contextmanager
+def descriptors(source: random.Random) -> Iterator[list[int]]:
+    """Some to send along: good ones, and what nobody should take."""
+    fds = [source.choice(_DESCRIPTORS)() for _ in range(source.choice((0, 1, 1, 1, 2, 3)))]
+    try:
+        yield fds
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+def _memfd(size: int, seals: int) -> int:
+    fd = os.memfd_create("fuzz", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, size)
+    os.pwrite(fd, msgpack.packb([[bytes(FILE_BYTES - 7)]]), 0)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+    return fd
+
+
+def _end_of_pipe() -> int:
+    reader, writer = os.pipe()
+    os.close(writer)
+    return reader
+
+
+_DESCRIPTORS: Sequence[Callable[[], int]] = (
+    *[lambda: _memfd(FILE_BYTES, fcntl.F_SEAL_SHRINK)] * 4,
+    lambda: _memfd(FILE_BYTES, 0),
+    lambda: _memfd(2 * FILE_BYTES, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_WRITE),
+    lambda: os.open("/", os.O_RDONLY),
+    lambda: os.open("/dev/null", os.O_RDWR),
+    lambda: socket.socket(socket.AF_UNIX).detach(),
+    lambda: os.memfd_create("none", 0),
+    _end_of_pipe,
+)
+
+
 def request(source: random.Random) -> list[Any]:
     """A request that would change nothing."""
     return [
@@ -77,6 +126,7 @@ def from_worker(source: random.Random) -> list[Any]:
     return source.choice(
         (
             [DONE, fence, at, at, b"result"],
+            [DONE, fence, at, at, source.choice((FILE_BYTES, 5, -1))],
             [RAISED, fence, at, at, "task_failed", ["ValueError"], msgpack.packb({"message": "no"}), None],
             [REPORT, fence, 0.5, "half"],
             [RECALLED, [fence, fence + 1]],
@@ -88,14 +138,21 @@ def from_worker(source: random.Random) -> list[Any]:
 
 def old_news(source: random.Random) -> list[Any]:
     """What a worker says that the manager hears, and has no use for: it lives on."""
-    while (message := from_worker(source))[0] in (READY, BROKEN):
+    while (message := from_worker(source))[0] in (READY, BROKEN) or type(message[-1]) is int:
         pass
     return message
 
 
 def on_control(source: random.Random) -> list[Any]:
     """A packet of the control channel."""
-    return source.choice(([HEARTBEAT], [LOG, 0, "debug", "text"], [LOG, source.choice(_ODD), "debug", "text"]))
+    return source.choice(
+        (
+            [HEARTBEAT],
+            [RESULT, source.randrange(1 << 40)],
+            [LOG, 0, "debug", "text"],
+            [LOG, source.choice(_ODD), "debug", "text"],
+        )
+    )
 
 
 def odd(source: random.Random, message: list[Any]) -> bytes:
@@ -158,7 +215,8 @@ def babble_on_control(seed: int, frames: int) -> None:
             with socket.socket(fileno=os.dup(int(each))) as control:
                 for _ in range(frames - 1):
                     control.send(msgpack.packb([HEARTBEAT]))
-                control.send(odd(source, on_control(source)))
+                with descriptors(source) as fds:
+                    socket.send_fds(control, [odd(source, on_control(source))], fds)
 
 
 def _kind(fd: str) -> str:
