@@ -104,9 +104,7 @@ class AsyncCaller:
         """
         link, options = self._redial.ready(), self._options
         future: AsyncTaskFuture[Any] = AsyncTaskFuture(link, options.submits_durable)
-        link.submit(
-            future, handler_name(handler), packed(args, kwargs, link.protocol.files.granted), options.for_submit
-        )
+        link.submit(future, handler_name(handler), packed(args, kwargs, link.protocol.files), options.for_submit)
         return future
 
     @overload
@@ -134,7 +132,7 @@ class AsyncCaller:
         """
         link, options = await self._redial.live(), self._options
         call: Awaited[Any] = Awaited(options.calls_durable)
-        link.submit(call, handler_name(handler), packed(args, kwargs, link.protocol.files.granted), options.for_call)
+        link.submit(call, handler_name(handler), packed(args, kwargs, link.protocol.files), options.for_call)
         try:
             return await call
         except asyncio.CancelledError:

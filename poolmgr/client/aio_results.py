@@ -35,15 +35,13 @@ class AsyncMapResults(AsyncIterator[R]):
         if link is None or (not batches.waiting and batches.left != 0):
             link = await self._connect()  # it may have been lost with nothing on it
         protocol = link.protocol
-        if protocol.down is None and (batch := batches.next_batch(protocol.files.granted)):
+        if protocol.down is None and (batch := batches.next_batch(protocol.files)):
             link.submit_all(batch)
         if not batches.waiting:
             raise StopAsyncIteration
         head = batches.waiting[0]
         try:
-            while (
-                head.outcome is None and protocol.down is None and (batch := batches.next_batch(protocol.files.granted))
-            ):
+            while head.outcome is None and protocol.down is None and (batch := batches.next_batch(protocol.files)):
                 link.submit_all(batch)
                 await asyncio.sleep(0)  # the loop writes it, and takes in what has come
             if head.outcome is None:

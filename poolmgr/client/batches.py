@@ -8,6 +8,7 @@ from operator import length_hint
 from time import monotonic
 from typing import Any, Final, Generic, TypeVar
 
+from poolmgr.client.files import Files
 from poolmgr.client.outgoing import packed
 from poolmgr.client.pending import Pending
 from poolmgr.client.together import Submit
@@ -58,8 +59,8 @@ class Batches(Generic[R]):
         """How many calls are to be taken back; None where an input has no length."""
         return None if self._unread is None else self._unread + len(self.waiting)
 
-    def next_batch(self, files: bool) -> list[Submit]:
-        """Calls to send now. Empty: enough are in flight, or the inputs are used up. ``files``: the daemon takes them.
+    def next_batch(self, files: Files) -> list[Submit]:
+        """Calls to send now. Empty: enough are in flight, or the inputs are used up. ``files``: of the connection.
 
         What fails before it is sent, an input or its encoding, becomes the outcome of its place, as a result would.
         """

@@ -157,7 +157,7 @@ class Executor(StandardExecutor):
 
     def _payload(self, link: CallLink, pickled: bytes, function: bytes, buffers: list[memoryview] | None) -> Payload:
         arguments = (pickled, function, self._token, self._initializer)
-        return packed(arguments if buffers is None else (*arguments, buffers), {}, link.protocol.files.granted)
+        return packed(arguments if buffers is None else (*arguments, buffers), {}, link.protocol.files)
 
     def _send(self, link: CallLink, batch: list[Submit]) -> None:
         try:

@@ -31,7 +31,13 @@ class Outbox:
     def send(self, message: Outgoing) -> None:
         """Send one message, or several."""
         if type(message) is bytes and not self.unsent:
-            sent = self._try([message])
+            try:
+                sent = self._sock.send(message, _NOW)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                self.hung_up = True
+                return
             if sent < len(message):
                 self._keep(memoryview(message)[sent:])
             return

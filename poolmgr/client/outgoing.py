@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
+from poolmgr.client.files import Files
 from poolmgr.client.window import Sent
 from poolmgr.parcels.memfds import Memfds
 from poolmgr.parcels.parcel import PARCEL_BYTES, Parcel
@@ -14,7 +15,7 @@ from poolmgr.payload import Payload, inline
 from poolmgr.wire.framing import in_parts
 from poolmgr.wire.messages import SUBMIT
 from poolmgr.wire.parts import LARGE_BYTES, Part
-from poolmgr.wire.values import call_parts, pack_call
+from poolmgr.wire.values import SMALL, call_parts, pack_call
 
 _MOST: Final = 128  # files that are not read yet; what is sent beyond them goes inline
 _MOST_BYTES: Final = 256 << 20
@@ -27,36 +28,37 @@ Message = Part | FileMessage  # or a part of one
 Outgoing = Message | list[Message]
 
 
-def packed(args: tuple[Any, ...], kwargs: dict[str, Any], files: bool) -> Payload:
-    """The arguments of a call as a payload.
-
-    Args:
-        files: the daemon takes files.
+def packed(args: tuple[Any, ...], kwargs: dict[str, Any], files: Files) -> Payload:
+    """The arguments of a call as a payload, in a file if the connection has ``files``.
 
     Raises:
         BadValue, PayloadTooLarge: as ``values.pack_call``.
     """
-    parts = call_parts(args, kwargs)
+    parts = None
+    for each in args:
+        if type(each) not in SMALL:
+            parts = call_parts(args, kwargs)
+            break
     if parts is None:
         payload = pack_call(args, kwargs)
         if len(payload) < PARCEL_BYTES:
             return payload
         parts = [payload]
-    if files and sum(map(len, parts)) >= PARCEL_BYTES and (parcel := memfds.write(parts)) is not None:
+    if files.granted and sum(map(len, parts)) >= PARCEL_BYTES and (parcel := memfds.write(parts)) is not None:
         return parcel
     return b"".join(parts)
 
 
-def submission(sent: Sent, encode: Callable[[Sequence[Any]], bytes], files: bool) -> Outgoing:
-    """The SUBMIT of a task whose end is wanted. ``files``: as for ``packed``; a payload may be older than that."""
+def submission(sent: Sent, encode: Callable[[Sequence[Any]], bytes], files: Files) -> Outgoing:
+    """The SUBMIT of a task whose end is wanted."""
     key, name, payload, options = sent
-    if files and isinstance(payload, Parcel):
+    if isinstance(payload, bytes) and len(payload) < LARGE_BYTES:
+        return encode((SUBMIT, key, name, payload, options, True))
+    if isinstance(payload, Parcel) and files.granted:  # it may be older than this connection
         message = encode((SUBMIT, key, name, payload.size, options, True))
         return FileMessage(message, payload, lambda: encode((SUBMIT, key, name, payload.content(), options, True)))
-    whole = inline(payload)
-    if len(whole) >= LARGE_BYTES:
-        return list(in_parts((SUBMIT, key, name, None, options, True), 3, [whole], encode))
-    return encode((SUBMIT, key, name, whole, options, True))
+    files.passed(len(payload))
+    return list(in_parts((SUBMIT, key, name, None, options, True), 3, [inline(payload)], encode))
 
 
 def together(messages: Iterable[Outgoing]) -> Outgoing:

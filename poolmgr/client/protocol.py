@@ -56,9 +56,11 @@ from poolmgr.wire.messages import (
     REQUEST,
     RESPONSE,
     SAME,
+    SUBMIT,
     SUBMIT_MANY,
     WELCOME,
 )
+from poolmgr.wire.parts import LARGE_BYTES
 
 _NEVER: Final = 1 << 62  # the number of a submit that is never answered
 
@@ -126,13 +128,12 @@ class Protocol:
                 f"the arguments of {name} take {len(payload):,} bytes, {self._payload_limit:,} are allowed: "
                 "write large data to a file and pass its path"
             )
-        window = self.window
-        number = window.submitted + 1
+        number = self.window.submitted + 1
         key = new_id(self._salt, number)
         sent = (key, name, payload, options)
-        message = submission(sent, self._encode, self.files.granted)
-        self.files.passed(len(payload))
-        window.add(sent)
+        small, pack = len(payload) < LARGE_BYTES, self._encode
+        message = pack((SUBMIT, *sent, True)) if small else submission(sent, pack, self.files)
+        self.window.add(sent)
         pending.key = key
         pending.number = number
         self._tasks[key] = pending
@@ -313,7 +314,7 @@ class Protocol:
         self.down = self.welcome = None
         self._decoder = Decoder(ANSWER)
         unanswered = {each.number for each in self._tasks.values() if each.number > self.window.acknowledged}
-        again = [submission(sent, self._encode, False) for sent in self.window.again(unanswered)]
+        again = [submission(sent, self._encode, self.files) for sent in self.window.again(unanswered)]
         self._tasks = under_daemons_ids(self._tasks, self.window.acknowledged)
         self.rewatch = Rewatch(key for key, each in self._tasks.items() if each.number not in unanswered)
         return together([self.hello(name), *again, self.watch_more()])

@@ -27,19 +27,19 @@ class MapResults(Iterator[R]):
         self._link = live()
         self._batches = batches
         self._deadline = None if timeout is None else monotonic() + timeout
-        self._link.submit_all(batches.next_batch(self._link.protocol.files.granted))
+        self._link.submit_all(batches.next_batch(self._link.protocol.files))
 
     def __next__(self) -> R:
         batches = self._batches
         if not batches.waiting and batches.left != 0:
             self._link = self._live()  # the connection may have been lost with nothing on it
-        if self._link.protocol.lost is None and (batch := batches.next_batch(self._link.protocol.files.granted)):
+        if self._link.protocol.lost is None and (batch := batches.next_batch(self._link.protocol.files)):
             self._link.submit_all(batch)
         if not batches.waiting:
             raise StopIteration
         head = batches.waiting[0]
         try:
-            while head.outcome is None and (batch := batches.next_batch(self._link.protocol.files.granted)):
+            while head.outcome is None and (batch := batches.next_batch(self._link.protocol.files)):
                 self._link.submit_all(batch)
                 self._link.look()
             if head.outcome is None:

@@ -75,9 +75,7 @@ class Caller:
         """
         link, options = self._redial.live(), self._options
         future = _future_class()(link, options.submits_durable)
-        link.submit(
-            future, handler_name(handler), packed(args, kwargs, link.protocol.files.granted), options.for_submit
-        )
+        link.submit(future, handler_name(handler), packed(args, kwargs, link.protocol.files), options.for_submit)
         return future
 
     @overload
@@ -119,9 +117,7 @@ class Caller:
         link, options = self._redial.live(), self._options
         call: Pending[Any] = Pending(options.calls_durable)
         try:
-            link.submit(
-                call, handler_name(handler), packed(args, kwargs, link.protocol.files.granted), options.for_call
-            )
+            link.submit(call, handler_name(handler), packed(args, kwargs, link.protocol.files), options.for_call)
             link.wait(lambda: call.outcome is not None)
         except BaseException:
             link.abandon((call,))
