@@ -19,7 +19,7 @@ from typing import Any, Final, TypeVar
 from poolmgr.client import commands
 from poolmgr.client.awaited import Awaited
 from poolmgr.client.dial import Route, dial
-from poolmgr.client.outgoing import Outgoing
+from poolmgr.client.outgoing import Outgoing, memfds
 from poolmgr.client.pending import Pending
 from poolmgr.client.protocol import Protocol, Settled
 from poolmgr.client.together import Submit
@@ -230,6 +230,7 @@ class AsyncLink:
             if self._transport is not None:
                 self._transport.close()  # what is written still leaves
             self._settle(self.protocol.lose(reason, closed=True))
+            memfds.trim(0)
             self._stirred.set()
 
     # ----------------------------------------------------------------------------------------------- dialling again

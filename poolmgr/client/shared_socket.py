@@ -31,6 +31,7 @@ from typing import Any, Final
 from poolmgr.client.dial import Route, dial
 from poolmgr.client.lead import Lead
 from poolmgr.client.outbox import Outbox
+from poolmgr.client.outgoing import memfds
 from poolmgr.client.pending import Pending
 from poolmgr.client.protocol import Protocol, Settled
 from poolmgr.errors import ConnectionLost, PoolError
@@ -296,6 +297,7 @@ class SharedSocket:
             self._sock.shutdown(socket.SHUT_RDWR)  # wakes whoever reads
         for pending, _ in self._lose(reason, closed=True):
             pending.announce()
+        memfds.trim(0)
 
     def _lose(self, cause: PoolError, *, closed: bool = False) -> Settled:
         with self.lock:

@@ -22,6 +22,7 @@ from poolmgr.wire.messages import BROKEN, DONE, HEARTBEAT, LOG, RAISED, READY, R
 from poolmgr.worker.execute import become, environ_of
 from poolmgr.worker.main import READ_BYTES, Channels
 from poolmgr.worker.page import FILE_BYTES, PAGE_BYTES, Page
+from poolmgr.worker.warden import FILES
 
 HEARTBEAT_S: Final = 0.1
 UNKNOWN: Final = "poolmgr.no-such-task"
@@ -83,6 +84,7 @@ class Trial:
             try:
                 os.setpgid(0, 0)
                 os.environ.update(environ_of("worker-0", 1, "default", HEARTBEAT_S))
+                del os.environ[FILES]  # an offer that is not made here
                 os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
                 become(self._command, channels)
             finally:

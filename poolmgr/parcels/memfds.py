@@ -46,9 +46,13 @@ class _Memfd:
             self.fd = os.open(f"/proc/self/fd/{made}", os.O_RDWR | os.O_CLOEXEC)
         finally:
             os.close(made)
-        fcntl.fcntl(self.fd, fcntl.F_SETSIG, signal.SIGURG)  # to whoever's lease is in somebody's way; it is ignored
         self.inode = os.fstat(self.fd).st_ino
         self.size = 0
+        try:
+            fcntl.fcntl(self.fd, fcntl.F_SETSIG, signal.SIGURG)  # to whose lease is in somebody's way; it is ignored
+        except OSError:
+            self.close()
+            raise
 
     @property
     def is_ours(self) -> bool:
@@ -91,7 +95,7 @@ class Memfds:
     Args:
         most: how many there may be, those included that others still read.
         most_bytes: what these may take together.
-        keep_bytes: what those may take that nobody reads.
+        keep_bytes: what may be kept to be used again; beyond that, those that nobody reads are closed.
     """
 
     def __init__(self, most: int, most_bytes: int, keep_bytes: int) -> None:
@@ -130,14 +134,15 @@ class Memfds:
         return parcel
 
     def trim(self, keep_bytes: int) -> None:
-        """Give back what nobody reads, but for ``keep_bytes`` of it."""
+        """Keep no more than ``keep_bytes`` to be used again, and nothing of that which is still read: its memory goes
+        when it has been read."""
         with self._lock:
-            kept, spared = deque[_Memfd](), 0
+            kept, size = deque[_Memfd](), 0
             for each in self._made:
-                if each.is_free and spared + each.size > keep_bytes:
+                if size + each.size > keep_bytes or not each.is_free:
                     self._drop(each)
                 else:
-                    spared += each.size
+                    size += each.size
                     kept.append(each)
             self._made = kept
 
@@ -156,6 +161,8 @@ class Memfds:
                     self._bytes -= memfd.size
                 elif not memfd.is_free:
                     made.append(memfd)
+                elif self._bytes > self._keep_bytes:
+                    self._drop(memfd)
                 elif self._bytes - memfd.size + max(size, memfd.size) <= self._most_bytes:
                     self._bytes -= memfd.size
                     self._out += 1

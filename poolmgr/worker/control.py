@@ -36,6 +36,7 @@ class Control:
 
     Attributes:
         send: as of a socket.
+        restless: ``rest`` is to be called when there is nothing to do.
     """
 
     def __init__(self, fd: int) -> None:
@@ -45,6 +46,7 @@ class Control:
         self._files: dict[int, int] = {}
         self._memfds = Memfds(_MOST, _MOST_BYTES, _KEEP_BYTES)
         self._passes = os.environ.get(FILES) == "1"
+        self.restless = False
 
     def fileno(self) -> int:
         """Its descriptor."""
@@ -97,6 +99,7 @@ class Control:
         parts = result_parts(result) or [encode_result(result)]
         size = sum(map(len, parts))
         if self._passes and size >= PARCEL_BYTES and (parcel := self._memfds.write(parts)) is not None:
+            self.restless = True
             try:
                 send(self._socket, packb((RESULT, fence)), parcel.fd, 0)
                 return size
@@ -108,12 +111,12 @@ class Control:
 
     def rest(self) -> None:
         """There is nothing to do for now: give memory back."""
-        if self._memfds:
-            self._memfds.trim(_KEEP_IDLE_BYTES)
+        self.restless = False
+        self._memfds.trim(_KEEP_IDLE_BYTES)
 
-    def close(self) -> None:
-        """In a forked copy: let go of it, and of all files."""
-        for fd in (*self._files.values(), self.fileno()):
+    def close(self, *others: int) -> None:
+        """In a forked copy: let go of it, of all files, and of ``others``."""
+        for fd in (*self._files.values(), self.fileno(), *others):
             try:
                 _close(fd)
             except OSError:

@@ -165,7 +165,7 @@ class Worker:
         arrival = poll()
         arrival.register(self._tasks, POLLIN)
         while True:
-            if self._unseen and not arrival.poll(IDLE_MS):  # nothing to do, and nobody waits
+            if (self._unseen or self._control.restless) and not arrival.poll(IDLE_MS):  # nobody waits
                 self._look(self._unseen)
                 self._control.rest()
             data = _os_read(self._tasks, READ_BYTES)
@@ -267,12 +267,7 @@ class Worker:
         """In a process that a handler has forked: where it returns from the handler, it is not to be a worker, too."""
         self._is_copy = True
         self._start = []
-        self._control.close()
-        for fd in (self._tasks, self._results):
-            try:
-                os.close(fd)
-            except OSError:
-                pass
+        self._control.close(self._tasks, self._results)
 
     def _end(self) -> float:
         """The handler has returned: when that was."""

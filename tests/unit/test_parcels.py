@@ -169,15 +169,25 @@ def test_what_nobody_reads_can_be_given_back(memfds: Memfds) -> None:
     before = open_files()
     kept = [write(memfds, A) for _ in range(3)]
     kept.pop().close()
-    memfds.trim(0)
-    assert len(memfds) == 2  # the others are read
-    assert kept[0].content() == A
+    memfds.trim(100 * KIB)
+    assert len(memfds) == 1  # the others are read, and go with those who read them
+    assert [each.content() for each in kept] == [A, A]
     for each in kept:
         each.close()
-    memfds.trim(100 * KIB)
-    assert len(memfds) == 1
-    memfds.close()
+    memfds.trim(0)
+    assert len(memfds) == 0
     assert open_files() == before
+
+
+def test_more_than_is_to_be_kept_is_not_kept() -> None:
+    memfds = Memfds(10, 10_000 * KIB, 250 * KIB)
+    kept = [write(memfds, A) for _ in range(5)]
+    assert len(memfds) == 5
+    for each in kept:
+        each.close()
+    write(memfds, A).close()
+    assert len(memfds) <= 3
+    memfds.close()
 
 
 def test_a_descriptor_that_a_task_has_closed_is_not_written_to(memfds: Memfds, tmp_path: Path) -> None:
