@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol, TypeVar
 
+from poolmgr.payload import Payload
+
 
 class Weighed(Protocol):
     """What has a payload."""
 
     @property
-    def payload(self) -> bytes:
+    def payload(self) -> Payload:
         """Its bytes are what it weighs."""
         ...
 

@@ -287,8 +287,6 @@ class Lifecycle:
             state.effects.append(Finished(client, known_as or task.id, to, code, outcome, commit))
         if task.past.cancel_tokens:
             self._answer_cancels(task, to, commit)
-        if not isinstance(task.payload, bytes):  # a deadline may refer to the task for days: the file goes now
-            task.payload = b""
         if to is _COMPLETED:
             state.statistics.completed += 1
         else:
