@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,28 @@ def test_a_small_run_measures_everything_and_leaves_nothing_behind(tmp_path: Pat
     assert "## What poolmgr reached" in (out / "results.md").read_text()
     if PEERS_PYTHON.exists():  # where matplotlib is
         assert (out / "results.svg").stat().st_size > 10_000
+    assert not left_behind(str(tmp_path))
+
+
+@pytest.mark.timeout(120)
+def test_what_was_found_before_an_interruption_is_kept(tmp_path: Path) -> None:
+    options = ["--pairs", "1", "--run-s", "0.01", "--out", str(tmp_path), "--peers", "multiprocessing", "executor"]
+    with subprocess.Popen(
+        [sys.executable, "-u", "-m", "benchmarks", *options],
+        cwd=ROOT,
+        env={**os.environ, _MARK: str(tmp_path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as run:
+        assert run.stdout is not None
+        told = next(line for line in run.stdout if " executor " in line)
+        run.send_signal(signal.SIGTERM)
+        run.stdout.read()
+    assert run.returncode == 128 + signal.SIGTERM, told
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert {row["scenario"] for row in rows if row["peer"] == "multiprocessing"} == set(NAMES)
+    assert any(row["theirs"] for row in rows if row["peer"] == "executor")
+    assert all(row["theirs"] or row["failed"] for row in rows)
     assert not left_behind(str(tmp_path))
 
 
