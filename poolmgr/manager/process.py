@@ -29,7 +29,8 @@ from poolmgr.post_mortem import RAN_BEFORE, PostMortem
 from poolmgr.wire.framing import Decoder
 from poolmgr.wire.messages import ARGUMENTS, PAYLOAD_LIMIT
 from poolmgr.wire.parts import Part, rest_of
-from poolmgr.worker.main import READ_BYTES, Channels
+from poolmgr.worker.channels import Channels
+from poolmgr.worker.main import READ_BYTES
 from poolmgr.worker.page import FILE_BYTES, PAGE_BYTES, Page
 
 PIPE_BYTES = 256 * 1024

@@ -19,8 +19,9 @@ from poolmgr.manager.clock import now
 from poolmgr.manager.hearing import result_of, understood
 from poolmgr.wire.framing import Decoder, encode
 from poolmgr.wire.messages import BROKEN, DONE, HEARTBEAT, LOG, RAISED, READY, RECALLED, REPORT, START
+from poolmgr.worker.channels import Channels
 from poolmgr.worker.execute import become, environ_of
-from poolmgr.worker.main import READ_BYTES, Channels
+from poolmgr.worker.main import READ_BYTES
 from poolmgr.worker.page import FILE_BYTES, PAGE_BYTES, Page
 from poolmgr.worker.warden import FILES
 

@@ -15,7 +15,7 @@ from typing import NoReturn
 import msgpack
 
 from poolmgr.wire.messages import BROKEN, PROTOCOL_VERSION
-from poolmgr.worker.main import Channels
+from poolmgr.worker.channels import Channels
 from poolmgr.worker.warden import FILES, GROUP, HEARTBEAT, PROTOCOL, WORKER
 
 TASKS, RESULTS, CONTROL, PAGE = 3, 4, 5, 6

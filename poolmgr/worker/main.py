@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import Callable
 from select import POLLIN, poll
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any
 
 from msgpack import packb
 
@@ -48,6 +48,7 @@ from poolmgr.wire.messages import (
 )
 from poolmgr.wire.parts import Part, rest_of
 from poolmgr.wire.values import SMALL, unpack_call
+from poolmgr.worker.channels import Channels
 from poolmgr.worker.context import CurrentTask, SoftTimeout, answer_current_task
 from poolmgr.worker.control import Control
 from poolmgr.worker.coroutines import Coroutines
@@ -71,17 +72,6 @@ _BOOTTIME = time.CLOCK_BOOTTIME
 _set_handler: Any = sys.modules["_signal"].signal
 _get_limit, _set_limit = sys.getrecursionlimit, sys.setrecursionlimit
 _get_trace, _set_trace, _get_profile, _set_profile = sys.gettrace, sys.settrace, sys.getprofile, sys.setprofile
-
-
-class Channels(NamedTuple):
-    """A worker's file descriptors, in the order in which they are sent to it."""
-
-    tasks: int
-    results: int
-    control: int
-    page: int
-    stdout: int
-    stderr: int
 
 
 class Worker:

@@ -16,9 +16,10 @@ import sys
 from poolmgr.errors import AppError
 from poolmgr.worker.app import load_app
 from poolmgr.worker.built_in import BUILT_IN
+from poolmgr.worker.channels import Channels
 from poolmgr.worker.ending import run_and_exit
 from poolmgr.worker.execute import CONTROL, PAGE, RESULTS, TASKS
-from poolmgr.worker.main import Channels, Worker
+from poolmgr.worker.main import Worker
 from poolmgr.worker.output import Output, Writer
 from poolmgr.worker.page import DUMP_SIGNAL
 from poolmgr.worker.registry import registry
