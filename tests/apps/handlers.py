@@ -286,8 +286,9 @@ def die_at_first(marker: str, value: Any) -> Any:
 @task
 def lie_about_the_result(kind: str) -> None:
     """Says that a result is in a file, with a wrong one, or without."""
-    [control] = [fd for fd in _open_files() if stat.S_ISSOCK(os.fstat(fd).st_mode)]
-    results = max(fd for fd in _open_files() if fd > 2 and _is_writable_pipe(fd))
+    # Other tasks may have left files open in this process: behind its own.
+    control = next(fd for fd in _open_files() if _is_control(fd))
+    results = next(fd for fd in _open_files() if fd > 2 and _is_writable_pipe(fd))
     fence, size = int(current_task()._fence), 1 << 20
     with socket.socket(fileno=os.dup(control)) as sock:
         told = [RESULT, fence + 1 if kind == "wrong fence" else fence]
@@ -306,6 +307,13 @@ def lie_about_the_result(kind: str) -> None:
 
 def _open_files() -> list[int]:
     return [fd for fd in range(1000) if os.path.lexists(f"/proc/self/fd/{fd}")]
+
+
+def _is_control(fd: int) -> bool:
+    if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+        return False
+    with socket.socket(fileno=os.dup(fd)) as sock:
+        return sock.type == socket.SOCK_SEQPACKET
 
 
 def _is_writable_pipe(fd: int) -> bool:
