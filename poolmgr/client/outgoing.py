@@ -19,7 +19,7 @@ from poolmgr.wire.values import SMALL, call_parts, pack_call
 
 _MOST: Final = 128  # files that are not read yet; what is sent beyond them goes inline
 _MOST_BYTES: Final = 256 << 20
-_KEEP_BYTES: Final = 64 << 20  # of memory that nobody reads
+_KEEP_BYTES: Final = 128 << 20  # of memory to be used again; `map` has 64 calls under way, however large
 
 memfds: Final = Memfds(_MOST, _MOST_BYTES, _KEEP_BYTES)  # all connections of this process have the same
 os.register_at_fork(after_in_child=memfds.forget)

@@ -25,7 +25,7 @@ from poolmgr.worker.warden import FILES
 _PACKET_BYTES = 65536
 _MOST = 64  # results in files that are not read yet; further ones go inline
 _MOST_BYTES = 128 << 20
-_KEEP_BYTES = 16 << 20  # of memory that nobody reads
+_KEEP_BYTES = 64 << 20  # of memory to be used again
 _KEEP_IDLE_BYTES = 2 << 20  # ... of a worker that has nothing to do
 
 _close, _DONTWAIT = os.close, socket.MSG_DONTWAIT  # a task may replace them in their modules
