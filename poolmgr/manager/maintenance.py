@@ -1,4 +1,4 @@
-"""Once a second: what nobody sends an event for: CPU and memory, the wall clock, old results, idle workers' garbage."""
+"""Once a second: what nobody sends an event for: CPU and memory, the wall clock, old results, garbage, freed memory."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from poolmgr.errors import StoreUnavailable
 from poolmgr.manager import procfs
 from poolmgr.manager.clock import now, wall_offset
 from poolmgr.manager.shell import Shell
+from poolmgr.manager.system import give_back_memory
 from poolmgr.model import WorkerState
 from poolmgr.wire.messages import COLLECT
 
 INTERVAL_S = 1.0
 CLOCK_JUMP_S = 1.0  # a wall clock that is so far from where it should be was set
 EXPIRE_INTERVAL_S = 10.0
+TRIM_INTERVAL_S = 30.0
 _AT_ONCE = 1000  # old results that are forgotten in one transaction
 
 
@@ -26,6 +28,7 @@ class Maintenance:
         self._shell = shell
         self._handle = shell.loop.call_later(INTERVAL_S, self._run)
         self._expire_at = now() + EXPIRE_INTERVAL_S
+        self._trim_at = now() + TRIM_INTERVAL_S
         self._collect_at = now() + (shell.settings.gc_interval_s or float("inf"))
         self._cpu: dict[int, tuple[float, int]] = {}
         self._forgetting: asyncio.Future[None] = shell.loop.create_future()
@@ -47,6 +50,9 @@ class Maintenance:
             shell.memory.expire(wall)
             if self._forgetting.done():
                 self._forgetting = shell.loop.create_task(self._forget_old(wall))
+        if at >= self._trim_at:
+            self._trim_at = at + TRIM_INTERVAL_S
+            shell.writer.read(lambda store: give_back_memory())  # in that thread, so that the loop goes on
         if at >= self._collect_at:
             self._collect_at = at + shell.settings.gc_interval_s
             collect_garbage(shell)
