@@ -39,16 +39,13 @@ class Intake:
         session = self.state.sessions.pop(client, None)
         if session is None:
             return
-        if not session.calls:
-            return
-        # It is rare that one goes while it waits. A table of each client's calls would cost every task 50 bytes.
-        for task in [task for task in self.state.tasks.values() if task.owner == client]:
+        for task in list(session.calls.values()):
             task.owner = 0
             task.watchers = tuple(each for each in task.watchers if each[0] != client)
             heirs = [each[0] for each in task.watchers if each[0] in self.state.sessions]
             if heirs:  # others, by its key or its id: it is theirs now
                 task.owner = heirs[0]
-                self.state.sessions[task.owner].calls += 1
+                self.state.sessions[task.owner].calls[task.id] = task
             elif task.slot is None:
                 self._lifecycle.cancel(task, now)
             else:
@@ -110,7 +107,7 @@ class Intake:
         if durable:
             state.added(task, session)
         elif session is not None:
-            session.calls += 1
+            session.calls[id] = task
         state.statistics.submitted += 1
         if options.delay_s or options.at is not None:
             self._lifecycle.admit(task, *self._due(options, now), now)
@@ -155,7 +152,7 @@ class Intake:
         if durable:
             state.added_many(tasks, weighs, session)
         else:
-            session.calls += len(tasks)
+            session.calls.update(zip(ids, tasks, strict=True))
         session.submits += len(tasks)
         state.counted(client, session)
         state.statistics.submitted += len(tasks)
@@ -259,7 +256,8 @@ class Intake:
             raise self._not_kept()
         self._check_keys([record for record, _ in made])
         if self._queue_limit:
-            self._check_room(self._queue_limit, len(made), now)
+            urgent = all(_is_urgent(record.options) for record, _ in made)
+            self._check_room(self._queue_limit, len(made), now, urgent=urgent)
         for record, new_id in made:
             self.submit(now, new_id, record.name, record.payload, record.options, 0, False, origin=record.id)
             self.state.fact(TaskRequeued(record.id, new_id), record.options.durable)

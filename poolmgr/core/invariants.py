@@ -78,7 +78,7 @@ def _check_slot(slot: Slot) -> None:
 
 def _check_tasks(state: State, in_flight: dict[bytes, Slot]) -> None:
     queued = scheduled = 0
-    calls = dict.fromkeys(state.sessions, 0)
+    calls: dict[int, set[bytes]] = {client: set() for client in state.sessions}
     for id, task in state.tasks.items():
         past = task.past
         assert id == task.id
@@ -94,11 +94,11 @@ def _check_tasks(state: State, in_flight: dict[bytes, Slot]) -> None:
         assert task.attempt >= past.failures, f"{_name(task)}: more failures than attempts"
         assert (task.fence != 0) == (task.slot is not None), f"{_name(task)}: a fence without a worker"
         if task.owner:
-            calls[task.owner] += 1
+            calls[task.owner].add(id)
         if task.options.key is not None:
             assert state.keys[task.options.key][0] == id, f"{_name(task)} does not hold its key"
-    counted = {client: session.calls for client, session in state.sessions.items()}
-    assert calls == counted, f"clients have the calls {calls}, counted are {counted}"
+    known = {client: set(session.calls) for client, session in state.sessions.items()}
+    assert calls == known, f"clients have the calls {calls}, known are {known}"
     assert queued == len(state.queue), f"{queued} tasks are queued, the queue says {len(state.queue)}"
     assert scheduled == state.scheduled, f"{scheduled} tasks are scheduled, the count says {state.scheduled}"
     for id in in_flight:

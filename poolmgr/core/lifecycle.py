@@ -282,7 +282,7 @@ class Lifecycle:
             self._deadlines.task_ended()
             state.lingers(task)
         if task.owner and (session := state.sessions.get(task.owner)) is not None:
-            session.calls -= 1
+            session.calls.pop(task.id, None)
         for client, known_as in task.watchers:
             state.effects.append(Finished(client, known_as or task.id, to, code, outcome, commit))
         if task.past.cancel_tokens:

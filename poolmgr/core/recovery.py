@@ -81,6 +81,10 @@ class Recovery:
         for task in self._storeroom.loaded(number, records, now):
             self._take_in(task, now)
 
+    def not_loaded(self, number: int) -> None:
+        """The ``Refill`` of that number has failed, some time ago."""
+        self._storeroom.not_loaded(number)
+
     def look_up(self, looking: bool) -> None:
         """Tasks are looked up by their ids from now on; or, where not ``looking``, no more. ``fetch`` is to be called
         with what was read in between."""

@@ -37,10 +37,21 @@ class Shelving:
         shelf = row.shelf
         if shelf is None or task.in_queue:
             self._shorten(row)
-        elif may_be_shelved(task) and (not shelf.asked or task.order > shelf.asked_up_to):
+        elif may_be_shelved(task) and not self._may_be_shown(task, shelf):
             self._put_away(task, shelf)
         else:
             self._wait_beyond(task, shelf)
+
+    def _may_be_shown(self, task: Task, shelf: Shelf) -> bool:
+        """Whether what is being read may show a task that is in memory, and belongs on its row's ``shelf``. It stays
+        there until then: whoever finds it in the answer, and not in memory, would take it for one that is put away. It
+        may be shown by the shelf's own answer; or, where it has been scheduled, by the schedule's."""
+        if shelf.asked and task.order <= shelf.asked_up_to:
+            return True
+        schedule = self._state.shelf
+        if schedule is None or not schedule.asked or task.order > schedule.asked_up_to:
+            return False
+        return bool(task.options.delay_s) or task.options.at is not None
 
     def overflow_many(self, row: Row, tasks: Sequence[Task]) -> bool:
         """Put new tasks, all of one kind, on their row's shelf before they have been anywhere else. False where they do
@@ -48,7 +59,7 @@ class Shelving:
         shelf, first = row.shelf, tasks[0]
         if shelf is None or (0.0, first.order) <= shelf.after or not may_be_shelved(first):
             return False
-        if shelf.asked and first.order <= shelf.asked_up_to:
+        if self._may_be_shown(first, shelf):
             return False
         shelf.count += len(tasks)
         for client, _ in first.watchers:
@@ -113,12 +124,19 @@ class Shelving:
         self.schedule_most_bytes = 2 * (state.scheduled_weight - weight(waiting))
         kept = that_fit(waiting, max(1, self._schedule_window // 2), self._schedule_room // 2)
         if len(kept) == len(waiting):
+            self._bear_schedule()
             return
         after = self._place(kept[-1])
         if shelf is None:
             shelf = state.shelf = Shelf(after)
         shelf.after = min(after, shelf.after)  # some may be in memory that stand behind others that are not
         self._take_off_schedule([task for task in waiting if self._place(task) > shelf.after], shelf)
+        self._bear_schedule()
+
+    def _bear_schedule(self) -> None:
+        """What must be in memory must be: ask again when it is twice as much. To ask is to look at every task."""
+        if self._schedule_is_heavy:
+            self.schedule_most_bytes = 2 * self._state.scheduled_weight
 
     def _take_off_schedule(self, tasks: list[Task], shelf: Shelf) -> None:
         state = self._state
@@ -169,6 +187,10 @@ class Shelving:
         self._strays[task.id] = task
         self._strays_bytes += len(task.payload)
 
+    def _forget_stray(self, task: Task) -> None:
+        if self._strays.pop(task.id, None) is not None:
+            self._strays_bytes -= len(task.payload)
+
     def tidy(self) -> None:
         """Put back the strays, if they are many, and take down the shelves on which nothing is left."""
         if self._looking:
@@ -196,7 +218,7 @@ class Shelving:
             shelf = state.shelf if row is None else row.shelf
             if shelf is None or self._place(task) <= shelf.after:
                 longer[row] = None
-            elif shelf.asked:
+            elif shelf.asked or (row is not None and self._may_be_shown(task, shelf)):
                 self._stray(task)
             elif row is None:
                 scheduled.append(task)

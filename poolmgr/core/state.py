@@ -35,7 +35,7 @@ class Session:
         self.group = f"client-{client}"  # of its tasks that name none
         self.submits = 0
         self.commit = 0  # the commit of its latest durable submit
-        self.calls = 0  # how many tasks it owns: cancelled when it goes
+        self.calls: dict[bytes, Task] = {}  # that it owns: cancelled when it goes
         self.watching: Watchers = ((client, None),)  # of the tasks that it alone watches
         self.unkept_bytes = 0  # payloads of its durable submits since it was told of some
 

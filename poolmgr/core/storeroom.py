@@ -127,6 +127,21 @@ class Storeroom(Shelving):
             self._fill(row, tasks, shelf)
         return tasks
 
+    def not_loaded(self, number: int) -> None:
+        """The store could not be read. What was asked for is asked for anew: by now it may be something else."""
+        row, shelf, *_, limit_bytes = self._reads.pop(number)
+        self._state.payloads.held -= limit_bytes
+        if not self.reading:
+            self._ended = set()
+        shelf.asked = False
+        self.untidy = True
+        if row is not None and row.shelf is shelf:
+            self._state.queue.wanting[row] = None
+            if not shelf.count:
+                self._emptied[row] = None
+        elif row is None and self._state.shelf is shelf and not shelf.count:
+            self._emptied[None] = None
+
     def _correct(self, shelf: Shelf, counted: int) -> None:
         """Nothing is left of what was on the shelf when it was asked for: then it was counted wrong. That cannot be,
         unless somebody else has written to the store; asking for it for ever would not help."""
@@ -209,3 +224,4 @@ class Storeroom(Shelving):
     def ended(self, task: Task) -> None:
         """A durable task has ended, and something is being read that may still show it."""
         self._ended.add(task.id)
+        self._forget_stray(task)

@@ -143,6 +143,7 @@ class Performer:
 
     def _inspect_again(self, process: WorkerProcess, before: int) -> None:
         if process.pid is not None and self._current(process.worker, process.incarnation) is process:
+            process.take_in()  # what it has said may not have been read yet
             verdict = procfs.verdict(before, process.pid)
             self._shell.scheduler.inspected(process.worker, process.incarnation, verdict, now())
             self._shell.wake()
@@ -207,10 +208,14 @@ class Performer:
         shell = self._shell
         if reading.cancelled() or reading.exception() is not None:  # the store refuses, and says why by other ways
             if not shell.writer.closed:
-                shell.loop.call_later(_REFILL_AGAIN_S, self._refill, effect)
+                shell.loop.call_later(_REFILL_AGAIN_S, self._not_refilled, effect.number)
             return
         shell.scheduler.recovery.loaded(effect.number, reading.result(), now())
         shell.wake()
+
+    def _not_refilled(self, number: int) -> None:
+        self._shell.scheduler.recovery.not_loaded(number)
+        self._shell.wake()
 
     # ------------------------------------------------------------------------------------------ to clients
 

@@ -34,6 +34,7 @@ KINDS: Final[dict[str, float]] = {
     "store-busy": 0.1,
     "store-full": 0.02,
     "store-failing": 0.05,
+    "read-refused": 0.2,
     "death-before-commit": 0.01,
     "death-in-commit": 0.01,
     "death-after-commit": 0.01,

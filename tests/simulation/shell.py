@@ -391,7 +391,10 @@ class Shell:
             self.memory.apply(effect.changes)
 
     def _refill(self, effect: do.Refill) -> None:
-        _, line, after, limit, size = effect
+        number, line, after, limit, size = effect
+        if self._faults.strikes("read-refused"):
+            self.world.after(1.0, self.hear, self._not_loaded, number)
+            return
         self.disk.read(lambda: self._refilled(effect, self.disk.store.shelf(line, after, limit, size)))
 
     def _refilled(self, effect: do.Refill, records: list[TaskRecord]) -> None:
@@ -400,6 +403,9 @@ class Shell:
     def _loaded(self, number: int, records: list[TaskRecord]) -> None:
         self.tell(self.scheduler.recovery.loaded, number, records, self.world.now)
         self.order.limits_may_have_changed()
+
+    def _not_loaded(self, number: int) -> None:
+        self.tell(self.scheduler.recovery.not_loaded, number)
 
     def _current(self, worker: str, incarnation: int) -> Process | None:
         process = self.processes.get(worker)

@@ -316,7 +316,7 @@ def test_finished_calls_are_not_kept_with_their_client() -> None:
     pool = Pool()
     for _ in range(3):
         pool.done(pool.submit(durable=False))
-    assert pool.scheduler.state.sessions[1].calls == 0
+    assert pool.scheduler.state.sessions[1].calls == {}
 
 
 def test_each_client_is_a_group_of_its_own_unless_it_says_otherwise() -> None:

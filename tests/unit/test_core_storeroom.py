@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from poolmgr.core.changes import TaskRecord
-from poolmgr.core.effects import Finished, Persist, Refill
+from poolmgr.core.effects import Effect, Finished, Persist, Refill
 from poolmgr.core.ready_queue import ReadyQueue
 from poolmgr.core.scheduler import WINDOW_BYTES, Scheduler
 from poolmgr.core.shelf import START, ShelfSize, place_of
+from poolmgr.core.shelving import Shelving
 from poolmgr.core.task import Task
 from poolmgr.errors import QueueFull
 from poolmgr.model import TaskOptions, TaskState
@@ -308,3 +309,138 @@ def test_sizes_and_places() -> None:
     assert size == ShelfSize(size.line, 30, 30)
     records = pool.store.shelf(size.line, START, 100)
     assert [place_of(record) for record in records] == [(0.0, order) for order in range(1, 31)]
+
+
+def _until_wanted(pool: Stored) -> Refill:
+    """Run tasks until more of a line is asked for."""
+    pool.scheduler.intake.resume("work")
+    pool.flush()
+    (slot,) = pool.scheduler.state.slots.values()
+    while not pool.wanted:
+        pool.done(slot.in_flight[0].id)
+        pool.keep()
+    return pool.wanted.pop()
+
+
+def test_a_read_that_failed_is_asked_for_anew_and_hides_nothing_that_came_meanwhile() -> None:
+    pool, ids = _paused(70, window=64)
+    failed = _until_wanted(pool)
+    delayed = pool.submit("work", delay_s=0.5)
+    later = [pool.submit("work") for _ in range(3)]
+    pool.keep()
+    pool.scheduler.recovery.not_loaded(failed.number)
+    pool.flush()
+    answers = pool.read()
+    assert [answer[0].number for answer in answers] != [failed.number]
+    pool.advance(0.5)  # the delay is over before the answer is heard
+    pool.answer(answers)
+    ran = started(pool)
+    assert {delayed, *later} <= set(ran)
+    assert all(pool.store.record(id).state is TaskState.COMPLETED for id in [*ids, delayed, *later])  # type: ignore[union-attr]
+    assert pool.events("shelf-corrected") == []
+
+
+def test_a_read_that_failed_says_nothing_of_what_is_put_away_later() -> None:
+    pool, _ = _paused(30)
+    failed = _until_wanted(pool)
+    scheduler = pool.scheduler
+    scheduler.intake.pause("work")
+    for record in pool.store.shelf(failed.line, failed.after, 1000):
+        scheduler.recovery.look_up(True)
+        found = scheduler.recovery.fetch(record, pool.now)
+        assert found is not None
+        scheduler.intake.cancel(found.id, False, 7, pool.now)
+        pool.flush()
+        pool.keep()
+        scheduler.recovery.look_up(False)
+    scheduler.recovery.not_loaded(failed.number)
+    pool.flush()
+    answers = pool.read()
+    new = [pool.submit("work") for _ in range(3)]
+    pool.keep()
+    pool.answer(answers)
+    assert set(new) <= set(started(pool))
+    assert pool.events("shelf-corrected") == []
+
+
+class Prompt(Stored):
+    """Its store reads at once, and its answers are heard late."""
+
+    pending: list[tuple[Refill, list[TaskRecord]]]
+
+    def flush(self) -> list[Effect]:
+        effects = super().flush()
+        self.pending = [*getattr(self, "pending", []), *self.read()]
+        return effects
+
+    def hear(self) -> None:
+        while self.pending:
+            self.answer([self.pending.pop(0)])
+
+
+def test_a_task_that_falls_due_while_the_schedule_is_read_is_not_taken_twice() -> None:
+    """It was looked up by its id, so that it is in memory; its line has a shelf of its own."""
+    pool = Prompt(window=4, window_bytes=2000)
+    pool.begin()
+    scheduler = pool.scheduler
+    scheduler.intake.pause("work")
+    heavy = bytes(400)
+    ids = [pool.submit("work") for _ in range(12)]
+    ids += [pool.submit("work", delay_s=1.0 + 0.001 * number, payload=heavy) for number in range(4)]
+    ids += [pool.submit("work", delay_s=30.0, payload=heavy), pool.submit("work", delay_s=1.0005, payload=bytes(50))]
+    record = pool.store.record(ids[-1])
+    assert record is not None
+    scheduler.recovery.look_up(True)
+    scheduler.recovery.fetch(record, pool.now)
+    scheduler.recovery.look_up(False)
+    pool.flush()
+    pool.advance(1.00005)
+    assert pool.pending, "the schedule is read"
+    pool.advance(0.0025)
+    pool.hear()
+    scheduler.intake.resume("work")
+    pool.flush()
+    (slot,) = scheduler.state.slots.values()
+    for _ in range(200):
+        pool.hear()
+        if slot.in_flight:
+            pool.done(slot.in_flight[0].id)
+        else:
+            pool.advance(1.0)
+    assert [pool.store.record(id).state for id in ids] == [TaskState.COMPLETED] * len(ids)  # type: ignore[union-attr]
+    assert pool.events("shelf-corrected") == []
+
+
+def test_what_must_be_in_memory_is_not_looked_through_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One delayed task is heavier than the whole schedule may be, and nothing else could go."""
+    pool = Stored(window_bytes=1000)
+    pool.begin()
+    pool.submit("report", payload=bytes(5000), delay_s=3600.0)
+    looked = 0
+    shorten = Shelving._shorten_schedule
+
+    def counted(self: Shelving) -> None:
+        nonlocal looked
+        looked += 1
+        shorten(self)
+
+    monkeypatch.setattr(Shelving, "_shorten_schedule", counted)
+    for _ in range(100):
+        pool.submit("flaky", delay_s=10.0, durable=False)
+    assert looked <= 6  # each time that they have doubled
+
+
+def test_of_what_is_looked_up_and_ends_nothing_stays() -> None:
+    pool, ids = _paused(100)
+    scheduler = pool.scheduler
+    scheduler.recovery.look_up(True)
+    for id in ids:
+        if id not in scheduler.state.tasks:
+            record = pool.store.record(id)
+            assert record is not None
+            found = scheduler.recovery.fetch(record, pool.now)
+            assert found is not None
+            scheduler.intake.cancel_waiting([found], pool.now)
+            pool.flush()
+            assert not scheduler.storeroom._strays
+    scheduler.recovery.look_up(False)

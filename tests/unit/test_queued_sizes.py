@@ -17,7 +17,7 @@ from tests.unit.driver import Pool
 
 _TASKS = 20_000
 _PAYLOAD = 100
-_AT_MOST = 450  # bytes; on Python 3.11 it is 427, of which 182 are the id and the payload
+_AT_MOST = 500  # bytes; on Python 3.11 it is some 480, of which 182 are the id and the payload
 
 
 def _submit(pool: Pool, options: TaskOptions) -> None:
