@@ -221,8 +221,8 @@ def test_a_client_that_never_reads_is_not_read_from_and_hurts_nobody(start_pool:
         while asked < 2000:
             asked += 1
             raw.say(submit(asked, "zeros", (1_000_000,)))
-    except TimeoutError:
-        pass
+    except (TimeoutError, ConnectionError):
+        pass  # it is not read from any more; or was cut off, where so much had been read that it owes too much
     with pool.client() as client:
         assert list(client.map("add", range(100), range(100))) == [2 * number for number in range(100)]
         until(lambda: client.metrics()["queue"]["depth"] == 0, "all that was read has been run", 30)
