@@ -29,13 +29,19 @@ from poolmgr.wire.parts import Part, rest_of
 
 _TRIES: Final = 3  # memfds that are looked at before another is made
 _PARTS: Final = 512  # buffers in one write; the kernel takes 1,024
+_ZEROS: Final = bytes(64 * 1024)
 _SHRINK: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
 
 class _Memfd:
-    """One that is ours: ``inode`` tells whether its descriptor still is (a task may close what it likes)."""
+    """One that is ours: ``inode`` tells whether its descriptor still is (a task may close what it likes).
 
-    __slots__ = ("fd", "inode", "size")
+    Attributes:
+        size: of the file: that of the largest payload so far.
+        used: how much of it the last payload took. What is behind that is zero.
+    """
+
+    __slots__ = ("fd", "inode", "size", "used")
 
     def __init__(self) -> None:
         """Raises ``OSError``."""
@@ -47,7 +53,7 @@ class _Memfd:
         finally:
             os.close(made)
         self.inode = os.fstat(self.fd).st_ino
-        self.size = 0
+        self.size = self.used = 0
         try:
             fcntl.fcntl(self.fd, fcntl.F_SETSIG, signal.SIGURG)  # to whose lease is in somebody's way; it is ignored
         except OSError:
@@ -73,16 +79,24 @@ class _Memfd:
 
     def fill(self, parts: Sequence[Part], size: int) -> Parcel:
         """Raises ``OSError``."""
-        offset = 0
-        rest = list(parts)
-        while rest:
-            offset += (written := os.pwritev(self.fd, rest[:_PARTS], offset))
-            rest = rest_of(rest, written)
+        self._write(parts, 0)
+        if size < self.used:
+            # The end of the last payload would be there for this one's receiver to read. To overwrite it costs less
+            # than what that cost; a hole in its place would give the pages away, and those are what is kept.
+            whole, rest = divmod(self.used - size, len(_ZEROS))
+            self._write([_ZEROS] * whole + [_ZEROS[:rest]], size)
+        self.used = size
         if size > self.size:
             if not self.size:
                 fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, _SHRINK)
             self.size = size
         return Parcel(os.open(f"/proc/self/fd/{self.fd}", os.O_RDONLY | os.O_CLOEXEC), size)
+
+    def _write(self, parts: Sequence[Part], offset: int) -> None:
+        rest = list(parts)
+        while rest:
+            offset += (written := os.pwritev(self.fd, rest[:_PARTS], offset))
+            rest = rest_of(rest, written)
 
     def close(self) -> None:
         if self.is_ours:

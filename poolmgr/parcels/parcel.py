@@ -53,7 +53,8 @@ class Allowance:
 class Parcel:
     """``size`` bytes from the beginning of the file ``fd``, which is this object's to close (payload.Filed).
 
-    It is only ever read, never mapped: whatever is done to the file, a read returns.
+    It is only ever read, never mapped: whatever is done to the file, a read returns. Nor does one ever raise: who would
+    meet that is the daemon's loop, or its store, and what cannot be read is missing like what is not there.
 
     Args:
         allowance: gets one back when the descriptor is closed.
@@ -70,14 +71,14 @@ class Parcel:
         return self.size
 
     def read(self, offset: int, count: int) -> bytes:
-        """So many bytes from ``offset`` on; fewer where the file is shorter than it was said to be."""
-        found = os.pread(self.fd, count, offset)
+        """So many bytes from ``offset`` on; fewer where the file is shorter than it was said to be, or cannot be read."""
+        found = self._some(offset, count)
         if len(found) < count:  # a read may be interrupted, and takes 2 GB at most
             parts = [found]
             while found:
                 offset += len(found)
                 count -= len(found)
-                found = os.pread(self.fd, count, offset) if count else b""
+                found = self._some(offset, count) if count else b""
                 parts.append(found)
             return b"".join(parts)
         return found
@@ -87,11 +88,20 @@ class Parcel:
         memory = bytearray(count)
         view = memoryview(memory)
         while view:
-            found = os.preadv(self.fd, [view], offset)
+            try:
+                found = os.preadv(self.fd, [view], offset)
+            except OSError:
+                break
             if not found:
                 break
             view, offset = view[found:], offset + found
         return memory
+
+    def _some(self, offset: int, count: int) -> bytes:
+        try:
+            return os.pread(self.fd, count, offset)
+        except OSError:
+            return b""
 
     def content(self) -> bytes:
         return self.read(0, self.size).ljust(self.size, _MISSING)
@@ -113,7 +123,10 @@ class Parcel:
         """Let go of the file. Safe to call twice."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
-            os.close(fd)
+            try:
+                os.close(fd)
+            except OSError:  # a task may have closed it
+                pass
             if self._allowance is not None:
                 self._allowance.give_back()
 
@@ -144,7 +157,9 @@ def check(fd: int, size: Any, least: int, most: int) -> None:
         raise BadDescriptor(f"a payload in a file has {least} to {most} bytes, this one {size!r:.40}")
     if not is_memfd(fd):
         raise BadDescriptor("a payload's file is a memfd that is sealed against shrinking (F_SEAL_SHRINK)")
-    if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY:
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    # There is an access mode 3, too, which may neither read nor write.
+    if flags & os.O_ACCMODE not in (os.O_RDONLY, os.O_RDWR) or flags & os.O_PATH:
         raise BadDescriptor("a payload's file can be read")
     if (there := os.fstat(fd).st_size) < size:
         raise BadDescriptor(f"a payload of {size} bytes in a file of {there}")

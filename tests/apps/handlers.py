@@ -299,6 +299,7 @@ def lie_about_the_result(kind: str) -> None:
             socket.send_fds(sock, [msgpack.packb(told)], [_sealed(size), _sealed(size)])
         elif kind != "none":
             wrong = {"pipe": results, "unsealed": os.memfd_create("x"), "short": _sealed(size - 1)}
+            wrong["unreadable"] = os.open(f"/proc/self/fd/{_sealed(size)}", 3)  # neither to read nor to write
             socket.send_fds(sock, [msgpack.packb(told)], [wrong.get(kind) or _sealed(size)])
     now = time.clock_gettime(time.CLOCK_BOOTTIME)
     os.write(results, msgpack.packb([DONE, fence, now, now, size]))

@@ -380,6 +380,15 @@ def send_file(sock: socket.socket, data: bytes, *fds: int) -> None:
         os.close(fd)
 
 
+def _unreadable() -> int:
+    """By access mode 3, which the kernel knows, and few others do: it may neither read nor write."""
+    fd = memfd(MB)
+    try:
+        return os.open(f"/proc/self/fd/{fd}", 3)
+    finally:
+        os.close(fd)
+
+
 def _unix_socket() -> int:
     return socket.socket(socket.AF_UNIX).detach()
 
@@ -392,6 +401,7 @@ def _unix_socket() -> int:
         (lambda: os.open("/dev/zero", os.O_RDONLY), MB),
         (lambda: os.open(sys.executable, os.O_RDONLY), 100_000),
         (_unix_socket, MB),
+        (_unreadable, MB),
         (lambda: memfd(MB, 0), MB),
         (lambda: memfd(MB - 1), MB),
         (lambda: memfd(MB), 1000),
@@ -480,7 +490,7 @@ def test_more_than_are_held_are_read_into_memory(make_pool: Callable[..., Pool],
         until(lambda: payload_files(pool.pid) == 0)
 
 
-@pytest.mark.parametrize("kind", ["pipe", "none", "unsealed", "short", "two", "unasked", "wrong fence"])
+@pytest.mark.parametrize("kind", ["pipe", "none", "unsealed", "unreadable", "short", "two", "unasked", "wrong fence"])
 def test_a_worker_that_lies_about_its_result_is_killed_and_nobody_else(client: Client, kind: str) -> None:
     with pytest.raises(TaskFailed) as failed:
         client.using(max_retries=0).run("lie_about_the_result", kind)

@@ -24,6 +24,7 @@ from poolmgr.parcels.stream import unread
 from scripts.proofs.pool import until
 
 KIB = 1024
+NEITHER = 3  # the access mode that may neither read nor write
 A, B = b"a" * 100 * KIB, b"b" * 100 * KIB
 
 
@@ -60,6 +61,17 @@ def test_what_is_written_is_read_and_the_memory_is_used_again(memfds: Memfds) ->
     assert inode(second) == where
     assert second.content() == B
     assert len(memfds) == 1
+
+
+def test_a_shorter_payload_has_nothing_of_the_last_one_behind_it(memfds: Memfds) -> None:
+    long = write(memfds, b"secret" * 60 * KIB)
+    where = inode(long)
+    long.close()
+    for size in (200 * KIB + 7, 70 * KIB, 300 * KIB, 1):
+        short = write(memfds, b"s" * size)
+        assert inode(short) == where
+        assert os.pread(short.fd, 1000 * KIB, 0) == b"s" * size + bytes(360 * KIB - size)
+        short.close()
 
 
 Keep = Callable[[Parcel], Callable[[], Any]]
@@ -289,6 +301,21 @@ def test_a_file_that_has_become_shorter_is_made_up_for() -> None:
         assert parcel != A
 
 
+def test_a_file_that_cannot_be_read_is_made_up_for() -> None:
+    parcel = Parcel(opened(NEITHER), 1000)
+    with pytest.raises(OSError):
+        os.pread(parcel.fd, 1, 0)
+    assert parcel.content() == b"\xc1" * 1000
+    assert parcel.read(0, 10) == b""
+    assert parcel.read_own(0, 10) == bytes(10)
+    assert parcel != bytes(1000)
+    assert Parcel(opened(os.O_RDONLY), 1000) != parcel
+    os.close(parcel.fd)  # as a task may do
+    parcel.close()
+    allowance = Allowance(0)
+    assert taken(opened(NEITHER), 5, allowance) == b"\xc1" * 5
+
+
 # ------------------------------------------------------------------------------------------ what is taken of peers
 
 
@@ -299,10 +326,10 @@ def memfd(size: int, seals: int = fcntl.F_SEAL_SHRINK) -> int:
     return fd
 
 
-def write_only() -> int:
+def opened(flags: int) -> int:
     fd = memfd(1000)
     try:
-        return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY)
+        return os.open(f"/proc/self/fd/{fd}", flags)
     finally:
         os.close(fd)
 
@@ -320,7 +347,9 @@ WRONG: list[Callable[[], int]] = [
     lambda: os.open("/dev/zero", os.O_RDONLY),
     lambda: socket.socket(socket.AF_UNIX).detach(),
     a_file,
-    write_only,
+    lambda: opened(os.O_WRONLY),
+    lambda: opened(NEITHER),
+    lambda: opened(os.O_PATH),
     lambda: memfd(1000, fcntl.F_SEAL_GROW),
     lambda: memfd(999),
     lambda: os.pidfd_open(os.getpid()),
