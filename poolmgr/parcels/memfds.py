@@ -11,12 +11,13 @@ anybody can, the kernel knows, and nobody is asked:
 
 A worker that is slow, stopped or stuck, a task that is tried again elsewhere, a client that never reads: all of them
 keep their descriptor, and the memfd is not used again before it is closed. Where the kernel knows no leases, no memfd
-is ever used again; where there is no /proc, none is used at all.
+is ever used again, nor kept once it is handed over; where there is no /proc, none is used at all.
 """
 
 from __future__ import annotations
 
 import _thread
+import errno
 import fcntl
 import os
 import signal
@@ -39,9 +40,10 @@ class _Memfd:
     Attributes:
         size: of the file: that of the largest payload so far.
         used: how much of it the last payload took. What is behind that is zero.
+        is_once: it is not to be used again, as a lease in somebody's way would end this process.
     """
 
-    __slots__ = ("fd", "inode", "size", "used")
+    __slots__ = ("fd", "inode", "is_once", "size", "used")
 
     def __init__(self) -> None:
         """Raises ``OSError``."""
@@ -54,11 +56,11 @@ class _Memfd:
             os.close(made)
         self.inode = os.fstat(self.fd).st_ino
         self.size = self.used = 0
+        self.is_once = False
         try:
             fcntl.fcntl(self.fd, fcntl.F_SETSIG, signal.SIGURG)  # to whose lease is in somebody's way; it is ignored
         except OSError:
-            self.close()
-            raise
+            self.is_once = True
 
     @property
     def is_ours(self) -> bool:
@@ -69,12 +71,14 @@ class _Memfd:
 
     @property
     def is_free(self) -> bool:
-        """Whether nobody else has it open, or mapped, or will receive it."""
+        """Whether nobody else has it open, or mapped, or will receive it. Raises ``OSError``: nobody knows."""
         try:
             fcntl.fcntl(self.fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-            fcntl.fcntl(self.fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-        except OSError:
-            return False
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EBUSY):
+                return False
+            raise
+        fcntl.fcntl(self.fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
         return True
 
     def fill(self, parts: Sequence[Part], size: int) -> Parcel:
@@ -121,6 +125,7 @@ class Memfds:
         self._made: deque[_Memfd] = deque()  # the one that was filled longest ago first
         self._bytes = 0  # of all of these
         self._out = 0  # being filled just now
+        self._leases = True  # as far as is known
 
     def __len__(self) -> int:
         return len(self._made)
@@ -153,7 +158,7 @@ class Memfds:
         with self._lock:
             kept, size = deque[_Memfd](), 0
             for each in self._made:
-                if size + each.size > keep_bytes or not each.is_free:
+                if size + each.size > keep_bytes or not self._is_free(each):
                     self._drop(each)
                 else:
                     size += each.size
@@ -172,8 +177,8 @@ class Memfds:
             for _ in range(min(_TRIES, len(made))):
                 memfd = made.popleft()
                 if not memfd.is_ours:
-                    self._bytes -= memfd.size
-                elif not memfd.is_free:
+                    self._drop(memfd)
+                elif not self._is_free(memfd):
                     made.append(memfd)
                 elif self._bytes > self._keep_bytes:
                     self._drop(memfd)
@@ -183,6 +188,9 @@ class Memfds:
                     return memfd
                 else:
                     self._drop(memfd)
+            if not self._leases:
+                while made:
+                    self._drop(made.popleft())
             if len(made) + self._out >= self._most or self._bytes + size > self._most_bytes:
                 return None
             self._out += 1
@@ -196,9 +204,20 @@ class Memfds:
     def _put_back(self, memfd: _Memfd | None) -> None:
         with self._lock:
             self._out -= 1
-            if memfd is not None:
-                self._bytes += memfd.size
+            if memfd is None:
+                return
+            self._bytes += memfd.size
+            if memfd.is_once or not self._leases:  # kept, it would count as one that is read, for ever
+                self._drop(memfd)
+            else:
                 self._made.append(memfd)
+
+    def _is_free(self, memfd: _Memfd) -> bool:
+        try:
+            return memfd.is_ours and memfd.is_free
+        except OSError:
+            self._leases = False
+            return False
 
     def _drop(self, memfd: _Memfd) -> None:
         self._bytes -= memfd.size

@@ -71,7 +71,7 @@ class Parcel:
         return self.size
 
     def read(self, offset: int, count: int) -> bytes:
-        """So many bytes from ``offset`` on; fewer where the file is shorter than it was said to be, or cannot be read."""
+        """So many bytes from ``offset`` on; fewer where the file is shorter than was said, or cannot be read."""
         found = self._some(offset, count)
         if len(found) < count:  # a read may be interrupted, and takes 2 GB at most
             parts = [found]
