@@ -15,6 +15,7 @@ from poolmgr.wire.messages import RESULT
 
 _BYTES = 65536
 _BURST = 64  # packets of one that has said too many
+_AHEAD = 512  # packets ahead of a result's file: more than the channel holds
 _FILES = 32  # that may have come before their DONEs: more than a worker has tasks
 
 
@@ -53,11 +54,14 @@ class ControlChannel:
         return True
 
     def file_of(self, fence: int) -> int | None:
-        """The file of this fence's result, the caller's to close from here on: it came before the result was told."""
-        while fence not in self._files:
-            if not self._hear_packet():
-                return None
-        return self._files.pop(fence)
+        """The file of this fence's result, the caller's to close from here on: it came before the result was told.
+
+        None: it did not, as far as that was looked for: somebody may send other packets without end.
+        """
+        for _ in range(_AHEAD):
+            if fence in self._files or not self._hear_packet():
+                break
+        return self._files.pop(fence, None)
 
     def _read(self) -> None:
         """One packet. From one that logs without end many packets, but then none for a moment."""
@@ -85,7 +89,7 @@ class ControlChannel:
         except OSError:
             data, ancillary = b"", []
         fds = received(ancillary) if ancillary else []
-        if not data:
+        if not data and not fds:  # its end
             self._loop.remove_reader(self._sock)
             return False
         try:
