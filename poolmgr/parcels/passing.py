@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 from array import array
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
@@ -16,7 +17,9 @@ PASSED: Final = 32  # descriptors in one send
 ANCILLARY_BYTES: Final = socket.CMSG_SPACE(PASSED * 4)
 RECEIVE: Final = socket.MSG_CMSG_CLOEXEC
 
+_WAITING: Final = 128  # descriptors that may wait to be closed; further ones are closed at once
 _INT: Final = struct.Struct("i")
+_LINGER_NOT: Final = struct.pack("ii", 0, 0)
 
 Ancillary = list[tuple[int, int, bytes]]
 
@@ -47,13 +50,73 @@ def received(ancillary: Ancillary) -> list[int]:
     return list(found)
 
 
+class _Closer:
+    """Closes descriptors in a thread, which is there while there are any to close.
+
+    A process that has one of them wait for ever, as by a file system of its own, has those behind it wait, too: up to a
+    bound, and no more threads than one.
+    """
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self._waiting: deque[int] = deque()
+        self._at_it = _thread.allocate_lock()  # held by the thread
+
+    def close(self, fd: int) -> None:
+        if len(self._waiting) >= _WAITING:
+            _close(fd)
+            return
+        self._waiting.append(fd)
+        if self._at_it.acquire(blocking=False):
+            try:
+                _thread.start_new_thread(self._close_all, ())
+            except RuntimeError:  # the system has no more threads
+                self._close_all()
+
+    def _close_all(self) -> None:
+        while True:
+            while self._waiting:
+                _close(self._waiting.popleft())
+            self._at_it.release()
+            # One that came just before that has found the lock held.
+            if not self._waiting or not self._at_it.acquire(blocking=False):
+                return
+
+
+_closer = _Closer()
+
+
 def dispose(fd: int) -> None:
-    """Close what a peer has sent and should not have. A close may wait (a TCP socket that lingers), so that is done
-    where nobody waits."""
+    """Close what a peer has sent and should not have. It never raises. A close may wait (a TCP socket that lingers, a
+    file of a file system that does not answer), so that is done where nobody waits."""
+    global _closer
     if is_memfd(fd):
+        _close(fd)
+        return
+    if _closer.pid != os.getpid():  # forked: the thread is the parent's
+        _closer = _Closer()
+    _linger_no_more(fd)
+    _closer.close(fd)
+
+
+def _linger_no_more(fd: int) -> None:
+    try:
+        sock = socket.socket(fileno=fd)
+    except OSError:  # it is none
+        return
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
+    except OSError:
+        pass
+    finally:
+        sock.detach()
+
+
+def _close(fd: int) -> None:
+    try:
         os.close(fd)
-    else:
-        _thread.start_new_thread(os.close, (fd,))
+    except OSError:  # it is closed all the same
+        pass
 
 
 def dispose_all(fds: Iterable[int]) -> None:
