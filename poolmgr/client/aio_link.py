@@ -200,7 +200,7 @@ class AsyncLink:
             self._write(self.protocol.resume(self._route.name))
 
     def files_received(self, fds: list[int], lost: bool) -> None:
-        self.protocol.files.came(fds)
+        self.protocol.files.came(fds, lost)
 
     def data_received(self, data: memoryview) -> None:
         self._settle(self.protocol.receive(data))

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from typing import Any, Final
+from time import monotonic
+from typing import Any, ClassVar, Final
 
 from poolmgr.client.pending import Pending
-from poolmgr.errors import ProtocolError
+from poolmgr.errors import ConnectionLost, ProtocolError
 from poolmgr.parcels.parcel import PARCEL_BYTES, Allowance, taken
 from poolmgr.parcels.passing import dispose_all
 from poolmgr.wire.messages import RESPONSE
 
 _UNREAD: Final = 64  # results that stay in their files until they are asked for; more are read into memory
+_SCARCE_S: Final = 60.0  # for how long nothing asks for files once this process had too many descriptors open
 
 
 class Files:
@@ -27,11 +29,14 @@ class Files:
         asked: it was: from now on descriptors are to be received.
     """
 
+    _scarce_until: ClassVar[float] = 0.0  # of all connections, as the limit is the process's
+
     def __init__(self) -> None:
         self.due = False
         self.asked: Pending[bool] | None = None
         self._offered = False
         self._fds: deque[int] = deque()
+        self._dropped = False  # descriptors were: which message a later one belongs to is not known any more
         self._unread = Allowance(_UNREAD)
 
     @property
@@ -52,17 +57,25 @@ class Files:
     def passed(self, size: int) -> None:
         """So large a payload has come or gone."""
         if size >= PARCEL_BYTES and self.asked is None:
-            self.due = self._offered
+            self.due = self._offered and monotonic() >= Files._scarce_until
 
-    def came(self, fds: Iterable[int]) -> None:
-        """Take over descriptors that came ahead of, or with, what is received next."""
+    def came(self, fds: Iterable[int], dropped: bool = False) -> None:
+        """Take over descriptors that came ahead of, or with, what is received next. ``dropped``: the kernel has dropped
+        others (MSG_CTRUNC), as this process may not have more open."""
+        if self._dropped:
+            dispose_all(fds)
+            return
         self._fds.extend(fds)
+        if dropped:
+            self._dropped = True
+            Files._scarce_until = monotonic() + _SCARCE_S
 
     def completed(self, message: list[Any]) -> None:
         """Put the payload in the place of the size in a COMPLETED, if there is one.
 
         Raises:
-            ProtocolError: its file did not come.
+            ConnectionLost: its file was dropped. On another connection the same result comes inline.
+            ProtocolError: there was none.
         """
         if len(message) < 3:
             return
@@ -70,6 +83,8 @@ class Files:
             self.passed(len(message[2]))
         elif self._fds:
             message[2] = taken(self._fds.popleft(), message[2], self._unread)
+        elif self._dropped:
+            raise ConnectionLost("the file of a result was dropped, as this process has too many open (RLIMIT_NOFILE)")
         else:
             raise ProtocolError("the daemon sent a result without its file")
 
@@ -77,4 +92,4 @@ class Files:
         """The connection has ended: close what was not claimed. On another one the daemon is to be asked anew."""
         dispose_all(self._fds)
         self._fds.clear()
-        self.due, self.asked, self._offered = False, None, False
+        self.due, self.asked, self._offered, self._dropped = False, None, False, False

@@ -242,9 +242,9 @@ class Protocol:
     def _dispatch(self, message: list[Any]) -> None:
         kind = message[0]
         if kind in _ENDS:
-            pending = self._tasks.pop(message[1], None)
             if kind == COMPLETED:
-                self.files.completed(message)
+                self.files.completed(message)  # this may fail, so nothing is popped yet: what is popped gets an outcome
+            pending = self._tasks.pop(message[1], None)
         elif kind == ACCEPTED:
             return self.window.accepted(message[1])
         elif kind in _ANSWERS:
@@ -284,7 +284,7 @@ class Protocol:
     def interrupt(self, cause: PoolError) -> Settled:
         """The connection has ended: it is ``down`` if anything can be resumed, else ``lost``. Again: nothing."""
         if self.down is not None:
-            return []
+            return self._hand_over()
         kept = {key: pending for key, pending in self._tasks.items() if pending.durable}
         if not kept or not self._reconnect_s or not isinstance(cause, Unavailable):
             return self.lose(cause)
@@ -354,9 +354,9 @@ class Protocol:
 
     def _on_watched(self, answer: Sequence[Any]) -> None:
         key = self.rewatch.asked.pop(answer[1], b"")
-        pending = self._tasks.pop(key, None) if answer[0] == REFUSAL else None
-        if pending is not None:
-            self._store(pending, forgotten(answer, key))
+        if answer[0] == REFUSAL and key in self._tasks:
+            error = forgotten(answer, key)  # it may raise, and then the task is still to be told
+            self._store(self._tasks.pop(key), error)
 
     # ------------------------------------------------------------------------------------------------ rarer messages
 

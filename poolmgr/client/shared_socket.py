@@ -25,7 +25,7 @@ import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from os import sched_yield
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, Final
 
 from poolmgr.client.dial import Route, dial
@@ -40,6 +40,8 @@ from poolmgr.parcels.passing import ANCILLARY_BYTES, RECEIVE, Ancillary, receive
 _READ_BYTES: Final = 256 * 1024
 _UNSENT_LOOK_S: Final = 0.05  # how long a follower waits for the daemon to take more before it looks at the lead
 _BRISK_S: Final = 0.0003  # an answer that took no longer has made the next worth watching for; about two calls' time
+_OVERTIME_S: Final = 0.05  # for how long what has arrived is taken in, although the time is up
+_LAST_WORD_S: Final = 1.0
 _RECEIVE: Final = socket.MSG_DONTWAIT | RECEIVE
 _SENTINEL: Final = b"\xc1" + os.urandom(15)  # no message begins with 0xc1
 
@@ -86,7 +88,7 @@ class SharedSocket:
     def wait(self, settled: Callable[[], bool], timeout: float | None = None) -> bool:
         """Until ``settled()``, or for ``timeout`` seconds; which of the two. Reads the socket if nobody does.
 
-        ``settled`` must be true of a connection that is ``protocol.lost``.
+        ``settled`` must be true of a connection that is ``protocol.lost``: nothing more comes, and nobody stays.
         """
         deadline = None if timeout is None else monotonic() + timeout
         while not settled():
@@ -98,15 +100,28 @@ class SharedSocket:
             try:
                 while heard is not None and not heard and not settled():
                     heard = self._read(deadline) if self.protocol.down is None else self._dial_again(deadline)
+                    if not heard and self._is_over(deadline):
+                        heard = None
             finally:
                 self._leading.release()
                 if self._followers:
                     self._lead.tell(is_free=True)
-            if heard is None:
-                return settled()
-            for pending, _ in heard:
+            for pending, _ in heard or ():
                 pending.announce()
+            if heard is None or self._is_over(deadline):
+                return settled() or self._is_settled_yet(settled)
         return True
+
+    def _is_over(self, deadline: float | None) -> bool:
+        """Whether to wait no longer, even if there is more to read."""
+        return self.protocol.lost is not None or (deadline is not None and monotonic() > deadline + _OVERTIME_S)
+
+    def _is_settled_yet(self, settled: Callable[[], bool]) -> bool:
+        """Another thread that has closed the connection may be just about to settle what was observed."""
+        until = monotonic() + _LAST_WORD_S
+        while self.protocol.lost is not None and not settled() and monotonic() < until:
+            sleep(0.001)
+        return settled()
 
     def look(self) -> None:
         """Take in what has arrived, without waiting."""
@@ -175,10 +190,11 @@ class SharedSocket:
         self._buffer[: len(_SENTINEL)] = _SENTINEL
         try:
             ancillary: Ancillary = []
+            flags = 0
             if self.protocol.files.asked is None:
                 count = self._sock.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
             else:
-                count, ancillary, _, _ = self._sock.recvmsg_into([self._buffer], ANCILLARY_BYTES, _RECEIVE)
+                count, ancillary, flags, _ = self._sock.recvmsg_into([self._buffer], ANCILLARY_BYTES, _RECEIVE)
         except BlockingIOError:
             return []
         except OSError as error:
@@ -192,8 +208,8 @@ class SharedSocket:
             return self._break_off(self.protocol.ended())
         try:
             with self.lock:
-                if ancillary:
-                    self.protocol.files.came(received(ancillary))
+                if ancillary or flags & socket.MSG_CTRUNC:
+                    self.protocol.files.came(received(ancillary), bool(flags & socket.MSG_CTRUNC))
                 settled = self.protocol.receive(self._view[:count])
                 if self.protocol.down is not None:
                     self._hang_up()

@@ -1,0 +1,139 @@
+"""A client's side of payloads in files, without a daemon: whatever becomes of a file, everybody has an outcome."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import threading
+from typing import Any
+
+import pytest
+
+from poolmgr.client.files import Files
+from poolmgr.client.pending import Pending
+from poolmgr.client.protocol import Protocol
+from poolmgr.client.shared_socket import SharedSocket
+from poolmgr.errors import ConnectionLost, NotFound, ProtocolError, TaskLost
+from poolmgr.parcels.parcel import PARCEL_BYTES
+from poolmgr.wire.framing import encode
+from poolmgr.wire.messages import ACCEPTED, COMPLETED, PROTOCOL_VERSION, REFUSAL, RESPONSE, WELCOME
+from poolmgr.wire.values import pack
+from tests.unit.test_client_resume import completed, submit, watched
+
+LARGE = pack(b"x" * PARCEL_BYTES)
+
+
+@pytest.fixture(autouse=True)
+def plenty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No other test has had too few descriptors."""
+    monkeypatch.setattr(Files, "_scarce_until", 0.0)
+
+
+def welcome(protocol: Protocol) -> None:
+    protocol.receive(encode((WELCOME, PROTOCOL_VERSION, {"files": True})))
+
+
+@pytest.fixture
+def protocol() -> Protocol:
+    """Files are granted."""
+    protocol = Protocol(60)
+    welcome(protocol)
+    pending, command, arguments = protocol.files.ask()
+    protocol.request(pending, command, arguments)
+    protocol.receive(encode((RESPONSE, pending.number, True)))
+    assert protocol.files.granted
+    return protocol
+
+
+def memfd(content: bytes) -> int:
+    fd = os.memfd_create("payload", os.MFD_ALLOW_SEALING)
+    os.write(fd, content)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+    return fd
+
+
+def test_a_file_that_was_dropped_is_an_outage_and_the_result_comes_on_the_next_connection(protocol: Protocol) -> None:
+    first, second, call = submit(protocol), submit(protocol), submit(protocol, durable=False)
+    protocol.receive(encode((ACCEPTED, 3)))
+    protocol.files.came([], dropped=True)
+    protocol.receive(completed(second.key, "small") + encode((COMPLETED, first.key, PARCEL_BYTES)))
+    assert second.value() == "small"
+    assert isinstance(protocol.down, ConnectionLost)
+    assert protocol.lost is None
+    assert isinstance(call.outcome, TaskLost)
+    assert first.outcome is None
+    assert watched(protocol.resume("")) == [first.key]
+    welcome(protocol)
+    protocol.receive(encode((COMPLETED, first.key, LARGE)))
+    assert first.value() == b"x" * PARCEL_BYTES
+    assert not protocol.files.due  # the next would be dropped as well
+
+
+def test_a_later_file_is_not_taken_for_one_that_was_dropped(protocol: Protocol) -> None:
+    first, second, third = submit(protocol), submit(protocol), submit(protocol)
+    protocol.receive(encode((ACCEPTED, 3)))
+    protocol.files.came([memfd(pack("its own"))])
+    protocol.files.came([], dropped=True)
+    protocol.files.came([late := memfd(pack("another's"))])
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(late)
+    size = len(pack("its own"))
+    protocol.receive(b"".join(encode((COMPLETED, each.key, size)) for each in (first, second, third)))
+    assert first.value() == "its own"
+    assert second.outcome is third.outcome is None
+    assert sorted(watched(protocol.resume(""))) == sorted([second.key, third.key])
+
+
+def test_a_daemon_that_sends_no_file_is_not_understood_and_everybody_is_told(protocol: Protocol) -> None:
+    first, second = submit(protocol), submit(protocol)
+    protocol.receive(encode((COMPLETED, first.key, PARCEL_BYTES)))
+    assert isinstance(protocol.lost, ProtocolError)
+    assert isinstance(first.outcome, ConnectionLost)
+    assert isinstance(second.outcome, ConnectionLost)
+
+
+def test_an_answer_that_cannot_be_read_leaves_nobody_without_an_outcome() -> None:
+    protocol = Protocol(60)
+    task = submit(protocol)
+    protocol.receive(encode((ACCEPTED, 1)))
+    protocol.interrupt(ConnectionLost("it broke"))
+    protocol.resume("")
+    protocol.receive(encode((REFUSAL, protocol._requested)))
+    assert isinstance(protocol.lost, ProtocolError)
+    assert isinstance(task.outcome, ConnectionLost)
+    assert not isinstance(task.outcome, NotFound)
+
+
+# ------------------------------------------------------------------------------------------ waiting
+
+
+def connection() -> tuple[SharedSocket, socket.socket]:
+    ours, theirs = socket.socketpair()
+    return SharedSocket(ours), theirs
+
+
+def test_nobody_waits_on_a_connection_that_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("poolmgr.client.shared_socket._LAST_WORD_S", 0.05)
+    shared, theirs = connection()
+    shared.close(ConnectionLost("closed"))
+    assert shared.wait(lambda: False) is False
+    theirs.close()
+
+
+def test_what_another_thread_is_about_to_settle_is_waited_for() -> None:
+    shared, theirs = connection()
+    settled: list[int] = []
+    shared.close(ConnectionLost("closed"))
+    threading.Timer(0.1, settled.append, [1]).start()
+    assert shared.wait(lambda: bool(settled)) is True
+    theirs.close()
+
+
+@pytest.mark.parametrize("heard", [[], [(Pending(), ConnectionLost("another's"))]])
+def test_a_deadline_holds_however_much_there_is_to_read(monkeypatch: pytest.MonkeyPatch, heard: list[Any]) -> None:
+    shared, theirs = connection()
+    monkeypatch.setattr(shared, "_read", lambda deadline: heard)
+    assert shared.wait(lambda: False, 0.1) is False
+    shared.close(ConnectionLost("the test is over"))
+    theirs.close()
