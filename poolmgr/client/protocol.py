@@ -335,7 +335,7 @@ class Protocol:
             return []
         self.lost = self.down = cause
         self.files.end()
-        self.window.is_open = True
+        self.window.end()
         for pending in (*self._tasks.values(), *self._requests.values()):
             self._fail(pending, cause, closed=closed)
         self._tasks.clear()

@@ -348,6 +348,7 @@ class SharedSocket:
         self._stirred = threading.Event()
         self._background = None
         self._sock.close()  # without shutdown, which would end it for the parent, too
+        self._outbox.unsent.clear()  # it holds files, as what was not answered does (``lose``)
         cause = ConnectionLost("this connection belongs to the process that forked this one")
         for pending, outcome in self.protocol.lose(cause):
             pending.outcome = outcome  # nobody here waits, and locks may have been held in the parent

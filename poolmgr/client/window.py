@@ -76,12 +76,20 @@ class Window:
         self._sent.append(sent)
         self._bytes += len(sent[2])
 
+    def end(self) -> None:
+        """The connection is lost: nothing will be sent again."""
+        self.is_open = True
+        self._sent.clear()
+        self._bytes = 0
+
     def accepted(self, count: int) -> None:
         """The daemon has answered the first ``count`` submits of this connection.
 
         Raises:
             ProtocolError: there were not so many, or it has answered more before.
         """
+        if self.is_open:
+            return
         sent, has_gaps = self._sent, self._has_gaps
         answered = count - self._accepted
         if not 0 <= answered <= self.submitted - self.acknowledged:

@@ -6,16 +6,19 @@ import fcntl
 import os
 import socket
 import threading
+import warnings
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from poolmgr.client.files import Files
+from poolmgr.client.outgoing import packed
 from poolmgr.client.pending import Pending
 from poolmgr.client.protocol import Protocol
 from poolmgr.client.shared_socket import SharedSocket
 from poolmgr.errors import ConnectionLost, NotFound, ProtocolError, TaskLost
-from poolmgr.parcels.parcel import PARCEL_BYTES
+from poolmgr.parcels.parcel import PARCEL_BYTES, Parcel
 from poolmgr.wire.framing import encode
 from poolmgr.wire.messages import ACCEPTED, COMPLETED, PROTOCOL_VERSION, REFUSAL, RESPONSE, WELCOME
 from poolmgr.wire.values import pack
@@ -103,6 +106,58 @@ def test_an_answer_that_cannot_be_read_leaves_nobody_without_an_outcome() -> Non
     assert isinstance(protocol.lost, ProtocolError)
     assert isinstance(task.outcome, ConnectionLost)
     assert not isinstance(task.outcome, NotFound)
+
+
+# ------------------------------------------------------------------------------------------ forks
+
+
+def payload_files() -> int:
+    """How many descriptors of payloads this process holds."""
+    found = 0
+    for each in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):
+            found += "poolmgr-payload" in os.readlink(f"/proc/self/fd/{each}")
+    return found
+
+
+def submit_large(shared: SharedSocket) -> Pending[Any]:
+    pending: Pending[Any] = Pending(durable=True)
+    payload = packed((b"x" * PARCEL_BYTES,), {}, shared.protocol.files)
+    assert isinstance(payload, Parcel)
+    with shared.lock:
+        shared._outbox.send(shared.protocol.submit(pending, "t", payload, None))
+    return pending
+
+
+def test_a_forked_child_holds_nothing_of_what_its_parent_has_under_way(protocol: Protocol) -> None:
+    shared, theirs = connection()
+    shared.protocol = protocol
+    before = payload_files()
+    waiting = [submit_large(shared) for _ in range(3)]
+    shared._outbox.send(b"x" * (4 << 20))  # the socket is full
+    waiting += [submit_large(shared) for _ in range(3)]
+    assert shared._outbox.unsent
+    assert payload_files() >= before + 12
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forks while there are threads
+        child = os.fork()
+    if not child:
+        os._exit(0 if payload_files() <= before and all(each.outcome for each in waiting) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert payload_files() >= before + 12
+    shared.close(ConnectionLost("the test is over"))
+    theirs.close()
+
+
+def test_a_lost_connection_holds_nothing_either(protocol: Protocol) -> None:
+    shared, theirs = connection()
+    shared.protocol = protocol
+    before = payload_files()
+    submit_large(shared)
+    theirs.close()
+    shared.close(ConnectionLost("closed"))
+    assert payload_files() <= before
+    assert shared.protocol.window.room
 
 
 # ------------------------------------------------------------------------------------------ waiting
