@@ -19,7 +19,7 @@ from typing import Any, Final, TypeVar
 from poolmgr.client import commands
 from poolmgr.client.awaited import Awaited
 from poolmgr.client.dial import Route, dial
-from poolmgr.client.outgoing import Outgoing, memfds
+from poolmgr.client.outgoing import Outgoing
 from poolmgr.client.pending import Pending
 from poolmgr.client.protocol import Protocol, Settled
 from poolmgr.client.together import Submit
@@ -209,6 +209,8 @@ class AsyncLink:
             self._write(self.protocol.request(*self.protocol.files.ask()))
         if self.protocol.rewatch.waiting and self.protocol.down is None:
             self._write(self.protocol.watch_more())
+        if self.protocol.files.written and not self.protocol.unended:
+            self.protocol.files.rest()
 
     def pause_writing(self) -> None:
         """What is unsent is bounded by the window of submits."""
@@ -230,7 +232,6 @@ class AsyncLink:
             if self._transport is not None:
                 self._transport.close()  # what is written still leaves
             self._settle(self.protocol.lose(reason, closed=True))
-            memfds.trim(0)
             self._stirred.set()
 
     # ----------------------------------------------------------------------------------------------- dialling again

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import Any
 
 from poolmgr.client.files import Files
 from poolmgr.client.window import Sent
-from poolmgr.parcels.memfds import Memfds
 from poolmgr.parcels.parcel import PARCEL_BYTES, Parcel
 from poolmgr.parcels.passing import FileMessage
 from poolmgr.payload import Payload, inline
@@ -16,13 +14,6 @@ from poolmgr.wire.framing import in_parts
 from poolmgr.wire.messages import SUBMIT
 from poolmgr.wire.parts import LARGE_BYTES, Part
 from poolmgr.wire.values import SMALL, call_parts, pack_call
-
-_MOST: Final = 128  # files that are not read yet; what is sent beyond them goes inline
-_MOST_BYTES: Final = 256 << 20
-_KEEP_BYTES: Final = 128 << 20  # of memory to be used again; `map` has 64 calls under way, however large
-
-memfds: Final = Memfds(_MOST, _MOST_BYTES, _KEEP_BYTES)  # all connections of this process have the same
-os.register_at_fork(after_in_child=memfds.forget)
 
 Message = Part | FileMessage  # or a part of one
 Outgoing = Message | list[Message]
@@ -44,7 +35,7 @@ def packed(args: tuple[Any, ...], kwargs: dict[str, Any], files: Files) -> Paylo
         if len(payload) < PARCEL_BYTES:
             return payload
         parts = [payload]
-    if files.granted and sum(map(len, parts)) >= PARCEL_BYTES and (parcel := memfds.write(parts)) is not None:
+    if files.granted and sum(map(len, parts)) >= PARCEL_BYTES and (parcel := files.write(parts)) is not None:
         return parcel
     return b"".join(parts)
 

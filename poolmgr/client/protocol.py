@@ -334,7 +334,7 @@ class Protocol:
         if self.lost is not None:
             return []
         self.lost = self.down = cause
-        self.files.end()
+        self.files.close()
         self.window.end()
         for pending in (*self._tasks.values(), *self._requests.values()):
             self._fail(pending, cause, closed=closed)

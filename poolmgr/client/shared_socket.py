@@ -31,7 +31,6 @@ from typing import Any, Final
 from poolmgr.client.dial import Route, dial
 from poolmgr.client.lead import Lead
 from poolmgr.client.outbox import Outbox
-from poolmgr.client.outgoing import memfds
 from poolmgr.client.pending import Pending
 from poolmgr.client.protocol import Protocol, Settled
 from poolmgr.errors import ConnectionLost, PoolError
@@ -220,6 +219,8 @@ class SharedSocket:
         except BaseException as error:
             self._interrupted(error)
             raise
+        if self.protocol.files.written and not self.protocol.unended:
+            self.protocol.files.rest()
         return self._settle(settled)
 
     def _await_answer(self, deadline: float | None) -> bool:
@@ -313,7 +314,6 @@ class SharedSocket:
             self._sock.shutdown(socket.SHUT_RDWR)  # wakes whoever reads
         for pending, _ in self._lose(reason, closed=True):
             pending.announce()
-        memfds.trim(0)
 
     def _lose(self, cause: PoolError, *, closed: bool = False) -> Settled:
         with self.lock:

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ import pytest
 import uvloop
 
 from poolmgr import AsyncClient, Client, Executor
-from poolmgr.client.outgoing import memfds
 from poolmgr.errors import TaskFailed
 from poolmgr.parcels.parcel import PARCEL_BYTES
 from poolmgr.wire.messages import (
@@ -227,7 +227,7 @@ def test_thousands_leave_nothing_behind(start_pool: Callable[..., Pool]) -> None
         value = noise(PARCEL_BYTES)
         list(client.map("echo", [value] * 200))
         before = {each.pid: descriptors(each.pid) for each in client.workers() if each.pid}
-        mine, daemons = len(os.listdir("/proc/self/fd")), descriptors(pool.pid)
+        daemons = descriptors(pool.pid)
         for _ in range(4):
             assert set(client.map("size_of", [value] * 1000)) == {PARCEL_BYTES}
             assert all(each == value for each in client.map("echo", [value] * 200))
@@ -237,14 +237,43 @@ def test_thousands_leave_nothing_behind(start_pool: Callable[..., Pool]) -> None
         for pid in before:
             assert descriptors(pid) <= before[pid] + 64
         until(lambda: all(payload_files(pid) <= 2 * MB // PARCEL_BYTES for pid in before), "idle workers give back")
-        assert len(os.listdir("/proc/self/fd")) <= mine + 128
-        memfds.trim(0)
-        until(is_trimmed, "nobody reads what this client has sent")
+        assert payload_files(os.getpid()) <= 64
+    assert payload_files(os.getpid()) == 0
 
 
-def is_trimmed() -> bool:
-    memfds.trim(0)
-    return not len(memfds)
+def test_a_client_that_has_nothing_under_way_gives_back_what_its_largest_burst_took(steady: Client) -> None:
+    before = payload_files(os.getpid())
+    value = noise(2 * MB)
+    futures = [steady.using(durable=False).submit("size_of", value) for _ in range(100)]
+    assert {each.result(timeout=20) for each in futures} == {len(value)}
+    assert payload_files(os.getpid()) <= before + 64
+    assert memory_of_payloads() <= 128 * MB
+    assert steady.run("echo", value) == value
+
+
+def memory_of_payloads() -> int:
+    """What this process keeps of it."""
+    found = {}
+    for each in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):
+            if os.readlink(each).startswith("/memfd:poolmgr-payload"):
+                found[os.stat(each).st_ino] = os.stat(each).st_blocks * 512
+    return sum(found.values())
+
+
+def test_what_one_daemon_was_sent_is_not_behind_what_another_gets(
+    steady: Client, start_pool: Callable[..., Pool]
+) -> None:
+    def inodes(client: Client) -> set[int]:
+        return {each.inode for each in client._redial.live().protocol.files._memfds._made}
+
+    with start_pool(workers=1).client() as other:
+        warm(other)
+        for client in (steady, other) * 3:
+            client.run("size_of", noise(MB))
+        assert inodes(steady)
+        assert inodes(other)
+        assert not inodes(steady) & inodes(other)
 
 
 def test_results_that_nobody_takes_are_bounded(shared_pool: Pool, client: Client, raw: Raw) -> None:

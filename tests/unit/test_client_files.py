@@ -160,6 +160,41 @@ def test_a_lost_connection_holds_nothing_either(protocol: Protocol) -> None:
     assert shared.protocol.window.room
 
 
+# ------------------------------------------------------------------------------------------ bursts
+
+
+def test_a_burst_is_given_back_when_nothing_is_under_way() -> None:
+    files = Files()
+    before = payload_files()
+    parcels = [files.write([b"x" * PARCEL_BYTES]) for _ in range(100)]
+    assert payload_files() == before + 200
+    parcels.clear()
+    files.rest()
+    assert 0 < payload_files() - before <= 64
+    large = [files.write([bytes(20 << 20)]) for _ in range(8)]
+    large.clear()
+    files.rest()
+    assert sum(each.size for each in files._memfds._made) <= 128 << 20
+    del files
+    assert payload_files() == before
+
+
+def test_what_is_not_read_yet_is_not_given_up_where_there_was_no_burst() -> None:
+    files = Files()
+    parcel = files.write([b"x" * PARCEL_BYTES])
+    for _ in range(100):
+        files.rest()
+    assert len(files._memfds) == 1
+    assert parcel is not None
+
+
+def test_there_are_no_more_files_than_may_be() -> None:
+    files = Files()
+    parcels = [files.write([b"x" * PARCEL_BYTES]) for _ in range(130)]
+    assert parcels[127] is not None
+    assert parcels[128:] == [None, None]
+
+
 # ------------------------------------------------------------------------------------------ waiting
 
 
