@@ -251,6 +251,20 @@ def test_a_client_that_has_nothing_under_way_gives_back_what_its_largest_burst_t
     assert steady.run("echo", value) == value
 
 
+def test_an_async_client_gives_it_back_as_well(shared_pool: Pool, steady: Client) -> None:
+    async def burst() -> None:
+        async with AsyncClient(str(shared_pool.socket)) as client:
+            value = noise(PARCEL_BYTES)
+            for _ in range(2):
+                await client.run("size_of", value)
+            before = payload_files(os.getpid())
+            assert set(await asyncio.gather(*(client.run("size_of", value) for _ in range(100)))) == {len(value)}
+            assert payload_files(os.getpid()) <= before + 64
+        assert payload_files(os.getpid()) <= before
+
+    asyncio.run(burst())
+
+
 def memory_of_payloads() -> int:
     """What this process keeps of it."""
     found = {}
