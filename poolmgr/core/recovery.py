@@ -94,12 +94,12 @@ class Recovery:
         """Take a waiting task that only the store holds into memory, so that it can be asked about by its id.
 
         ``record`` is what the store has shown after all that had been decided before. None if the task is on no shelf
-        any more: look again.
+        any more, or has just ended because the app lacks its handler: look again.
         """
         task = self._storeroom.fetch(record, now)
         if task is not None:
             self._take_in(task, now)
-        return task
+        return task if task is not None and task.id in self._state.tasks else None
 
     def _take_in(self, task: Task, now: float) -> None:
         self._intake.limit(task.name, task.options)

@@ -281,6 +281,19 @@ def test_tasks_that_somebody_has_deleted_are_not_waited_for() -> None:
     assert ids
 
 
+def test_one_that_ends_as_it_is_looked_up_is_to_be_looked_up_again() -> None:
+    """Else whoever submits it again would take it for a new one."""
+    pool, ids = _paused(20)
+    pool.scheduler.state.known = lambda name: False
+    record = pool.store.record(ids[-1])
+    assert record is not None
+    pool.scheduler.recovery.look_up(True)
+    assert pool.scheduler.recovery.fetch(record, pool.now) is None
+    pool.flush()
+    pool.keep()
+    assert pool.store.record(ids[-1]).state is TaskState.DEAD  # type: ignore[union-attr]
+
+
 def test_a_line_whose_name_the_app_lacks_is_given_up_as_it_comes() -> None:
     pool, ids = _paused(20)
     again = Stored()
