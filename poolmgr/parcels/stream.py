@@ -16,18 +16,15 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
-from poolmgr.parcels.passing import (
-    ANCILLARY_BYTES,
-    RECEIVE,
-    FileMessage,
-    received,
-    send,
-)
+from poolmgr.parcels.passing import RECEIVE, FileMessage, dispose_all, received, send
 from poolmgr.wire.parts import Part, rest_of
 
 _SEND: Final = socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT
 _NOW: Final = socket.MSG_DONTWAIT
-_CUT: Final = socket.MSG_CTRUNC  # descriptors were lost: too many came, or this process may not have so many open
+_CUT: Final = socket.MSG_CTRUNC  # descriptors were lost: there is room for all, so this process may have no more open
+_ROOM: Final = socket.CMSG_SPACE(253 * 4)  # for as many as one send carries (SCM_MAX_FD): the kernel closes what has
+# none, in the thread that reads, and a close may wait (a TCP socket that lingers)
+_SO_PASSRIGHTS: Final = 83  # Linux 6.16 and later
 _PARTS: Final = 512  # in one send; the kernel takes 1,024
 _LEAST_BYTES: Final = 512  # of the kernel's memory that a message takes in a socket
 _INT: Final = struct.Struct("i")
@@ -42,7 +39,7 @@ class StreamProtocol(Protocol):
     def connection_made(self, transport: Any) -> None: ...
     def files_received(self, fds: list[int], lost: bool) -> None:
         """These descriptors, now the protocol's to close, came with the bytes that are about to be told. ``lost``: and
-        others, which the kernel had to drop."""
+        others, which this process has no room for."""
         ...
 
     def data_received(self, data: memoryview) -> None: ...
@@ -75,6 +72,7 @@ class Stream:
         self._passed_bytes = 0  # ... together
         self._high, self._low = 65536, 16384
         self._takes_files = False
+        self._refuses_files = refuse_files(sock)
         self._paused = False  # the protocol's writing
         self._reading = True
         self._closing = False
@@ -90,7 +88,10 @@ class Stream:
     # ------------------------------------------------------------------------------------------ reading
 
     def take_files(self) -> None:
-        """From now on take descriptors, too, which costs a little. Until then they are dropped."""
+        """From now on take descriptors, too, which costs a little. Until then whoever sends any gets EPERM, or, where
+        the kernel cannot refuse them, they are dropped."""
+        if self._refuses_files and not self._closing:
+            self._sock.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 1)
         self._takes_files = True
 
     def pause_reading(self) -> None:
@@ -112,6 +113,9 @@ class Stream:
                 if not self._read_with_files():
                     return
             return
+        if not self._refuses_files:
+            self._read_with_files()
+            return
         try:
             count = self._receive(self._buffer, 0, _NOW)
         except (BlockingIOError, InterruptedError):
@@ -127,13 +131,15 @@ class Stream:
         if protocol is None or not self._reading:
             return False
         try:
-            count, ancillary, flags, _ = self._sock.recvmsg_into([self._buffer], ANCILLARY_BYTES, _NOW | RECEIVE)
+            count, ancillary, flags, _ = self._sock.recvmsg_into([self._buffer], _ROOM, _NOW | RECEIVE)
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:
             self._end(error)
             return False
-        if ancillary or flags & _CUT:
+        if not self._takes_files:
+            dispose_all(received(ancillary))
+        elif ancillary or flags & _CUT:
             protocol.files_received(received(ancillary), bool(flags & _CUT))
         self._tell(count)
         return bool(ancillary)
@@ -308,8 +314,32 @@ class Stream:
         self._loop.call_soon(self._tell_lost, protocol, error)
 
     def _tell_lost(self, protocol: StreamProtocol, error: Exception | None) -> None:
+        if self._takes_files or not self._refuses_files:
+            self._empty()
         self._sock.close()
         protocol.connection_lost(error)
+
+    def _empty(self) -> None:
+        """Take what was not read: with the socket the kernel would close its descriptors, in this thread."""
+        try:
+            self._sock.shutdown(socket.SHUT_RD)  # nothing comes behind it
+            while True:
+                count, ancillary, _, _ = self._sock.recvmsg_into([self._buffer], _ROOM, _NOW | RECEIVE)
+                dispose_all(received(ancillary))
+                if not count:
+                    return
+        except OSError:
+            return
+
+
+def refuse_files(sock: socket.socket) -> bool:
+    """Have the kernel refuse descriptors that are sent to ``sock``, or to connections that it will accept. False: it
+    is an older one, that cannot."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
+    except OSError:
+        return False
+    return True
 
 
 def unread(sock: socket.socket) -> int:

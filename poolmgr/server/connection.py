@@ -233,7 +233,7 @@ class Connection(Replies):
             "epoch": self._manager.epoch,
             "payload_limit": PAYLOAD_LIMIT,
             "window": WINDOW,
-            "files": True,
+            "files": self.may_take_files,
         }
         self.send((WELCOME, PROTOCOL_VERSION, info))
         self.flush()

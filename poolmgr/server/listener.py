@@ -11,7 +11,7 @@ from poolmgr.config import Settings
 from poolmgr.config.locations import group_id
 from poolmgr.manager.clock import now
 from poolmgr.manager.manager import Manager
-from poolmgr.parcels.stream import Stream
+from poolmgr.parcels.stream import Stream, refuse_files
 from poolmgr.server.connection import Connection
 from poolmgr.server.options import OptionCache
 from poolmgr.server.peer import Peer, peer_of
@@ -51,6 +51,7 @@ class Listener:
         self._manager.reloads.listeners.append(self._options.forget)
         self._sock = sock
         sock.setblocking(False)
+        refuse_files(sock)  # already while a connection waits to be accepted
         sock.listen(BACKLOG)
         self._listen()
 

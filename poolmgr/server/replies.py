@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import Any
 
-from poolmgr.errors import PayloadTooLarge
+from poolmgr.errors import NotAllowed, PayloadTooLarge
 from poolmgr.parcels.parcel import Parcel
 from poolmgr.parcels.passing import FileMessage
 from poolmgr.parcels.stream import Stream
@@ -37,7 +38,15 @@ class Replies:
         self._takes_many = False  # it understands COMPLETED_MANY
         self._takes_files = False
 
+    @property
+    def may_take_files(self) -> bool:
+        """Whether payloads may travel as files: with the daemon's own user alone. Whoever holds a file may read what is
+        written to it later, if the kernel can be made to tell too little (pages that were spliced out of it)."""
+        return self._peer.uid == os.geteuid()
+
     def take_files(self) -> None:
+        if not self.may_take_files:
+            raise NotAllowed("files are taken from the daemon's own user alone: send payloads in their messages")
         self._takes_files = True
         self._transport.take_files()
 

@@ -83,7 +83,7 @@ async def watch(call: Call) -> Any:
 
 
 def files(call: Call) -> bool:
-    """From now on payloads may travel as files on this connection."""
+    """From now on payloads may travel as files on this connection. Not for another user than the daemon's."""
     call.manager.shell.ports[call.client].take_files()
     return True
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import struct
+import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +83,49 @@ def test_garbage_is_answered_with_an_error_and_the_end(client: Client, raw: Raw,
     assert code == "protocol"
     assert text
     assert client.run("add", 1, 2) == 3
+
+
+@pytest.fixture
+def lingering() -> Iterator[int]:
+    """A descriptor whose close waits for 8 seconds, for whoever closes it last."""
+    with socket.socket() as listening, socket.socket() as sock:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        sock.connect(listening.getsockname())
+        sock.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                sock.send(bytes(65536))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 8))
+        yield sock.detach()
+        # And ``listening`` ends, with what nobody has accepted: so does the wait.
+
+
+@pytest.mark.parametrize("how", ["without files", "beside others", "left unread"])
+def test_a_descriptor_whose_close_waits_makes_nobody_else_wait(
+    shared_pool: Pool, client: Client, raw: Raw, lingering: int, how: str
+) -> None:
+    raw.say(HELLO_THERE)
+    raw.hear()
+    if how != "without files":
+        raw.say(msgpack.packb([REQUEST, 1, "files", {}]))
+        raw.hear()
+    try:
+        if how == "left unread":
+            os.kill(shared_pool.pid, signal.SIGSTOP)
+            raw.say(b"\xc1")  # it is hung up on, with what follows
+        socket.send_fds(raw.sock, [msgpack.packb([REQUEST, 2, "health", {}])], [*[0] * 100, lingering])
+    except PermissionError:
+        assert how == "without files"
+    finally:
+        os.kill(shared_pool.pid, signal.SIGCONT)
+        os.close(lingering) if how != "without files" else threading.Thread(target=os.close, args=(lingering,)).start()
+    begun = time.monotonic()
+    for _ in range(10):
+        assert client.run("add", 1, 2) == 3
+        time.sleep(0.02)
+    assert time.monotonic() - begun < 4
 
 
 def test_a_client_of_another_version_is_told_so(client: Client, raw: Raw) -> None:

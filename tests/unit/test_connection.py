@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import socket
 import weakref
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
+import msgpack
 import pytest
 import uvloop
 
@@ -20,13 +23,16 @@ from poolmgr.parcels.parcel import Allowance
 from poolmgr.parcels.stream import Stream
 from poolmgr.server.connection import Connection
 from poolmgr.server.options import OptionCache
+from poolmgr.server.peer import Peer
+from poolmgr.wire.messages import HELLO, PROTOCOL_VERSION, REFUSAL, REQUEST, RESPONSE
 from tests.integration.raw import HELLO_THERE, submit
 from tests.unit.driver import Pool
+from tests.unit.test_stream import KNOWS_PASSRIGHTS
 
 
 def manager_of(pool: Pool, gone: asyncio.Event) -> Manager:
     """As much of a manager as a connection needs that asks for nothing."""
-    shell = SimpleNamespace(recent_ids=RecentIds(NOW))
+    shell = SimpleNamespace(recent_ids=RecentIds(NOW), ports={})
     return cast(
         Manager,
         SimpleNamespace(
@@ -44,7 +50,7 @@ async def serve(made: list[weakref.ref[Connection]], connected: set[Connection])
     """Have a connection, take two submits and a refused one from it, and lose it."""
     gone = asyncio.Event()
     manager, options = manager_of(Pool(), gone), OptionCache({"add": TaskOptions()})
-    peer = SimpleNamespace(pid=1, uid=0, is_owner=True)
+    peer = Peer(1, os.geteuid(), True)
 
     def make() -> Connection:
         connection = Connection(manager, options, lambda transport: peer, connected)
@@ -72,3 +78,62 @@ def test_a_lost_connection_leaves_nothing_to_the_collector(loop: Callable[[], as
             assert [each() for each in made] == [None]
     finally:
         gc.enable()
+
+
+@asynccontextmanager
+async def connected(manager: Manager, peer: Peer) -> AsyncIterator[tuple[Connection, Raw]]:
+    """A connection that ``peer`` has made, and its other end."""
+    ours, theirs = socket.socketpair()
+    options = OptionCache({"add": TaskOptions()})
+    connection = Connection(manager, options, lambda transport: peer, set())
+    stream = Stream(asyncio.get_running_loop(), ours, connection, bytearray(4096))
+    theirs.setblocking(False)
+    raw = Raw(theirs)
+    try:
+        yield connection, raw
+    finally:
+        stream.abort()
+        theirs.close()
+        await connection._lost
+
+
+class Raw:
+    """Says what it is told to, and hears the answers."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._unpacker = msgpack.Unpacker()
+
+    def say(self, *messages: tuple[Any, ...]) -> None:
+        self.sock.send(b"".join(map(msgpack.packb, messages)))
+
+    async def hear(self) -> Any:
+        """The next message; None at the end."""
+        async with asyncio.timeout(10):
+            while True:
+                for message in self._unpacker:
+                    return message
+                data = await asyncio.get_running_loop().sock_recv(self.sock, 4096)
+                if not data:
+                    return None
+                self._unpacker.feed(data)
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+def test_files_are_for_the_daemons_own_user_alone(is_own: bool) -> None:
+    """The kernel does not tell of pages that were spliced out of a file: whoever is not trusted must hold none."""
+
+    async def test() -> None:
+        gone = asyncio.Event()
+        manager = manager_of(Pool(), gone)
+        async with connected(manager, Peer(1, os.geteuid() + (not is_own), True)) as (connection, raw):
+            manager.shell.ports[1] = connection
+            raw.say((HELLO, PROTOCOL_VERSION, "client", {}), (REQUEST, 1, "files", {}))
+            assert (await raw.hear())[2]["files"] is is_own
+            answer = await raw.hear()
+            assert answer[:3] == ([RESPONSE, 1, True] if is_own else [REFUSAL, 1, "not_allowed"])
+            if KNOWS_PASSRIGHTS and not is_own:
+                with pytest.raises(PermissionError):
+                    socket.send_fds(raw.sock, [b"x"], [0])
+
+    asyncio.run(test())

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import gc
 import os
+import resource
 import socket
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -19,10 +20,12 @@ from poolmgr.parcels import stream as stream_module
 from poolmgr.parcels.memfds import Memfds
 from poolmgr.parcels.parcel import Parcel
 from poolmgr.parcels.passing import ANCILLARY_BYTES, RECEIVE, FileMessage, received, send
-from poolmgr.parcels.stream import Stream
+from poolmgr.parcels.stream import Stream, refuse_files
 
 LOOPS: list[Callable[[], asyncio.AbstractEventLoop]] = [asyncio.new_event_loop, uvloop.new_event_loop]
 CONTENT = b"x" * 100_000
+with socket.socket(socket.AF_UNIX) as _some:
+    KNOWS_PASSRIGHTS = refuse_files(_some)
 
 
 class Told:
@@ -61,11 +64,12 @@ class Told:
 
 
 @asynccontextmanager
-async def connected() -> AsyncIterator[tuple[Stream, Told, socket.socket]]:
+async def connected(takes_files: bool = True) -> AsyncIterator[tuple[Stream, Told, socket.socket]]:
     ours, theirs = socket.socketpair()
     told = Told()
     made = Stream(asyncio.get_running_loop(), ours, told, bytearray(65536))
-    made.take_files()
+    if takes_files:
+        made.take_files()
     theirs.setblocking(False)
     try:
         yield made, told, theirs
@@ -128,14 +132,71 @@ def test_descriptors_are_told_ahead_of_the_bytes_that_they_came_with(run: Run) -
     run(test)
 
 
-def test_more_descriptors_than_are_taken_are_told_to_be_lost(run: Run) -> None:
+def test_all_descriptors_of_one_send_are_taken(run: Run) -> None:
+    """What the kernel has no room for it closes in the loop's thread, and a close may wait."""
+
+    async def test() -> None:
+        async with connected() as (_, told, theirs):
+            with a_many(253) as fds:
+                socket.send_fds(theirs, [b"x"], fds)
+            await until(lambda: told.data)
+            assert "lost files" not in told.calls
+            assert len(told.files) == 253
+
+    run(test)
+
+
+def test_descriptors_that_this_process_may_not_have_are_told_to_be_lost(run: Run) -> None:
     async def test() -> None:
         async with connected() as (_, told, theirs):
             with a_many(100) as fds:
                 socket.send_fds(theirs, [b"x"], fds)
-            await until(lambda: told.data)
+                soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+                resource.setrlimit(resource.RLIMIT_NOFILE, (max(fds) + 50, hard))
+                try:
+                    await until(lambda: told.data)
+                finally:
+                    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
             assert told.calls[-1] == "lost files"
-            assert 0 < len(told.files) <= 64
+            assert 0 < len(told.files) < 100
+
+    run(test)
+
+
+@pytest.mark.skipif(not KNOWS_PASSRIGHTS, reason="Linux 6.16 and later can refuse descriptors")
+def test_descriptors_are_refused_where_none_are_wanted(run: Run) -> None:
+    async def test() -> None:
+        async with connected(takes_files=False) as (made, told, theirs):
+            with a_many(1) as fds:
+                with pytest.raises(PermissionError):
+                    socket.send_fds(theirs, [b"x"], fds)
+                theirs.send(b"y")
+                made.take_files()
+                socket.send_fds(theirs, [b"z"], fds)
+            await until(lambda: told.data == b"yz")
+            assert len(told.files) == 1
+
+    run(test)
+
+
+def test_descriptors_that_are_not_wanted_and_cannot_be_refused_are_closed_elsewhere(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disposed: list[int] = []
+    monkeypatch.setattr(stream_module, "refuse_files", lambda sock: False)
+    monkeypatch.setattr(stream_module, "dispose_all", disposed.extend)
+
+    async def test() -> None:
+        async with connected(takes_files=False) as (_, told, theirs):
+            with a_many(253) as fds:
+                socket.send_fds(theirs, [b"x"], fds)
+            await until(lambda: told.data)
+            assert not told.files
+            assert len(disposed) == 253
+            while disposed:
+                os.close(disposed.pop())
+
+    run(test)
 
     run(test)
 
