@@ -31,6 +31,7 @@ _INT: Final = struct.Struct("i")
 _READS: Final = 32  # in one turn of the loop
 _PASSED_MOST: Final = 512  # descriptors, and what their files hold, that a peer may have been sent and not read
 _PASSED_BYTES: Final = 128 << 20
+_TAKE_NOTHING_S: Final = 10.0  # that a peer may, when the connection was closed
 
 
 class StreamProtocol(Protocol):
@@ -76,6 +77,7 @@ class Stream:
         self._paused = False  # the protocol's writing
         self._reading = True
         self._closing = False
+        self._give_up: asyncio.TimerHandle | None = None  # when it is closing
         self._fd = sock.fileno()
         protocol.connection_made(self)
         if self._reading and not self._closing:
@@ -289,13 +291,23 @@ class Stream:
         return self._closing
 
     def close(self) -> None:
-        """Read no more, send what is unsent, and end. Safe to call twice."""
+        """Read no more, send what is unsent, and end; at once if the peer takes nothing of it for 10 s. Safe to call
+        twice."""
         if self._closing:
             return
         self._closing = True
         if self._reading:
             self._loop.remove_reader(self._fd)
         if not self._unsent:
+            self._end(None)
+        else:
+            self._give_up = self._loop.call_later(_TAKE_NOTHING_S, self._end_unless_it_takes, self._unsent_bytes)
+
+    def _end_unless_it_takes(self, unsent_bytes: int) -> None:
+        """Go on sending to a peer that has taken some of ``unsent_bytes`` since."""
+        if self._unsent_bytes < unsent_bytes:
+            self._give_up = self._loop.call_later(_TAKE_NOTHING_S, self._end_unless_it_takes, self._unsent_bytes)
+        else:
             self._end(None)
 
     def abort(self) -> None:
@@ -309,6 +321,9 @@ class Stream:
         self._closing = True
         self._loop.remove_reader(self._fd)
         self._loop.remove_writer(self._fd)
+        if self._give_up is not None:
+            self._give_up.cancel()
+            self._give_up = None
         self._unsent.clear()
         self._unsent_bytes = 0
         self._loop.call_soon(self._tell_lost, protocol, error)

@@ -25,8 +25,9 @@ from poolmgr.errors import (
 from poolmgr.manager.clock import now
 from poolmgr.manager.manager import Manager
 from poolmgr.model import TaskState
+from poolmgr.parcels.parcel import Parcel
 from poolmgr.parcels.stream import Stream
-from poolmgr.server.arrivals import Arrivals
+from poolmgr.server.arrivals import TURN_BYTES, Arrivals
 from poolmgr.server.call import LATER, Call
 from poolmgr.server.commands import COMMANDS
 from poolmgr.server.options import OptionCache
@@ -72,6 +73,7 @@ class Connection(Replies):
         self._running: set[asyncio.Task[None]] = set()
         self._connections = connections  # all that there are
         self._waiting: deque[list[Any]] | None = None  # messages that wait for the store's word on those before them
+        self._later: list[list[Any]] = []  # messages whose files are for another turn of the loop
         self._held: set[str] = set()  # why it is not read from
         self._lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -108,6 +110,10 @@ class Connection(Replies):
         self.go_on("it does not read")
 
     def files_received(self, fds: list[int], lost: bool) -> None:
+        if lost:
+            _log.error(
+                "client %d (pid %s) is cut off: this process may open no more files", self._client, self._peer.pid
+            )
         self._arrivals.came(fds, lost)
 
     def data_received(self, data: bytes | memoryview) -> None:
@@ -123,15 +129,26 @@ class Connection(Replies):
 
     def _take(self, messages: list[list[Any]]) -> None:
         try:
-            if self._arrivals:
-                self._arrivals.claim(messages)
+            if self._arrivals and (count := self._arrivals.claim(messages)) < len(messages):
+                self._later = messages[count:]
+                del messages[count:]
+                self.hold("others are to have their turn")
+                asyncio.get_running_loop().call_soon(self._take_later)
             if self._waiting is None:
                 self._take_each(messages, now())
             else:
                 self._waiting.extend(one_by_one(messages))
-        except PoolError as error:
-            self._refuse(error)
+        except Exception as error:
+            self._refuse(_reported(error, "a client's messages"))
         self._manager.told()
+
+    def _take_later(self) -> None:
+        messages, self._later = self._later, []
+        self._arrivals.next_turn()
+        if not self._closing:
+            self._take(messages)
+        if not self._later:
+            self.go_on("others are to have their turn")
 
     def _take_each(self, messages: list[list[Any]], at: float) -> None:
         number = 0
@@ -166,10 +183,11 @@ class Connection(Replies):
                             break
                         waiting.popleft()
                 self._manager.told()
-        except PoolError as error:
-            self._refuse(error)
-        self._waiting = None
-        self.go_on("the store is asked")
+        except Exception as error:
+            self._refuse(_reported(error, "submits that may have been made before"))
+        finally:
+            self._waiting = None
+            self.go_on("the store is asked")
 
     # ------------------------------------------------------------------------------------------ Port
 
@@ -310,9 +328,13 @@ def _first_without_doubles(waiting: Iterable[list[Any]]) -> tuple[int, list[byte
     """For how many of ``waiting`` the store can be asked at once, and the ids of the submits among them. No id is there
     twice: what becomes of the first is to be seen when the store is asked for the second."""
     ids: dict[bytes, None] = {}
-    count = 0
+    count = size = 0
     for message in islice(waiting, _LOOKED_UP):
         if message[0] == SUBMIT:
+            if size >= TURN_BYTES:  # files that may have to be compared
+                break
+            if len(message) > 3 and isinstance(message[3], Parcel):
+                size += len(message[3])
             id = _id_of(message)
             if id in ids:
                 break

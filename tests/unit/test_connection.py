@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import gc
 import os
 import socket
@@ -16,18 +17,32 @@ import msgpack
 import pytest
 import uvloop
 
+from poolmgr.errors import BadDescriptor, Unavailable
 from poolmgr.manager.manager import Manager
 from poolmgr.manager.recent_ids import RecentIds
 from poolmgr.model import TaskOptions
-from poolmgr.parcels.parcel import Allowance
+from poolmgr.parcels.parcel import Allowance, Parcel
 from poolmgr.parcels.stream import Stream
+from poolmgr.server.arrivals import TURN_BYTES, Arrivals
 from poolmgr.server.connection import Connection
 from poolmgr.server.options import OptionCache
 from poolmgr.server.peer import Peer
-from poolmgr.wire.messages import HELLO, PROTOCOL_VERSION, REFUSAL, REQUEST, RESPONSE
-from tests.integration.raw import HELLO_THERE, submit
+from poolmgr.wire.messages import ERROR, HELLO, PROTOCOL_VERSION, REFUSAL, REQUEST, RESPONSE, SUBMIT
+from tests.integration.raw import CALL, HELLO_THERE, submit
 from tests.unit.driver import Pool
 from tests.unit.test_stream import KNOWS_PASSRIGHTS
+
+
+class BrokenLookUps:
+    """A defect."""
+
+    async def __aenter__(self) -> BrokenLookUps:
+        return self
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    async def records(self, ids: list[bytes]) -> None:
+        raise ValueError("a defect")
 
 
 def manager_of(pool: Pool, gone: asyncio.Event) -> Manager:
@@ -38,7 +53,7 @@ def manager_of(pool: Pool, gone: asyncio.Event) -> Manager:
         SimpleNamespace(
             scheduler=pool.scheduler, shell=shell, epoch=1, attach=lambda port: 1,
             detach=lambda client: gone.set(), told=lambda: None, refused_to=lambda client: None,
-            descriptors=lambda: Allowance(8),
+            descriptors=lambda: Allowance(8), look_ups=BrokenLookUps(),
         ),
     )  # fmt: skip
 
@@ -137,3 +152,96 @@ def test_files_are_for_the_daemons_own_user_alone(is_own: bool) -> None:
                     socket.send_fds(raw.sock, [b"x"], [0])
 
     asyncio.run(test())
+
+
+def test_a_defect_when_the_store_is_asked_ends_the_connection_that_asks() -> None:
+    async def test() -> None:
+        async with connected(manager_of(Pool(), asyncio.Event()), Peer(1, os.geteuid(), True)) as (connection, raw):
+            durable = msgpack.packb({"durable": True})
+            raw.say((HELLO, PROTOCOL_VERSION, "client", {}), (SUBMIT, b"\xff" * 16, "add", PAYLOAD, durable, True))
+            await raw.hear()
+            kind, code, text = await raw.hear()
+            assert (kind, code) == (ERROR, "error")
+            assert "ValueError: a defect" in text
+            assert await raw.hear() is None
+            assert not connection._held
+
+    asyncio.run(test())
+
+
+PAYLOAD = msgpack.packb([[], {}])
+
+
+@pytest.mark.parametrize("in_one", [True, False])
+def test_files_that_may_have_to_be_read_are_taken_some_a_turn(in_one: bool) -> None:
+    """Sparse files cost their sender nothing, and whoever compares or copies them much."""
+
+    async def test() -> None:
+        manager = manager_of(Pool(), asyncio.Event())
+        async with connected(manager, Peer(1, os.geteuid(), True)) as (connection, raw):
+            manager.shell.ports[1] = connection
+            raw.say((HELLO, PROTOCOL_VERSION, "client", {}), (REQUEST, 1, "files", {}))
+            await raw.hear()
+            await raw.hear()
+            taken: list[int] = []
+            take_each = connection._take_each
+
+            def counted(messages: list[list[Any]], at: float) -> None:
+                taken.append(len(messages))
+                take_each(messages, at)
+
+            manager.refused_to = lambda client: connection.flush()  # type: ignore[method-assign]
+            connection._take_each = counted  # type: ignore[method-assign]
+            size = TURN_BYTES * 2 // 3
+            fd = sparse_memfd(size)
+            submits = [
+                msgpack.packb((SUBMIT, number.to_bytes(16, "big"), "nobody", size, CALL, True)) for number in range(7)
+            ]
+            if in_one:
+                socket.send_fds(raw.sock, [b"".join(submits)], [fd] * 7)
+            else:
+                for submit in submits:
+                    socket.send_fds(raw.sock, [submit], [fd])
+            os.close(fd)
+            told = [await raw.hear() for _ in submits]
+            assert [each[1][-1] for each in told] == list(range(7))  # in their order
+            assert sum(taken) == 7
+            assert max(taken) == (2 if in_one else 1)
+            assert not connection._held
+
+    asyncio.run(test())
+
+
+def sparse_memfd(size: int) -> int:
+    fd = os.memfd_create("sparse", os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, size)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+    return fd
+
+
+def test_descriptors_without_messages_are_counted_too() -> None:
+    allowance = Allowance(3)
+    arrivals = Arrivals(allowance)
+    arrivals.came([sparse_memfd(1 << 20) for _ in range(5)], False)
+    assert allowance.taken == 3
+    messages: list[list[Any]] = [[SUBMIT, b"", "", 1 << 20], [SUBMIT, b"", "", 5], [SUBMIT, b"", "", 1 << 20]]
+    assert arrivals.claim(messages) == 3
+    assert [type(each[3]) for each in messages] == [Parcel, BadDescriptor, Parcel]
+    assert allowance.taken == 2
+    arrivals.close()
+    arrivals.close()
+    messages.clear()
+    assert allowance.taken == 0
+    arrivals.came([os.dup(0) for _ in range(36)], False)
+    with pytest.raises(Unavailable, match="over 32"):
+        arrivals.claim([])
+    arrivals.close()
+    assert allowance.taken == 0
+
+
+def test_descriptors_that_the_daemon_may_not_have_are_no_fault_of_the_clients() -> None:
+    """Durable futures survive what is ``Unavailable``, and no ``ProtocolError``."""
+    arrivals = Arrivals(Allowance(3))
+    arrivals.came([], True)
+    with pytest.raises(Unavailable, match="as many files open as it may"):
+        arrivals.claim([])

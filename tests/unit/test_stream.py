@@ -327,6 +327,23 @@ def test_closed_it_sends_what_is_unsent_and_aborted_it_does_not(run: Run) -> Non
     run(test)
 
 
+def test_closed_it_does_not_wait_for_a_peer_that_takes_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_module, "_TAKE_NOTHING_S", 0.2)
+
+    async def test() -> None:
+        async with connected() as (made, told, theirs):
+            made.write(b"y" * (4 << 20))
+            made.close()
+            for _ in range(6):  # this one is slow
+                await asyncio.sleep(0.1)
+                theirs.recv(300_000)
+            assert not told.lost.done()
+            async with asyncio.timeout(5):
+                assert await told.lost is None
+
+    run(test)
+
+
 def test_a_peer_that_has_gone_ends_it(run: Run) -> None:
     async def test() -> None:
         async with connected() as (_, told, theirs):
