@@ -114,6 +114,8 @@ def _spread(seeds: Sequence[int], processes: int) -> Iterator[tuple[int, Run | s
     context = multiprocessing.get_context("spawn")  # nothing is inherited: each starts as a replay would
     with context.Pool(processes, initializer=_end_tidily) as pool:
         yield from pool.imap(_try, seeds, chunksize=_CHUNK)
+        pool.close()  # they end by themselves: a SIGTERM may be lost in them, and would be waited for
+        pool.join()
 
 
 def _end_tidily() -> None:
