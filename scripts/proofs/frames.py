@@ -105,11 +105,18 @@ def _say_with_files(path: Path, source: random.Random, frames: Iterable[bytes]) 
         sock.connect(str(path))
         sock.settimeout(10)
         try:
-            sock.sendall(_HELLO + (_FILES if source.random() < 0.9 else b""))
-            sock.recv(1 << 16)
+            asks = source.random() < 0.9
+            sock.sendall(_HELLO + (_FILES if asks else b""))
+            answers, decoder = 1 + asks, Decoder()
+            while answers > 0 and (data := sock.recv(1 << 16)):
+                answers -= len(decoder.feed(data))
             for frame in frames:
                 with fuzz.descriptors(source) as fds:
-                    sock.sendall(frame[socket.send_fds(sock, [frame], fds) :])
+                    try:
+                        sent = socket.send_fds(sock, [frame], fds)
+                    except PermissionError:  # nobody has asked: then the kernel refuses them
+                        sent = 0
+                    sock.sendall(frame[sent:])
                 if source.random() < 0.3 and select.select([sock], [], [], 0)[0]:
                     _, fds, _, _ = socket.recv_fds(sock, 1 << 16, 8)
                     for fd in fds:
