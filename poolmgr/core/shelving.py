@@ -46,8 +46,9 @@ class Shelving:
         """Whether what is being read may show a task that is in memory, and belongs on its row's ``shelf``. It stays
         there until then: whoever finds it in the answer, and not in memory, would take it for one that is put away. It
         may be shown by the shelf's own answer; or, where it has been scheduled, by the schedule's."""
-        if shelf.asked and task.order <= shelf.asked_up_to:
-            return True
+        return (shelf.asked and task.order <= shelf.asked_up_to) or self._schedule_may_show(task)
+
+    def _schedule_may_show(self, task: Task) -> bool:
         schedule = self._state.shelf
         if schedule is None or not schedule.asked or task.order > schedule.asked_up_to:
             return False
@@ -79,7 +80,7 @@ class Shelving:
         row.shelf.after = (0.0, last)
         row.most = row.most_bytes = 0
         for task in taken:
-            if may_be_shelved(task):
+            if may_be_shelved(task) and not self._schedule_may_show(task):
                 self._put_away(task, row.shelf)
             else:
                 self._wait_beyond(task, row.shelf)

@@ -26,8 +26,10 @@ class Linger:
 
     def did_not_wait(self, took_s: float, next_after_s: float | None) -> None:
         """A commit took so long. The next was handed over so long after it had begun; None: not before it had ended."""
-        soon = next_after_s is not None and 4 * next_after_s <= took_s
-        self.wait_s = min(max(2 * (next_after_s or 0.0), 0.0), MOST_S) if soon else 0.0
+        if next_after_s is None or 4 * next_after_s > took_s:
+            self.wait_s = 0.0
+        else:  # what came before it had begun is taken together with it next time, without any wait
+            self.wait_s = min(max(2 * next_after_s, 0.0), MOST_S)
 
     def waited(self, companion: bool) -> None:
         """A commit has waited, and its companion came or did not."""
