@@ -79,9 +79,8 @@ class Surroundings:
         self._limits = [getrlimit(each) for each in _LIMITS]
         self._nice = _getpriority(os.PRIO_PROCESS, 0)
         self._known_threads = {id(thread): thread for thread in _threads()}
-        self._known_children = _children()
+        self._known_children, _ = _children()
         self._who = _who(_status())
-        self._spent: object = None  # by children that have ended; so the first look looks for theirs, too
 
     def settle(self, channels: Sequence[int]) -> None:
         """In the worker: what is its own. ``channels`` are file descriptors that must stay what they are."""
@@ -93,6 +92,7 @@ class Surroundings:
         self._own = {name: os.environ[name] for name in OWN_VARIABLES if name in os.environ}
         self._name = self._own.get(WORKER, "")
         self._threads = count_threads() or 1  # the heart: it may not have begun yet
+        self._spent = getrusage(RUSAGE_CHILDREN)  # by children that have ended
 
     # ------------------------------------------------------------------------------------------ after every task
 
@@ -185,14 +185,15 @@ class Surroundings:
         return f"threads were left: {', '.join(left)} (daemon threads may stay)" if left else ""
 
     def _left_children(self) -> str:
-        left = (_children() | self._orphans()) - self._known_children
+        living, ended = _children()
+        left = (living | self._orphans(ended)) - self._known_children
         return f"processes were left: {', '.join(map(str, sorted(left)))}" if left else ""
 
-    def _orphans(self) -> set[int]:
+    def _orphans(self, ended: bool) -> set[int]:
         """What has come from here and has lost its parent, so that it is the daemon's child now. Looked for only where
-        this process has had children end: an orphan's parent was one of them."""
+        this process has had children end, waited for or not: an orphan's parent was one of them."""
         spent = getrusage(RUSAGE_CHILDREN)
-        if spent == self._spent or not self._name:
+        if (spent == self._spent and not ended) or not self._name:
             return set()
         self._spent = spent
         others = _children_of(_getppid()) - {_getpid()}
@@ -262,17 +263,19 @@ def _threads() -> list[Any]:
     return [each for each in found if each.ident != main]
 
 
-def _children() -> set[int]:
-    """The living child processes, but for the one that multiprocessing makes for itself."""
+def _children() -> tuple[set[int], bool]:
+    """The living child processes, but for the one that multiprocessing makes for itself; and whether there are others,
+    that have ended and were not waited for."""
     try:
         _waitid(*_ANY_CHILD)
     except ChildProcessError:  # there are none
-        return set()
+        return set(), False
     found = _children_of("self")
     tracker = sys.modules.get("multiprocessing.resource_tracker")
     if tracker is not None:
         found.discard(tracker._resource_tracker._pid)
-    return {pid for pid in found if stat(pid)[:1] not in (["Z"], [])}
+    living = {pid for pid in found if stat(pid)[:1] not in (["Z"], [])}
+    return living, len(living) < len(found)
 
 
 def _children_of(pid: int | str) -> set[int]:

@@ -505,8 +505,9 @@ def log_without_end() -> None:
 
 
 @task
-def fork_away() -> int:
-    """Leaves a process behind that was forked only, in a session of its own, and is nobody's child; its pid."""
+def fork_away(waited: bool = True) -> int:
+    """Leaves a process behind that was forked only, in a session of its own, and is nobody's child; its pid. Its parent
+    has ended, and is waited for or not."""
     reader, writer = os.pipe()
     if os.fork() == 0:
         os.setsid()
@@ -516,8 +517,11 @@ def fork_away() -> int:
         os.close(reader)
         os.close(writer)
         time.sleep(1000)
-    os.wait()
     found = int(os.read(reader, 20))
+    if waited:
+        os.wait()
+    else:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
     os.close(reader)
     os.close(writer)
     return found

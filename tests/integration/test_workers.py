@@ -195,6 +195,17 @@ def test_however_far_it_goes_it_goes_with_its_worker(lone: Client, handler: str)
     until(lambda: lone.worker("worker-0").state == "ready")
 
 
+@pytest.mark.parametrize("waited", [True, False])
+def test_what_is_nobodys_child_costs_its_worker_whether_or_not_its_parent_was_waited_for(
+    lone: Client, waited: bool
+) -> None:
+    incarnation = lone.worker("worker-0").incarnation
+    away = lone.run("fork_away", waited)
+    until(lambda: lone.worker("worker-0").incarnation == incarnation + 1, "its worker is replaced")
+    until(lambda: is_gone(away))
+    until(lambda: lone.worker("worker-0").state == "ready")
+
+
 def test_what_a_task_has_started_stays_while_it_runs_and_goes_after_it(start_pool: Start, gate: Gate) -> None:
     pool = start_pool(workers=2)
     with pool.client() as client:
