@@ -123,4 +123,10 @@ class ControlChannel:
         self._sock.close()
         while self._files:
             dispose(self._files.popitem()[1])
+        # They hold the process that holds this, with its buffers. It goes now, not when garbage is collected next.
+        self._told = self._babbled = _unheard
         return True
+
+
+def _unheard(what: object) -> None:
+    """Of a channel that is closed, nothing is left to be told."""
