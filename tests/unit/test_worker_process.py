@@ -32,11 +32,15 @@ class Ears:
         self.ended.set_result(how)
 
 
+def begun() -> int:
+    return os.posix_spawn("/bin/true", ["true"], {})
+
+
 async def life() -> Callable[[], WorkerProcess | None]:
     """A process from its beginning to its end; whether it is still there."""
     ears = Ears()
     process = WorkerProcess("worker-0", 1, 1, Group(), asyncio.get_running_loop(), ears, Allowance(16))
-    pid = os.posix_spawn("/bin/true", ["true"], {})
+    pid = begun()
     process.handed_over()
     process.begin(pid)
     await asyncio.wait_for(ears.ended, 20)
