@@ -37,6 +37,8 @@ def _metrics_lines(status: Mapping[str, Any]) -> Iterator[str]:
     yield entry("tasks", [f"{tasks[name]:,} {name.replace('_', ' ')}" for name in shown])
     waiting = [f"{queue['depth']:,} waiting", f"average wait {span(queue['average_wait_s'])}"]
     yield entry("queue", [*waiting, *(f"{name} paused" for name in queue["paused"])])
+    if held := [each for each in status.get("breakers", ()) if each["state"] != "closed"]:
+        yield entry("breakers", [f"{each['name']} {each['state']}, {each['failures']} failures" for each in held])
     yield entry(
         "speed",
         [f"{times['throughput_per_s']:,.1f} tasks/s", _spans("run", times["run_s"]), _spans("wait", times["wait_s"])],

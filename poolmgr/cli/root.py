@@ -37,6 +37,7 @@ COMMANDS: Final = {
     "gc": "pool:gc",
     "pause": "pool:pause",
     "resume": "pool:resume",
+    "breakers": "breakers:breakers",
     "submit": "tasks:submit",
     "task": "tasks:task",
     "result": "tasks:result",

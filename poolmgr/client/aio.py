@@ -14,6 +14,7 @@ from poolmgr.client.aio_link import AsyncLink
 from poolmgr.client.aio_results import AsyncEventStream, AsyncMapResults
 from poolmgr.client.awaited import Awaited
 from poolmgr.client.batches import CHUNK, Batches
+from poolmgr.client.breakers import AsyncBreakers
 from poolmgr.client.calling import Options, handler_name
 from poolmgr.client.dial import Route
 from poolmgr.client.outgoing import packed
@@ -173,7 +174,7 @@ class AsyncCaller:
         return AsyncMapResults(self._redial.live, batches, timeout)
 
 
-class AsyncClient(AsyncCaller, AsyncSchedules):
+class AsyncClient(AsyncCaller, AsyncBreakers, AsyncSchedules):
     """A connection to the daemon, for one event loop. ``async with`` connects, and flushes and closes at the end.
 
     Without ``async with`` the first awaited call connects. See ``Client`` for the arguments, the errors, and what

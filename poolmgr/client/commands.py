@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
+from poolmgr.breaker import BreakerInfo, breaker_info
 from poolmgr.errors import BadValue, NotFound
 from poolmgr.model import TaskInfo, WorkerInfo, task_info, worker_info
 from poolmgr.schedule import ScheduleInfo, Timing, check_id, schedule_info, timing_of
@@ -115,6 +116,17 @@ def pause(name: str) -> Question[None]:
 
 def resume(name: str) -> Question[None]:
     return Question("resume", {"name": name}, _nothing)
+
+
+def _breakers(value: Sequence[Mapping[str, Any]]) -> list[BreakerInfo]:
+    return [breaker_info(each) for each in value]
+
+
+BREAKERS: Final[Question[list[BreakerInfo]]] = Question("breakers", {}, _breakers)
+
+
+def reset_breaker(name: str) -> Question[None]:
+    return Question("reset_breaker", {"name": name}, _nothing)
 
 
 # -------------------------------------------------------------------------------------------------- schedules

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
 from poolmgr.client import commands
 from poolmgr.client.batches import CHUNK, Batches
+from poolmgr.client.breakers import Breakers
 from poolmgr.client.calling import Options, handler_name
 from poolmgr.client.dial import Route
 from poolmgr.client.outgoing import packed
@@ -171,7 +172,7 @@ class Caller:
         return MapResults(self._redial.live, batches, timeout)
 
 
-class Client(Caller, Schedules):
+class Client(Caller, Breakers, Schedules):
     """A connection to the daemon, for any number of threads. As a context manager it flushes, then closes.
 
     A connection that breaks is made again, while somebody waits for a durable task, and by the next call (which fails

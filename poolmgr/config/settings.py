@@ -79,7 +79,7 @@ class Settings:
     synchronous: Literal["FULL", "NORMAL"] = setting("FULL", choice("FULL", "NORMAL"))
 
     memory_thresholds: tuple[int, ...] = setting((70, 85, 95), percentages(3))
-    breaker_failures: int = setting(3, whole(1))
+    breaker_failures: int = setting(3, whole(0))
     breaker_window_s: float = setting(60.0, seconds(above_zero=True))
     breaker_open_s: float = setting(30.0, seconds(above_zero=True))
 

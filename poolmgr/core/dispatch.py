@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from heapq import heapify, heappop, heapreplace
 
 from poolmgr.core.balancer import Waiting
+from poolmgr.core.breakers import Breakers
 from poolmgr.core.deadlines import NEVER
 from poolmgr.core.effects import Answer, Recall, Start
 from poolmgr.core.measurements import PREFETCH_MAX
@@ -30,8 +31,9 @@ _COMING = frozenset({WorkerState.STARTING, WorkerState.DRAINING})
 class Dispatcher:
     """Hands queued tasks to workers. Keeps the available workers sorted by how much they hold."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, breakers: Breakers) -> None:
         self._state = state
+        self._breakers = breakers
         self._by_load: list[dict[str, Slot]] = [{} for _ in range(PREFETCH_MAX)]
         self._loads = 0  # bit n is set where ``_by_load[n]`` is not empty
         self._touched: dict[str, Slot] = {}
@@ -180,6 +182,7 @@ class Dispatcher:
             or task.past.cautious
             or task.past.kills
             or task.name in self._state.limits
+            or self._breakers.tries(task.name)
         ):
             return 1
         times = self._state.statistics.by_name.get(task.name)
@@ -207,6 +210,8 @@ class Dispatcher:
             limits.running += 1
             if limits.starts:
                 limits.times.append(now)
+        if state.breakers and task.name in state.breakers:
+            self._breakers.started(task.name, fence, now)
         if options.affinity is not None:
             _remember(slot, options.affinity)
         if task.past is not NO_PAST and task.runs_alone:
@@ -269,6 +274,12 @@ class Dispatcher:
             slot.recalling = slot.in_flight[-1].fence
             self.touch(slot)
             self._state.effects.append(Recall(slot.id, slot.incarnation, slot.recalling))
+
+    def recall_name(self, name: str) -> None:
+        """Ask for what waits in workers, where a task of this name is among it: nothing of it is to begin."""
+        for slot in self._state.slots.values():
+            if any(task.name == name for task in list(slot.in_flight)[1:]):
+                self.recall(slot)
 
     def recall_sent(self, slot: Slot, page_fence: int) -> list[Task]:
         """The tasks that are certain not to have begun, out of flight.

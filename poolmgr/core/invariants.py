@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from poolmgr.breaker import BreakerState
 from poolmgr.core.allotment import Allotment, weight
+from poolmgr.core.breakers import BLOCK
+from poolmgr.core.deadlines import NEVER
 from poolmgr.core.ready_queue import ReadyQueue
 from poolmgr.core.row import Row
 from poolmgr.core.scheduler import Scheduler
@@ -36,6 +39,8 @@ def check_invariants(scheduler: Scheduler) -> None:
         quiet, what may be put away of a line weighs no more than all may have, but for its next task and one more; or
         that much was of no use, when it was tried last. (The schedule's order is another once the clock was set.)
     14. A schedule's next tick is none that has had its turn; a paused one has none; all others have, or say why not.
+    15. A name is held back by its circuit breaker as long as that says so. Half-open, it has one probe, and that is in
+        flight; of all that was started since it opened no more may run than that, and those that took too long.
     """
     state = scheduler.state
     in_flight: dict[bytes, Slot] = {}
@@ -64,6 +69,7 @@ def check_invariants(scheduler: Scheduler) -> None:
     _check_weights(state, scheduler.storeroom)
     _check_limits(state)
     _check_schedules(state)
+    _check_breakers(state)
 
 
 def _check_slot(slot: Slot) -> None:
@@ -172,6 +178,24 @@ def _check_schedules(state: State) -> None:
         assert record.created_at <= record.last_tick, f"schedule {id} ticked before it was made"
         assert tick is None or tick > record.last_tick or schedule.trouble, f"schedule {id} is at its tick {tick} again"
         assert tick is None or not record.paused, f"schedule {id} is paused, and has a next tick"
+
+
+def _check_breakers(state: State) -> None:
+    for lane in state.queue.lanes:
+        assert BLOCK not in lane.blocks or lane.name in state.breakers, f"{lane.name} is held back, and has no breaker"
+    for name, breaker in state.breakers.items():
+        closed = breaker.state is BreakerState.CLOSED
+        assert breaker.name == name
+        held = [BLOCK in lane.blocks for lane in state.queue.lanes if lane.name == name]
+        assert all(each == breaker.holds for each in held), f"{name}: its breaker and the queue do not agree"
+        most = state.settings.breaker_failures
+        assert 0 < breaker.failures < most or not closed, f"{name} failed {breaker.failures} times, and is not open"
+        assert breaker.failures >= most or closed, f"{name} is open after {breaker.failures} failures"
+        assert (breaker.due_at < NEVER) == breaker.holds, f"{name}: its breaker is not looked at again"
+        fences = {task.fence for slot in state.slots.values() for task in slot.in_flight if task.name == name}
+        assert not breaker.probe or breaker.probe in fences, f"{name}: its probe {breaker.probe} does not run"
+        trying = sum(fence > breaker.since for fence in fences)
+        assert closed or trying <= breaker.late + (breaker.probe != 0), f"{name}: {trying} probes run"
 
 
 def _name(task: Task) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from poolmgr.core.breakers import Breakers
 from poolmgr.core.changes import AttemptEnded, TaskAdded, TaskEnded
 from poolmgr.core.deadlines import Deadlines
 from poolmgr.core.dispatch import Dispatcher
@@ -30,10 +31,11 @@ _NOT_RETRIED = frozenset({"bad_arguments", "unknown_task", "bad_result"})  # the
 class Lifecycle:
     """The steps of a task's life."""
 
-    def __init__(self, state: State, dispatcher: Dispatcher, storeroom: Storeroom) -> None:
+    def __init__(self, state: State, dispatcher: Dispatcher, storeroom: Storeroom, breakers: Breakers) -> None:
         self._state = state
         self._dispatcher = dispatcher
         self._storeroom = storeroom
+        self._breakers = breakers
         self._deadlines: Deadlines = state.deadlines
 
     # ------------------------------------------------------------------------------------------ towards running
@@ -102,6 +104,7 @@ class Lifecycle:
         If it was not ``begun`` (its state is a guess, the worker's page or word is not), it is as if it had not been
         dispatched.
         """
+        self._breakers.spared(task.name, task.fence)
         self._out_of_flight(task)
         if task.state is TaskState.RUNNING:
             move_task(task, TaskState.QUEUED)
@@ -138,6 +141,7 @@ class Lifecycle:
         """A worker has completed the first tasks that it holds, one after the other. Returns those whose results they
         are; what is out of date is passed over."""
         state, in_flight = self._state, slot.in_flight
+        breakers = state.breakers
         ended: list[Task] = []
         run_s: list[float] = []
         wait_s: list[float] = []
@@ -157,6 +161,8 @@ class Lifecycle:
             wait_s.append(begun_at - task.queued_at)
             if state.listening:
                 self._tell_completed(task, slot, run_s[-1])
+            if breakers and task.name in breakers:
+                self._breakers.completed(task.name, fence)
             task.started_at = begun_at
             self.end(task, now, _COMPLETED, "", payload)
         if ended:
@@ -172,11 +178,12 @@ class Lifecycle:
 
     def failed(self, task: Task, slot: Slot, begun_at: float, failure: Failure, now: float) -> None:
         """The running task's attempt failed: remember it, and try again or give up."""
-        state = self._state
+        state, fence = self._state, task.fence
         self._out_of_flight(task)
         task.past = task.past._replace(last_worker=slot.id)
         self._remember(task, slot, begun_at, failure, now)
         if task.past.cancel_wanted:
+            self._breakers.spared(task.name, fence)
             self.cancel(task, now)
             return
         killed = failure.code in ("worker_died", "out_of_memory")
@@ -191,6 +198,8 @@ class Lifecycle:
             "retried": retried,
         }  # fmt: skip
         state.emit("task-failed", fields, state.commit if task.options.durable else 0)
+        if self._breakers.failed(task.name, fence, failure, now):
+            self._dispatcher.recall_name(task.name)
         if retried:
             return
         if poisonous:

@@ -27,6 +27,7 @@ from collections.abc import Callable
 from enum import Enum, auto
 
 from poolmgr.config import Group
+from poolmgr.core.breakers import Breakers
 from poolmgr.core.effects import Reloaded
 from poolmgr.core.lifecycle import Lifecycle
 from poolmgr.core.slot import Slot
@@ -54,10 +55,11 @@ class _Stands(Enum):
 class Rollout:
     """One roll after the other. ``active`` while one is on."""
 
-    def __init__(self, state: State, supervisor: Supervisor, lifecycle: Lifecycle) -> None:
+    def __init__(self, state: State, supervisor: Supervisor, lifecycle: Lifecycle, breakers: Breakers) -> None:
         self._state = state
         self._supervisor = supervisor
         self._lifecycle = lifecycle
+        self._breakers = breakers
         self.active = False
         self._last = state.generation  # no number is used again: a straggler may still be of it
         self._reset(None, state.generation, lambda name: True)
@@ -251,6 +253,7 @@ class Rollout:
         if self._failure:
             state.emit("reload-refused", {"error": self._failure})
         else:
+            self._breakers.reset_all("reload")  # what failed was the old code
             state.known = self._known  # what waits in the store is looked at when it is loaded
             dropped = self._drop_unknown(now)
             state.emit("code-reloaded", {"generation": state.generation, "draining": list(late), "dropped": dropped})

@@ -64,7 +64,8 @@ class Lane:
         self.demand = demand
         self.durable = durable
         self.rows: dict[tuple[int, str], Row] = {}
-        self.blocks = blocks  # why it is held ("paused", "rate", "concurrency"): shared by the lanes of its name
+        # Why it is held ("paused", "rate", "concurrency", "breaker"): shared by the lanes of its name.
+        self.blocks = blocks
         self.parked: list[Row] = []
 
 

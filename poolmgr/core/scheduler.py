@@ -24,6 +24,7 @@ from collections.abc import Callable, Sequence
 from poolmgr.config import Settings
 from poolmgr.config.groups import REST
 from poolmgr.core.balancer import Affine, Balancer, RoundRobin
+from poolmgr.core.breakers import BLOCK, Breakers
 from poolmgr.core.deadlines import NEVER
 from poolmgr.core.dispatch import RECALL_AFTER_S, Dispatcher
 from poolmgr.core.effects import Drained, Effect, Interrupt, Look, Progressed
@@ -66,13 +67,14 @@ class Scheduler:
         window_bytes: int = WINDOW_BYTES,
     ) -> None:
         self.state = State(settings, balancer or Affine(RoundRobin()), random, wall_offset, window, window_bytes)
-        self._dispatcher = Dispatcher(self.state)
+        self.breakers = Breakers(self.state)
+        self._dispatcher = Dispatcher(self.state, self.breakers)
         self.storeroom = Storeroom(self.state, window)
-        self._lifecycle = Lifecycle(self.state, self._dispatcher, self.storeroom)
+        self._lifecycle = Lifecycle(self.state, self._dispatcher, self.storeroom, self.breakers)
         self.intake = Intake(self.state, self._dispatcher, self._lifecycle)
         self.recovery = Recovery(self.state, self.storeroom, self._lifecycle, self.intake)
         self.supervisor = Supervisor(self.state, self._dispatcher, self._lifecycle)
-        self.rollout = Rollout(self.state, self.supervisor, self._lifecycle)
+        self.rollout = Rollout(self.state, self.supervisor, self._lifecycle, self.breakers)
         self.store_trouble = StoreTrouble(self.state, self._dispatcher, self._lifecycle, self.supervisor)
         self.periodic = Periodic(self.state, self.intake)
         self._second_at = NEVER
@@ -322,6 +324,8 @@ class Scheduler:
                 self._lifecycle.expire(subject, now)
             elif kind == "rate":
                 self.state.queue.unblock(subject, "rate")
+            elif kind == BLOCK:
+                self.breakers.due(subject, now)
             elif kind == "restart":
                 self.supervisor.restart(subject[0], subject[1], now)
             elif kind == "stuck":

@@ -10,6 +10,7 @@ from typing import Any
 from poolmgr.config import Settings
 from poolmgr.core.allotment import Allotment, weight
 from poolmgr.core.balancer import Balancer
+from poolmgr.core.breaker import Breaker
 from poolmgr.core.changes import Change, TaskAdded, TaskMoved
 from poolmgr.core.deadlines import NEVER, Deadlines
 from poolmgr.core.effects import Accepted, Effect, Emit, Persist
@@ -78,6 +79,7 @@ class State:
         self.statistics = Statistics()
         self.limits: dict[str, NameLimits] = {}
         self.paused: dict[str, None] = {}
+        self.breakers: dict[str, Breaker] = {}  # of the names whose last attempt has failed
         self.store_trouble = ""  # why the store refuses to write, while it does
         self.keys: dict[str, tuple[bytes, float]] = {}  # deduplication key -> (task, held until)
         self.sessions: dict[int, Session] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from poolmgr.core.breakers import breaker_alerts, breaker_infos
 from poolmgr.core.measurements import percentiles
 from poolmgr.core.schedule import origin_text
 from poolmgr.core.slot import Slot
@@ -92,6 +93,7 @@ def health(state: State, now: float, trouble: tuple[str, ...] = ()) -> dict[str,
     if failed:
         alerts.append(f"failed, tried again every minute: {', '.join(failed)}")
     alerts.extend(_unservable(state))
+    alerts.extend(breaker_alerts(state, now))
     alerts.extend(f"schedule {id}: {each.trouble}" for id, each in state.schedules.items() if each.trouble)
     alerts.extend(f"pid {pid} of {worker} was killed and does not end" for pid, worker in state.stuck_pids.items())
     if capacity < CRITICAL_BELOW:
@@ -150,6 +152,7 @@ def metrics(state: State, now: float, trouble: tuple[str, ...] = ()) -> dict[str
         },
         "health": found,
         "queue": _queue(state),
+        "breakers": [info._asdict() for info in breaker_infos(state, now)],
     }
 
 

@@ -15,6 +15,8 @@ _LEVELS = {
     "worker-exited": logging.INFO,
     "worker-error": logging.ERROR,
     "zombie-detected": logging.WARNING,
+    "breaker-opened": logging.WARNING,
+    "breaker-closed": logging.INFO,
     "schedule-missed": logging.WARNING,
     "schedule-held": logging.WARNING,
     "task-failed": logging.WARNING,

@@ -52,6 +52,8 @@ COMMANDS: Final[dict[str, Command]] = {
     "resume_schedule": Command(periodic.resume_schedule),
     "pause": Command(pool.pause),
     "resume": Command(pool.resume),
+    "breakers": Command(pool.breakers, open_to_group=True),
+    "reset_breaker": Command(pool.reset_breaker),
     "scale": Command(pool.scale),
     "start_worker": Command(pool.start_worker),
     "stop_worker": Command(pool.stop_worker),

@@ -7,6 +7,7 @@ from typing import Any
 
 from poolmgr.config.groups import REST
 from poolmgr.core import views
+from poolmgr.core.breakers import breaker_infos
 from poolmgr.errors import BadOption
 from poolmgr.manager.clock import now
 from poolmgr.manager.handlers import unknown_task
@@ -91,6 +92,19 @@ def pause(call: Call) -> None:
 def resume(call: Call) -> None:
     """Start tasks of this name again."""
     call.manager.scheduler.intake.resume(call.text("name"))
+
+
+def breakers(call: Call) -> list[dict[str, Any]]:
+    """Every circuit breaker that is not closed, or has counted failures."""
+    return [info._asdict() for info in breaker_infos(call.manager.scheduler.state, now())]
+
+
+def reset_breaker(call: Call) -> None:
+    """Close the circuit breaker of this name."""
+    name, scheduler = call.text("name"), call.manager.scheduler
+    if name not in call.manager.shell.handlers and name not in scheduler.state.breakers:
+        raise unknown_task(name, call.manager.shell.handlers)
+    scheduler.breakers.reset(name)
 
 
 def collect(call: Call) -> dict[str, int]:

@@ -121,8 +121,8 @@ class Chapter:
     def __init__(self, directory: Path, number: int, found: Counter[str], starts_s: list[float]) -> None:
         marks = directory / "marks"
         marks.touch()
-        # What interrupts a task so often that it is thought to kill daemons, is us.
-        self._pool = Pool(directory, app="marks", workers=WORKERS, poison_after=1_000)
+        # What interrupts a task so often that it is thought to kill daemons, is us; and its failures are meant to be.
+        self._pool = Pool(directory, app="marks", workers=WORKERS, poison_after=1_000, breaker_failures=0)
         self._pool.command[1:4] = ["-P", str(HERE / "deadly.py")]
         self._pool.environ["MARKS"] = str(marks)
         self._marks = marks

@@ -43,7 +43,7 @@ def prove(scale: float) -> Report:
     half = max(2 * A_TASK, round(FRAMES * scale / 2))
     with (
         tempfile.TemporaryDirectory(prefix="poolmgr-") as directory,
-        Pool(Path(directory), app="fuzz", workers=WORKERS, result_ttl_s=1) as pool,
+        Pool(Path(directory), app="fuzz", workers=WORKERS, result_ttl_s=1, breaker_failures=0) as pool,
     ):
         with pool.client() as client:
             _connect(pool, client, 0, 20)  # what is grown once, is grown now

@@ -32,7 +32,7 @@ def prove(scale: float) -> Report:
     small = scale < 1
     settings: dict[str, Any] = {"zombie_after_s": 1, "heartbeat_interval_s": 0.2} if small else {}
     with tempfile.TemporaryDirectory(prefix="poolmgr-") as directory:
-        pool = Pool(Path(directory), workers=4, task_timeout_s=PATIENCE_S, **settings)
+        pool = Pool(Path(directory), workers=4, task_timeout_s=PATIENCE_S, breaker_failures=0, **settings)
         with pool, pool.client() as client:
             _watch_workers(client, 1.6 if small else GIL_S, report)
             _block_the_manager(client, pool, 2.5 if small else BLOCKED_S, report)

@@ -93,7 +93,7 @@ def _run_all(report: Report, runner: Runner, cases: list[Case], at_least: int) -
         scratch.mkdir()
         pool = Pool(
             Path(directory), app="scripts.proofs.hostile_tasks", app_directory=ROOT, workers=WORKERS,
-            zombie_after_s=1.5, heartbeat_interval_s=0.3,
+            zombie_after_s=1.5, heartbeat_interval_s=0.3, breaker_failures=0,
         )  # fmt: skip
         pool.environ["TMPDIR"] = str(scratch)
         with pool:

@@ -31,7 +31,7 @@ def prove(scale: float) -> Report:
     kills: list[int] = []
     speeds: dict[bool, list[float]] = {False: [], True: []}
     with tempfile.TemporaryDirectory(prefix="poolmgr-") as directory:
-        pool = Pool(Path(directory), workers=WORKERS, poison_after=POISON_AFTER)
+        pool = Pool(Path(directory), workers=WORKERS, poison_after=POISON_AFTER, breaker_failures=0)
         with pool, pool.client() as client, _Load(pool) as load:
             until(lambda: load.done > 5 * WORKERS, "the load runs")
             for _ in range(turns):

@@ -338,3 +338,21 @@ def test_events_are_printed_as_they_happen(pool: Shell) -> None:
         finally:
             process.send_signal(signal.SIGINT)
     assert process.returncode == 0
+
+
+def test_circuit_breakers_are_shown_and_reset(pool: Shell) -> None:
+    pool.run("breakers", "reset", "fail")  # other tests let it fail, too
+    assert pool.run("breakers") == "all breakers are closed\n"
+    assert pool.ask("breakers") == []
+    for _ in range(3):
+        pool.run("submit", "fail", "no luck", "--wait", code=1)
+    [found] = pool.ask("breakers")
+    assert (found["name"], found["state"], found["failures"]) == ("fail", "open", 3)
+    row = pool.run("breakers").splitlines()[1]
+    assert row.split()[:3] == ["fail", "open", "3"]
+    assert row.endswith("ValueError: no luck")
+    assert "fail open, 3 failures" in pool.run("status")
+    assert pool.run("breakers", "reset", "fail") == "the breaker of fail is closed\n"
+    assert pool.ask("breakers", "reset", "fail") == {"name": "fail", "reset": True}
+    assert pool.ask("breakers") == []
+    assert pool.ask("dlq", "purge", "--all") == {"purged": 3}

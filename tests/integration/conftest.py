@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import pytest
 
@@ -16,6 +16,8 @@ from poolmgr import Client
 from scripts.proofs.pool import Pool, until
 
 APPS = Path(__file__).resolve().parents[1] / "apps"
+# For daemons that many tests share: each may let a handler fail as often as it likes.
+NO_BREAKERS: Final[dict[str, Any]] = {"breaker_failures": 0}
 
 
 @pytest.fixture(scope="session")
@@ -57,14 +59,14 @@ def start_pool(make_pool: Callable[..., Pool]) -> Callable[..., Pool]:
 @pytest.fixture(scope="session")
 def shared_pool(short_path: Callable[[], Path]) -> Iterator[Pool]:
     """One daemon of four workers for all tests that leave a pool as they have found it."""
-    with Pool(short_path(), app="handlers", app_directory=APPS, workers=4, min_workers=1) as pool:
+    with Pool(short_path(), app="handlers", app_directory=APPS, workers=4, min_workers=1, **NO_BREAKERS) as pool:
         yield pool
 
 
 @pytest.fixture(scope="session")
 def lone_pool(short_path: Callable[[], Path]) -> Iterator[Pool]:
     """As ``shared_pool``, with one worker: what runs next is certain, and what waits behind it is prefetched."""
-    with Pool(short_path(), app="handlers", app_directory=APPS, workers=1) as pool:
+    with Pool(short_path(), app="handlers", app_directory=APPS, workers=1, **NO_BREAKERS) as pool:
         yield pool
 
 

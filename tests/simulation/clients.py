@@ -43,6 +43,7 @@ class Clients:
             self._watch: 4, self._connect: 2, self._disconnect: 1, self._pause: 2, self._resume: 3, self._scale: 2,
             self._start_worker: 1, self._stop_worker: 2, self._clear: 1, self._requeue: 4, self._purge: 1,
             self._reload: 2, self._schedule: 4, self._unschedule: 2, self._pause_schedule: 1, self._resume_schedule: 2,
+            self._reset_breaker: 1,
         }  # fmt: skip
         for action, weight in weights.items():
             self._actions += [action] * weight
@@ -219,6 +220,11 @@ class Clients:
 
     def _resume(self, shell: Shell) -> None:
         shell.tell(shell.scheduler.intake.resume, self._world.random.choice(("quick", "work", "limited")))
+
+    def _reset_breaker(self, shell: Shell) -> None:
+        names = list(shell.scheduler.state.breakers)
+        if names:
+            shell.tell(shell.scheduler.breakers.reset, self._world.random.choice(names))
 
     def _scale(self, shell: Shell) -> None:
         random = self._world.random

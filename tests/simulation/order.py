@@ -3,8 +3,8 @@
 1. Within a row (one name, demand, priority and group) tasks start in the order of their submits: none starts while an
    older one waits. Retries keep their old place, so nothing is exempt; which *worker* a retry avoids is another matter.
 2. Among tasks of one demand (what they need of a worker) none starts while one of a smaller priority number waits,
-   unless that one's name is paused or at its limit.
-3. No task waits that could run: no idle worker fits a waiting task whose name is neither paused nor at its limit. That
+   unless that one's name is held back: paused, at its limit, or by its circuit breaker.
+3. No task waits that could run: no idle worker fits a waiting task whose name is not held back. That
    holds for prefetched tasks too: nothing is put behind another task while a fitting worker is idle. Of those that were
    twice interrupted only one is to run at a time.
 4. While the store refuses to write, nothing durable starts, and it stands in nobody's way.
@@ -99,7 +99,8 @@ class OrderCheck:
         return any(task.runs_alone for slot in self._state.slots.values() for task in slot.in_flight)
 
     def _blocked(self, name: str, now: float) -> bool:
-        if name in self._state.paused:
+        breaker = self._state.breakers.get(name)
+        if name in self._state.paused or (breaker is not None and breaker.holds):
             return True
         limits = self._state.limits.get(name)
         if limits is None:

@@ -33,6 +33,7 @@ from tests.simulation.order import LATE_S, OrderCheck
 from tests.simulation.punctuality import check_punctual
 from tests.simulation.rolling import RollCheck
 from tests.simulation.ticks import TickCheck, options_of
+from tests.simulation.tripping import BreakerCheck
 from tests.simulation.workers import Done, Garbage, Message, Process, Raised, Ready, Recalled, Report, Worn
 from tests.simulation.world import World
 
@@ -78,6 +79,7 @@ class Shell:
         self.look_ups = LookUps(self)
         self.order = OrderCheck(self.scheduler)
         self.rolling = RollCheck(self.scheduler)
+        self.tripping = BreakerCheck(self.scheduler)
         self._journal = journal
         self._faults = faults
         self._over = over
@@ -159,6 +161,7 @@ class Shell:
                 self._journal.effect(now, effect)
             self.ticks.decided(effects, told_at)
             self.oracle.decided(effects, told_at, now)
+            self.tripping.decided(effects, told_at, now)
             starts = [effect for effect in effects if isinstance(effect, do.Start)]
             self.order.check(starts, now, now < self.oracle.unblocked_at + LATE_S)
             for effect in effects:

@@ -185,6 +185,9 @@ def _settings(world: World) -> Settings:
         retry_jitter=one(("ten-percent", "full", "none")),
         poison_after=one((1, 2, 3, 3)),
         max_queue_depth=one((0, 0, 0, 20)),
+        breaker_failures=one((0, 1, 2, 3)),
+        breaker_window_s=one((1.0, 60.0)),
+        breaker_open_s=one((0.1, 1.0, 5.0)),
     )
 
 

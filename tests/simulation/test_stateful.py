@@ -71,8 +71,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         tasks_limit=st.sampled_from([0, 2]),
         depth=st.integers(0, 15),
         queue=st.sampled_from([0, 4]),
+        tolerated=st.sampled_from([0, 1, 2]),
     )
-    def begin(self, pool_size: int, tasks_limit: int, depth: int, queue: int) -> None:
+    def begin(self, pool_size: int, tasks_limit: int, depth: int, queue: int, tolerated: int) -> None:
         self.now = 100.0
         self.workers: dict[str, Worker] = {}
         self.ids: list[bytes] = []
@@ -81,7 +82,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.last_fence = 0
         options = Settings(
             pool_size=pool_size, min_workers=1, max_workers=4, max_tasks_per_worker=tasks_limit, max_queue_depth=queue,
-            poison_after=2, zombie_after_s=6.0,
+            poison_after=2, zombie_after_s=6.0, breaker_failures=tolerated, breaker_open_s=2.0,
         )  # fmt: skip
         self.scheduler = Scheduler(options, random=lambda: 0.5)
         self.scheduler.state.statistics.by_name["short"] = RunTimes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
+from poolmgr.breaker import BreakerInfo, BreakerState
 from poolmgr.client.outgoing import Outgoing
 from poolmgr.model import TaskInfo, TaskState, WorkerInfo, WorkerState, as_map
 from poolmgr.schedule import ScheduleInfo, Timing
@@ -17,6 +18,7 @@ def plain(outgoing: Outgoing) -> bytes:
 
 
 SCHEDULE: Final = ScheduleInfo("nightly", "report", cron="0 3 * * *", timezone="Europe/Berlin", upcoming=(5.0,))
+BREAKER: Final = BreakerInfo("thumbnail", BreakerState.OPEN, 3, 5.0, 35.0, error="ValueError: no")
 ID: Final = "0123456789abcdef" * 2
 KEY: Final = bytes.fromhex(ID)
 TASK: Final = TaskInfo(ID, "thumbnail", TaskState.DEAD, failures=4)
@@ -68,6 +70,8 @@ QUESTIONS: Final = [
     _plain("clear", arguments={}, answer=2, returned=2),
     _plain("pause", "thumbnail", arguments={"name": "thumbnail"}, answer=None, returned=None),
     _plain("resume", "thumbnail", arguments={"name": "thumbnail"}, answer=None, returned=None),
+    _plain("breakers", arguments={}, answer=[{**BREAKER._asdict(), "state": "open", "newer": 1}], returned=[BREAKER]),
+    _plain("reset_breaker", "thumbnail", arguments={"name": "thumbnail"}, answer=None, returned=None),
     _plain("schedules", 5, arguments={"upcoming": 5}, answer=[SCHEDULE._asdict()], returned=[SCHEDULE]),
     _plain("unschedule", "nightly", arguments={"id": "nightly"}, answer=None, returned=None),
     _plain("pause_schedule", "nightly", arguments={"id": "nightly"}, answer=SCHEDULE._asdict(), returned=SCHEDULE),

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from poolmgr.breaker import BreakerInfo, BreakerState
 from poolmgr.cli import pages
+from poolmgr.cli.breakers import breaker_table
 from poolmgr.cli.tables import cut, duration, entry, printable, short, span, table
 from poolmgr.model import AttemptInfo, Event, TaskInfo, TaskState, WorkerInfo, WorkerState, as_map
 from poolmgr.post_mortem import PostMortem
@@ -181,6 +183,32 @@ def test_the_status_page_fits_80_columns_whatever_happens() -> None:
     assert max(map(len, page.splitlines())) <= 80
     for part in ("shutting down", "task_number_19 paused", "refuses: the disk is full", "alert    worker-7"):
         assert part in page
+
+
+def test_the_status_page_tells_of_names_that_are_held_back() -> None:
+    breakers = [
+        BreakerInfo(name, BreakerState(state), 3)._asdict()
+        for name, state in (("fetch", "open"), ("mail", "half-open"), ("report", "closed"))
+    ]
+    page = pages.status_page(status() | {"breakers": breakers})
+    assert "breakers fetch open, 3 failures, mail half-open, 3 failures\n" in page
+
+
+def test_the_table_of_breakers() -> None:
+    found = [
+        BreakerInfo("fetch", BreakerState.OPEN, 3, 900.0, 1020.0, False, "ConnectionError: no " * 9),
+        BreakerInfo("mail", BreakerState.HALF_OPEN, 4, 900.0, 1020.0, True, "late"),
+        BreakerInfo("print", BreakerState.HALF_OPEN, 5, 900.0),
+        BreakerInfo("report", BreakerState.CLOSED, 1, error="bad"),
+    ]
+    head, *rows = breaker_table(found, 1000.0).splitlines()
+    assert head.split() == ["name", "state", "failures", "opened", "next", "try", "error"]
+    assert max(map(len, rows)) <= 80
+    assert rows[0].startswith("fetch   open              3  1m 40s ago  in 20s    ConnectionError")
+    assert rows[1].split() == ["mail", "half-open", "4", "1m", "40s", "ago", "runs", "late"]
+    assert rows[2].split() == ["print", "half-open", "5", "1m", "40s", "ago", "any", "time"]
+    assert rows[3].split() == ["report", "closed", "1", "-", "-", "bad"]
+    assert breaker_table([], 0.0) == "all breakers are closed"
 
 
 def test_a_slot_without_a_process_has_a_row_too() -> None:

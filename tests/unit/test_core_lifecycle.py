@@ -252,7 +252,7 @@ def test_a_task_that_kills_workers_is_quarantined_after_exactly_poison_after(poi
 
 
 def test_out_of_memory_kills_too_and_other_failures_do_not() -> None:
-    pool = Pool(poison_after=2)
+    pool = Pool(poison_after=2, breaker_failures=0)
     task = pool.submit(max_retries=50, retry_backoff_s=0.0)
     for _ in range(5):
         pool.fail(task)

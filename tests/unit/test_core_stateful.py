@@ -44,7 +44,14 @@ class AnyOrder(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         capabilities = {f"worker-{number}": {"gpu"} for number in (1, 2, 3)}
-        self.pool = Pool(workers=3, capabilities=capabilities, max_tasks_per_worker=20, max_queue_depth=40)
+        self.pool = Pool(
+            workers=3,
+            capabilities=capabilities,
+            max_tasks_per_worker=20,
+            max_queue_depth=40,
+            breaker_failures=2,
+            breaker_open_s=4.0,
+        )
         self.pool.teach("fast", 0.0001, count=20)
 
     def _worker(self, pick: int) -> str:
@@ -107,6 +114,11 @@ class AnyOrder(RuleBasedStateMachine):
     def pause(self, name: str, on: bool) -> None:
         intake = self.pool.scheduler.intake
         (intake.pause if on else intake.resume)(name)
+        self.pool.flush()
+
+    @rule(name=st.sampled_from(["fast", "slow"]))
+    def reset_a_breaker(self, name: str) -> None:
+        self.pool.scheduler.breakers.reset(name)
         self.pool.flush()
 
     @rule(size=st.integers(2, 4))
