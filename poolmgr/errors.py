@@ -242,6 +242,12 @@ class TaskExpired(TaskFailed):
     code = "expired"
 
 
+class TaskShed(TaskExpired):
+    """The task was ``sheddable``, and memory was short before it had begun. Submit it again later."""
+
+    code = "shed"
+
+
 class TaskInterrupted(TaskFailed):
     """The task may not be re-run (``restartable=False``) and was interrupted."""
 

@@ -46,7 +46,9 @@ class WorkerState(StrEnum):
 RESERVED: Final = "poolmgr:"  # what the names of built-in tasks begin with
 
 CRITICAL_MOST: Final = 4  # the least urgent priority of that band
-PRIORITY_BANDS: Final = (("CRITICAL", 0, CRITICAL_MOST), ("HIGH", 5, 9), ("NORMAL", 10, 49), ("LOW", 50, 100))
+LOW_LEAST: Final = 50  # the most urgent of that one
+PRIORITY_MOST: Final = 100
+PRIORITY_BANDS: Final = (("CRITICAL", 0, 4), ("HIGH", 5, 9), ("NORMAL", 10, 49), ("LOW", 50, 100))
 
 
 def new_task_id() -> bytes:

@@ -32,7 +32,7 @@ def _metrics_lines(status: Mapping[str, Any]) -> Iterator[str]:
         yield entry("groups", [_group_part(name, group) for name, group in status["groups"].items()])
     yield entry("app", [*(pool["app"] or ["none"]), f"{len(pool['tasks_known'])} handlers"])
     always = ("submitted", "completed", "running", "queued", "dead")
-    seldom = ("failed_attempts", "retried", "scheduled", "cancelled", "expired", "interrupted")
+    seldom = ("failed_attempts", "retried", "scheduled", "cancelled", "expired", "interrupted", "preempted", "shed")
     shown = [*always, *(name for name in seldom if tasks[name])]
     yield entry("tasks", [f"{tasks[name]:,} {name.replace('_', ' ')}" for name in shown])
     waiting = [f"{queue['depth']:,} waiting", f"average wait {span(queue['average_wait_s'])}"]
@@ -43,6 +43,9 @@ def _metrics_lines(status: Mapping[str, Any]) -> Iterator[str]:
         "speed",
         [f"{times['throughput_per_s']:,.1f} tasks/s", _spans("run", times["run_s"]), _spans("wait", times["wait_s"])],
     )
+    memory = status["memory"]
+    held = [] if memory["held_from"] is None else [f"priorities from {memory['held_from']} held"]
+    yield entry("memory", [f"{memory['percent']:.0f}% in use", f"pressure {memory['level']}", *held])
     yield entry("health", [*_health_parts(health), f"worker reuse {times['worker_reuse_rate']:.4f}"])
     if status["cgroup"]:
         yield entry("cgroups", ["one for each worker"])

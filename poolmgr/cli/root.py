@@ -42,6 +42,7 @@ COMMANDS: Final = {
     "task": "tasks:task",
     "result": "tasks:result",
     "cancel": "tasks:cancel",
+    "preempt": "tasks:preempt",
     "tasks": "tasks:tasks",
     "clear": "tasks:clear",
     "schedule": "schedules:schedule",

@@ -1,4 +1,4 @@
-"""submit, task, result, cancel, tasks and clear: handing over tasks and asking for them."""
+"""submit, task, result, cancel, preempt, tasks and clear: handing over tasks and asking for them."""
 
 from __future__ import annotations
 
@@ -118,6 +118,17 @@ def cancel(session: Session, id: str, kill: bool) -> int:
         "cancelled" if cancelled else f"not cancelled: it has {'ended' if kill else 'begun (--kill ends it) or ended'}",
     )
     return 0 if cancelled else 1
+
+
+@click.command()
+@click.argument("id")
+@answering
+def preempt(session: Session, id: str) -> int:
+    """Have the task ID, which runs, give its worker up, and go on later. The exit code is 1 when it does not run."""
+    with session.client() as pool:
+        asked = pool.preempt(id)
+    session.answer({"id": id, "preempted": asked}, "it was asked to give way" if asked else "it does not run")
+    return 0 if asked else 1
 
 
 @click.command()

@@ -18,6 +18,7 @@ from poolmgr.client.breakers import AsyncBreakers
 from poolmgr.client.calling import Options, handler_name
 from poolmgr.client.dial import Route
 from poolmgr.client.outgoing import packed
+from poolmgr.client.preempting import AsyncPreempting
 from poolmgr.client.resume import RECONNECT_S, unacknowledged
 from poolmgr.client.schedules import AsyncSchedules
 from poolmgr.errors import ConnectionLost, WrongState
@@ -174,7 +175,7 @@ class AsyncCaller:
         return AsyncMapResults(self._redial.live, batches, timeout)
 
 
-class AsyncClient(AsyncCaller, AsyncBreakers, AsyncSchedules):
+class AsyncClient(AsyncCaller, AsyncBreakers, AsyncSchedules, AsyncPreempting):
     """A connection to the daemon, for one event loop. ``async with`` connects, and flushes and closes at the end.
 
     Without ``async with`` the first awaited call connects. See ``Client`` for the arguments, the errors, and what

@@ -99,6 +99,10 @@ def cancel(key: bytes, kill: bool) -> Question[bool]:
     return Question("cancel", {"id": key, "kill": kill}, bool)
 
 
+def preempt(key: bytes) -> Question[bool]:
+    return Question("preempt", {"id": key}, bool)
+
+
 def requeue(task_ids: Sequence[str], which: Which) -> Question[dict[str, str]]:
     return Question("requeue", {"ids": _keys(task_ids), **which.arguments()}, dict)
 

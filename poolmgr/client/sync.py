@@ -14,6 +14,7 @@ from poolmgr.client.calling import Options, handler_name
 from poolmgr.client.dial import Route
 from poolmgr.client.outgoing import packed
 from poolmgr.client.pending import Pending
+from poolmgr.client.preempting import Preempting
 from poolmgr.client.redial import Redial
 from poolmgr.client.results import EventStream, MapResults
 from poolmgr.client.resume import RECONNECT_S, unacknowledged
@@ -172,7 +173,7 @@ class Caller:
         return MapResults(self._redial.live, batches, timeout)
 
 
-class Client(Caller, Breakers, Schedules):
+class Client(Caller, Breakers, Schedules, Preempting):
     """A connection to the daemon, for any number of threads. As a context manager it flushes, then closes.
 
     A connection that breaks is made again, while somebody waits for a durable task, and by the next call (which fails

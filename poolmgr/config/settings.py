@@ -76,6 +76,8 @@ class Settings:
     result_ttl_s: float = setting(3600.0, seconds())
     results_limit_mb: int = setting(1024, whole(0))
     max_queue_depth: int = setting(0, whole(0))
+    preempt_grace_s: float = setting(5.0, seconds())
+    preempt_min_run_s: float = setting(1.0, seconds())
     synchronous: Literal["FULL", "NORMAL"] = setting("FULL", choice("FULL", "NORMAL"))
 
     memory_thresholds: tuple[int, ...] = setting((70, 85, 95), percentages(3))

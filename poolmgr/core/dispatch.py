@@ -21,7 +21,7 @@ from poolmgr.core.slot import Slot
 from poolmgr.core.state import State
 from poolmgr.core.task import Task
 from poolmgr.core.transitions import move_task, move_worker
-from poolmgr.model import TaskState, WorkerState
+from poolmgr.model import CRITICAL_MOST, TaskState, WorkerState
 
 RECALL_AFTER_S = 0.010
 _AFFINITIES_KEPT = 64
@@ -40,6 +40,7 @@ class Dispatcher:
         self._heads: list[Entry] = []  # of the demands that may still start something, while ``dispatch`` runs
         self._alone: tuple[Task | None, int] = None, 0  # the last that was started alone, and its fence
         self.worn_out: list[Slot] = []  # to be retired, so that fresh processes come for ephemeral tasks
+        self.starved: dict[Demand, None] = {}  # demands whose next task is CRITICAL, and has no worker
         self.look_at = NEVER  # the earliest ``next_look`` of any worker
 
     def touch(self, slot: Slot) -> None:
@@ -74,6 +75,8 @@ class Dispatcher:
             if slot is None:
                 if demand.fresh:
                     self._wear_out(row)
+                if row.priority <= CRITICAL_MOST:
+                    self.starved[demand] = None
                 heappop(heads)  # nothing of this demand can run now
                 row = self._next()
             else:

@@ -72,7 +72,8 @@ class Recall(NamedTuple):
 
 class Interrupt(NamedTuple):
     """Tell the handler, if ``fence`` is still what the worker runs: raise in it at its ``soft_timeout``, let it know
-    that it is ``cancelled``. The page has shown that it has begun. At most one of a kind for each fence."""
+    that it is ``cancelled``, or is to give the worker up (``preempt``). The page has shown that it has begun. At most
+    one of a kind for each fence."""
 
     worker: str
     incarnation: int
@@ -102,6 +103,10 @@ class Kill(NamedTuple):
     incarnation: int
     reason: str
     grace_s: float
+
+
+class Trim(NamedTuple):
+    """Have the idle workers, and this process, give memory back that they do not use."""
 
 
 class Spawn(NamedTuple):
@@ -202,5 +207,5 @@ class Drained(NamedTuple):
 
 Effect = (
     Persist | Refill | Start | Look | Recall | Interrupt | Inspect | Continue | Kill | Spawn | Retire | Forget
-    | Accepted | Finished | Same | Progressed | Answer | Emit | Reloaded | Drained
+    | Accepted | Finished | Same | Progressed | Answer | Emit | Reloaded | Drained | Trim
 )  # fmt: skip

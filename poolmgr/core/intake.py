@@ -134,6 +134,8 @@ class Intake:
         session = state.sessions.get(client)
         if session is None or not _is_simple(options) or state.shutting_down or state.listening:
             return False
+        if state.shedding and options.sheddable:
+            return False
         if self._queue_limit and state.waiting + len(ids) > self._queue_limit:
             return False
         durable = options.durable

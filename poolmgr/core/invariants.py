@@ -41,6 +41,7 @@ def check_invariants(scheduler: Scheduler) -> None:
     14. A schedule's next tick is none that has had its turn; a paused one has none; all others have, or say why not.
     15. A name is held back by its circuit breaker as long as that says so. Half-open, it has one probe, and that is in
         flight; of all that was started since it opened no more may run than that, and those that took too long.
+    16. What is to give its worker up may be run again.
     """
     state = scheduler.state
     in_flight: dict[bytes, Slot] = {}
@@ -59,6 +60,8 @@ def check_invariants(scheduler: Scheduler) -> None:
             assert slot.fits(task.options.requires), f"{slot.id} is not fit for {_name(task)}"
             expected = TaskState.QUEUED if position else TaskState.RUNNING
             assert task.state is expected, f"{_name(task)} at {position} in flight is {task.state}"
+            may_go = task.fence != slot.preempting or task.options.restartable
+            assert may_go, f"{_name(task)} is to be preempted, and may not be run again"
             in_flight[task.id] = slot
             fences[task.fence] = task.id
             last = task.fence
@@ -120,7 +123,7 @@ def _check_queue(queue: ReadyQueue, storeroom: Storeroom) -> None:
             reachable += alive
             if alive:
                 assert (row.entry is not None) != row.parked, f"row {row.priority} {row.group} can not be reached"
-            assert not row.parked or queue.holds(lane), f"lane {lane.name} is parked and not blocked"
+            assert not row.parked or queue.holds(row), f"row {row.priority} of {lane.name} is parked and not held"
             assert not alive or all(task.options.durable == lane.durable for task in row), f"{lane.name} is mixed"
             if row.shelf is not None:
                 _check_shelf(queue, row, row.shelf, storeroom)

@@ -52,6 +52,8 @@ class Lifecycle:
             if due_wall is not None:
                 task.past = task.past._replace(due_wall=due_wall)
             self._schedule(task, due_at)
+        elif state.shedding and self.shed(task, now):
+            return
         elif (row := state.queue.push(task)) is not None:
             self._storeroom.overflow(row, task)
         if task.options.expires_s is not None:
@@ -86,6 +88,8 @@ class Lifecycle:
             task.past = task.past._replace(due_wall=None)
 
     def _enqueue(self, task: Task, now: float) -> None:
+        if self._state.shedding and self.shed(task, now):
+            return
         task.queued_at = now
         if task.options.durable:
             self._state.moved(task)
@@ -122,6 +126,17 @@ class Lifecycle:
             self.expire(task, now)
         else:
             self._enqueue(task, now)
+
+    def preempted(self, task: Task, slot: Slot, how: str, now: float) -> None:
+        """The running task has given its worker up, as it was asked to, or was made to (``how``)."""
+        self._state.statistics.preempted += 1
+        task.past = task.past._replace(preempted=task.past.preempted + 1)
+        fields = {
+            "task_id": task.id.hex(), "name": task.name, "worker_id": slot.id, "attempt": task.attempt,
+            "why": slot.preempting_for, "how": how, "ran_s": now - task.started_at,
+        }  # fmt: skip
+        self._state.emit("task-preempted", fields, self._state.commit if task.options.durable else 0)
+        self.requeue_free(task, now, begun=True)
 
     def _interrupted(self, task: Task, now: float) -> None:
         self._state.statistics.interrupted += 1
@@ -256,6 +271,15 @@ class Lifecycle:
             self._leave_waiting(task)
             failure = Failure("expired", f"it was not begun within {task.options.expires_s:g} s")
             self.end(task, now, TaskState.EXPIRED, "expired", failure.packed(), failure.message)
+
+    def shed(self, task: Task, now: float) -> bool:
+        """Memory is short: a sheddable task that waits, and has not begun yet, ends expired. Whether it has."""
+        if not task.options.sheddable or task.attempt:
+            return False
+        self._state.statistics.shed += 1
+        failure = Failure("shed", "it was shed, since memory is short: submit it again later")
+        self.end(task, now, TaskState.EXPIRED, "shed", failure.packed(), failure.message)
+        return True
 
     def lose(self, task: Task, now: float) -> None:
         """The daemon goes, and a task that is not durable with it."""

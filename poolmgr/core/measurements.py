@@ -52,6 +52,8 @@ class Statistics:
         self.cancelled = 0
         self.expired = 0
         self.interrupted = 0
+        self.preempted = 0
+        self.shed = 0
         self.spawned = 0
         self.executed = 0
         self.first_of_process = 0  # tasks that were the first of their process

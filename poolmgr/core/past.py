@@ -29,6 +29,7 @@ class Past(NamedTuple):
         cancel_tokens: who is to be answered what came of a cancel.
         cancel_wanted: it may finish what it has begun, and does not begin again.
         kill_wanted: nor may it finish.
+        preempted: how often it had to give its worker up, in this epoch.
     """
 
     origin: bytes | str | None = None
@@ -45,6 +46,7 @@ class Past(NamedTuple):
     cancel_tokens: tuple[int, ...] = ()
     cancel_wanted: bool = False
     kill_wanted: bool = False
+    preempted: int = 0
 
 
 NO_PAST: Final = Past()

@@ -27,9 +27,11 @@ from poolmgr.core.past import NO_PAST
 from poolmgr.core.row import Demand, Lane, Row, Turns
 from poolmgr.core.shelf import LineKey
 from poolmgr.core.task import Task
+from poolmgr.model import PRIORITY_MOST
 
 _ROWS_KEPT = 64
 _FULL_ROWS = 5  # so many may have ``window`` tasks in memory; more have a share of that each
+_NO_PRIORITY = PRIORITY_MOST + 1
 _LIGHT = 512  # a row that weighs no more than the whole by this is *light*: it is left in peace, and costs no counting
 
 
@@ -59,7 +61,9 @@ class ReadyQueue:
         self._turns_limit = 256
         self._lanes_limit = 256
         self._length = 0
-        self._durable_held = False
+        self.durable_held = False
+        self.held_from = _NO_PRIORITY  # tasks of this priority and less urgent ones are held
+        self.let: Row | None = None  # but of this row one may go: core/priority_hold.py
 
     def __len__(self) -> int:
         return self._length
@@ -194,7 +198,7 @@ class ReadyQueue:
             if first is None:
                 heappop(heads)
                 self._emptied(row)
-            elif row.lane.blocks or (self._durable_held and row.lane.durable):
+            elif self.holds(row):
                 heappop(heads)
                 row.entry = None
                 row.parked = True
@@ -212,6 +216,8 @@ class ReadyQueue:
         task = row.take()
         turns, served = row.turns, row.served
         had = turns.had
+        if row is self.let:
+            self.let = None
         if had > served.had:  # one that waited long for a worker stands far behind
             served.had = had
         turns.had = had + 1
@@ -228,8 +234,7 @@ class ReadyQueue:
     def goes_on(self, row: Row) -> bool:
         """Whether ``row``, the only one of its demand, has another task; then that is ``row.next``."""
         first = row.first()
-        lane = row.lane
-        if first is None or lane.blocks or (self._durable_held and lane.durable):
+        if first is None or self.holds(row):
             return False
         row.next = first
         return True
@@ -264,22 +269,24 @@ class ReadyQueue:
         if blocks:
             return
         for lane in self._lanes_of.get(name, ()):
-            self._unpark(lane)
+            self.unpark(lane)
 
     def hold_durable(self, held: bool) -> None:
         """Hold every lane of durable tasks, or hold them no more."""
-        if held != self._durable_held:
-            self._durable_held = held
+        if held != self.durable_held:
+            self.durable_held = held
             for lane in self.lanes:
-                self._unpark(lane)
+                self.unpark(lane)
 
-    def holds(self, lane: Lane) -> bool:
-        """Whether nothing of this lane may be started."""
-        return bool(lane.blocks) or (self._durable_held and lane.durable)
+    def holds(self, row: Row) -> bool:
+        """Whether the next task of this row may not be started."""
+        return blocks(self, row.lane) or (row.priority >= self.held_from and row is not self.let)
 
-    def _unpark(self, lane: Lane) -> None:
-        if lane.parked and not self.holds(lane):
-            parked, lane.parked = lane.parked, []
+    def unpark(self, lane: Lane) -> None:
+        """Whatever may have been held of this lane, and is not any more, can be next again."""
+        if lane.parked:
+            parked = [row for row in lane.parked if not self.holds(row)]
+            lane.parked = [row for row in lane.parked if self.holds(row)]
             for row in parked:
                 row.parked = False
                 first = row.first()
@@ -336,3 +343,8 @@ class ReadyQueue:
         # An idle group is at most one turn ahead of the turn last served: that is all it gains by being forgotten.
         self._turns = {key: turns for key, turns in self._turns.items() if key in used}
         self._turns_limit = max(256, 2 * len(self._turns))
+
+
+def blocks(queue: ReadyQueue, lane: Lane) -> bool:
+    """Whether nothing of this lane may be started, whatever its priority."""
+    return bool(lane.blocks) or (queue.durable_held and lane.durable)

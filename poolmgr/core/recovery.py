@@ -94,7 +94,7 @@ class Recovery:
         """Take a waiting task that only the store holds into memory, so that it can be asked about by its id.
 
         ``record`` is what the store has shown after all that had been decided before. None if the task is on no shelf
-        any more, or has just ended because the app lacks its handler: look again.
+        any more, or has just ended (the app lacks its handler, or it was shed): look again.
         """
         task = self._storeroom.fetch(record, now)
         if task is not None:
@@ -104,3 +104,5 @@ class Recovery:
     def _take_in(self, task: Task, now: float) -> None:
         self._intake.limit(task.name, task.options)
         self._give_up_unknown(task, now)
+        if self._state.shedding and task.state is TaskState.QUEUED:
+            self._lifecycle.shed(task, now)

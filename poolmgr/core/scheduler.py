@@ -32,6 +32,8 @@ from poolmgr.core.failure import Failure
 from poolmgr.core.intake import Intake
 from poolmgr.core.lifecycle import Lifecycle, Result
 from poolmgr.core.periodic import Periodic
+from poolmgr.core.preemption import MEMORY, Preemption
+from poolmgr.core.pressure import Pressure
 from poolmgr.core.recovery import Recovery
 from poolmgr.core.rollout import Rollout
 from poolmgr.core.schedule import Schedule
@@ -77,6 +79,8 @@ class Scheduler:
         self.rollout = Rollout(self.state, self.supervisor, self._lifecycle, self.breakers)
         self.store_trouble = StoreTrouble(self.state, self._dispatcher, self._lifecycle, self.supervisor)
         self.periodic = Periodic(self.state, self.intake)
+        self.preemption = Preemption(self.state, self._dispatcher, self.supervisor)
+        self.pressure = Pressure(self.state, self._lifecycle, self.preemption, self.supervisor)
         self._second_at = NEVER
         self._drained = False
 
@@ -93,13 +97,14 @@ class Scheduler:
         self.state.emit("pool-initialized", {"pool_size": self.state.settings.pool_size})
 
     def drain(self, now: float) -> None:
-        """No new work; running work finishes; durable work that waits stays, what is not durable is lost."""
+        """No new work; running work finishes, or gives way to go on later; durable work stays, the rest is lost."""
         state = self.state
         if state.shutting_down:
             return
         state.shutting_down = True
         for slot in state.slots.values():
             self._dispatcher.recall(slot)
+        self.preemption.drain(now)
         for task in [task for task in state.tasks.values() if task.slot is None and not task.options.durable]:
             self._lifecycle.lose(task, now)
 
@@ -130,6 +135,21 @@ class Scheduler:
         task = slot.in_flight.popleft()
         self._lifecycle.failed(task, slot, begun_at, failure, now)
         self._next_of(slot, task, 1, ended_at, now)
+
+    def released(self, worker: str, fence: int, begun_at: float, ended_at: float, now: float) -> None:
+        """A worker has given up the task that it ran, as it was asked to."""
+        slot = self.state.slots.get(worker)
+        if slot is None or not slot.in_flight or slot.in_flight[0].fence != fence:
+            return
+        if slot.preempting != fence:  # it could do so for ever
+            self.worker_broken(worker, slot.incarnation, "it gave up a task that it was not asked for", now)
+            return
+        task = slot.in_flight.popleft()
+        task.started_at = begun_at
+        self._lifecycle.preempted(task, slot, "released", now)
+        self._next_of(slot, task, 1, ended_at, now)
+        if slot.preempting_for == MEMORY:  # what it has used is free for others once its process is gone
+            self.supervisor.retire(slot, "memory_pressure", now)
 
     def _next_of(self, slot: Slot, task: Task, count: int, ended_at: float, now: float) -> None:
         """``count`` tasks have ended on a worker, ``task`` the last of them."""
@@ -164,6 +184,8 @@ class Scheduler:
         """What the worker's page shows: the task that it has begun last, and when. Deadlines count from there."""
         slot = self.state.slots.get(worker)
         if slot is None or slot.incarnation != incarnation or not slot.in_flight or slot.doomed is not None:
+            return
+        if self.preemption.is_over(slot, now):
             return
         task = slot.in_flight[0]
         options = task.options
@@ -204,7 +226,7 @@ class Scheduler:
                 self._dispatcher.recall(slot)
             else:
                 hard_at = min(hard_at, slow_at)
-        self._dispatcher.look_again(slot, min(soft_at, hard_at))
+        self._dispatcher.look_again(slot, min(soft_at, hard_at, self.preemption.tell(slot)))
 
     def recall_sent(self, worker: str, incarnation: int, page_fence: int, now: float) -> None:
         """A recall was written to the worker, and then its page was read."""
@@ -332,6 +354,8 @@ class Scheduler:
                 self.supervisor.stuck(subject[0], subject[1], now)
             elif kind == "key":
                 self._lifecycle.key_due(subject, now)
+            elif kind == "urgent":
+                self.preemption.woken()
             elif kind == "schedule":
                 schedules.append(subject)
         if schedules:
@@ -345,6 +369,7 @@ class Scheduler:
             self._second_at = now + _SECOND_S
             self.state.statistics.mark(now)
             self.supervisor.check(now, late)
+            self.pressure.check(now)
 
     def flush(self, now: float) -> list[Effect]:
         """Start what can be started, and hand over everything that has been decided."""
@@ -360,6 +385,9 @@ class Scheduler:
             for slot in self._dispatcher.worn_out:
                 self.supervisor.retire(slot, "ephemeral", now)
             self._dispatcher.worn_out.clear()
+        if self._dispatcher.starved:
+            self.preemption.make_room(self._dispatcher.starved, now)
+            self._dispatcher.starved.clear()
         if state.shutting_down and not self._drained and not any(s.in_flight for s in state.slots.values()):
             self._drained = True
             state.effects.append(Drained())

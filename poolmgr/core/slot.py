@@ -20,11 +20,11 @@ class Slot:
     """
 
     __slots__ = (
-        "affinities", "begun_at", "bucket", "cancelled", "capabilities", "charges", "continued_after",
-        "cpu_percent", "doomed", "executed", "executed_before", "generation", "group", "heard_at", "id",
-        "in_flight", "incarnation", "interrupted", "last_activity", "leaving", "memory_mb", "next_look", "open",
-        "pid", "ready_at", "recalling", "restarts", "retiring", "seen", "slow", "spawned_at", "start_commit", "state",
-        "suspected", "tasks_limit", "trouble",
+        "affinities", "begun_at", "bucket", "cancelled", "capabilities", "charges", "continued_after", "cpu_percent",
+        "doomed", "executed", "executed_before", "generation", "group", "heard_at", "id", "in_flight", "incarnation",
+        "interrupted", "last_activity", "leaving", "memory_mb", "next_look", "open", "pid", "preempt_by",
+        "preempt_told", "preempting", "preempting_for", "ready_at", "recalling", "restarts", "retiring", "seen",
+        "slow", "spawned_at", "start_commit", "state", "suspected", "tasks_limit", "trouble",
     )  # fmt: skip
 
     def __init__(self, id: str, group: Group = _PLAIN) -> None:
@@ -58,6 +58,10 @@ class Slot:
         self.start_commit = 0  # the commit that the latest start which waited for one has waited for
         self.interrupted = 0  # the fence that was told of its soft time-out
         self.cancelled = 0  # the fence that was told that it is cancelled
+        self.preempting = 0  # the fence that is to give the worker up (core/preemption.py)
+        self.preempting_for = ""  # why
+        self.preempt_by = _NEVER  # when the worker is killed if it has not
+        self.preempt_told = 0  # the fence that was asked to
         self.retiring = ""  # why it is being drained: costs nobody
         self.doomed: tuple[str, int] | None = None  # (reason, fence) for which it is being killed
         self.trouble = ""  # why the process was of no use

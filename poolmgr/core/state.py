@@ -16,6 +16,7 @@ from poolmgr.core.deadlines import NEVER, Deadlines
 from poolmgr.core.effects import Accepted, Effect, Emit, Persist
 from poolmgr.core.limits import NameLimits
 from poolmgr.core.measurements import Statistics
+from poolmgr.core.memory import Memory
 from poolmgr.core.ready_queue import ReadyQueue
 from poolmgr.core.retry import ExponentialBackoff, RetryPolicy
 from poolmgr.core.schedule import Schedule
@@ -81,6 +82,8 @@ class State:
         self.paused: dict[str, None] = {}
         self.breakers: dict[str, Breaker] = {}  # of the names whose last attempt has failed
         self.store_trouble = ""  # why the store refuses to write, while it does
+        self.memory = Memory()
+        self.shedding = False  # sheddable tasks do not wait: they end
         self.keys: dict[str, tuple[bytes, float]] = {}  # deduplication key -> (task, held until)
         self.sessions: dict[int, Session] = {}
         self.stuck_pids: dict[int, str] = {}

@@ -229,6 +229,8 @@ class Supervisor:
             elif begun and failure is not None:
                 at = begun_at if task.fence == page_fence and begun_at else task.started_at
                 self._lifecycle.failed(task, slot, at, failure._replace(post_mortem=post_mortem), now)
+            elif begun and slot.doomed == ("preempted", task.fence):
+                self._lifecycle.preempted(task, slot, "killed", now)
             else:
                 self._lifecycle.requeue_free(task, now, begun=begun)
         slot.pid = None

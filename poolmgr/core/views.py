@@ -11,7 +11,7 @@ from poolmgr.core.schedule import origin_text
 from poolmgr.core.slot import Slot
 from poolmgr.core.state import State
 from poolmgr.core.task import Task
-from poolmgr.model import TaskInfo, TaskState, WorkerInfo, WorkerState
+from poolmgr.model import PRIORITY_MOST, TaskInfo, TaskState, WorkerInfo, WorkerState
 
 _COUNTED = (
     WorkerState.READY,
@@ -95,6 +95,8 @@ def health(state: State, now: float, trouble: tuple[str, ...] = ()) -> dict[str,
     alerts.extend(_unservable(state))
     alerts.extend(breaker_alerts(state, now))
     alerts.extend(f"schedule {id}: {each.trouble}" for id, each in state.schedules.items() if each.trouble)
+    if state.memory.level:
+        alerts.append(f"memory pressure is {state.memory.level.word}: {state.memory.why}")
     alerts.extend(f"pid {pid} of {worker} was killed and does not end" for pid, worker in state.stuck_pids.items())
     if capacity < CRITICAL_BELOW:
         status = "critical"
@@ -151,8 +153,21 @@ def metrics(state: State, now: float, trouble: tuple[str, ...] = ()) -> dict[str
             "worker_reuse_rate": statistics.reuse_rate(),
         },
         "health": found,
+        "memory": _memory(state),
         "queue": _queue(state),
         "breakers": [info._asdict() for info in breaker_infos(state, now)],
+    }
+
+
+def _memory(state: State) -> dict[str, Any]:
+    """How short memory is, by what, and from which priority on tasks are held for it."""
+    memory, held_from = state.memory, state.queue.held_from
+    return {
+        "level": memory.level.word,
+        "percent": round(memory.percent, 1),
+        "stalled_percent": round(memory.stalled, 1),
+        "why": memory.why,
+        "held_from": held_from if held_from <= PRIORITY_MOST else None,
     }
 
 
@@ -199,6 +214,8 @@ def task_counts(state: State) -> dict[str, int]:
         "cancelled": statistics.cancelled,
         "expired": statistics.expired,
         "interrupted": statistics.interrupted,
+        "preempted": statistics.preempted,
+        "shed": statistics.shed,
     }
 
 

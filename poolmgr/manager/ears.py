@@ -19,6 +19,7 @@ from poolmgr.wire.messages import (
     RAISED,
     READY,
     RECALLED,
+    RELEASED,
     REPORT,
     WORN,
 )
@@ -74,6 +75,9 @@ class Ears:
             if output := process.output_of(fence):
                 failure = failure._replace(post_mortem=PostMortem(output=output))
             scheduler.attempt_failed(worker, fence, begun_at, ended_at, failure, at)
+        elif kind == RELEASED:
+            _, fence, begun_at, ended_at = word
+            scheduler.released(worker, fence, begun_at, ended_at, at)
         elif kind == REPORT:
             _, fence, fraction, text = word
             scheduler.progressed(worker, fence, fraction, text)

@@ -11,7 +11,7 @@ import msgpack
 from poolmgr.core.failure import Failure
 from poolmgr.core.lifecycle import Result
 from poolmgr.parcels.parcel import Parcel
-from poolmgr.wire.messages import BROKEN, PROTOCOL_VERSION, RAISED, READY, RECALLED, REPORT, WORN
+from poolmgr.wire.messages import BROKEN, PROTOCOL_VERSION, RAISED, READY, RECALLED, RELEASED, REPORT, WORN
 from poolmgr.worker.run import MESSAGE_LIMIT, NAME_LIMIT, TRACEBACK_LIMIT, TYPES_LIMIT
 
 _CLOCK_SLACK_S = 1.0  # by so much a worker's time may be ahead of ours
@@ -45,6 +45,10 @@ def understood(message: list[Any], now: float) -> Sequence[Any]:
         _, fence, begun_at, ended_at, code, types, packed, retry_delay_s = message
         result_of([kind, fence, begun_at, ended_at, packed], now)  # what a DONE and this have in common
         return RAISED, fence, begun_at, ended_at, _failure(code, types, packed, retry_delay_s)
+    if kind == RELEASED:
+        _, fence, begun_at, ended_at = message
+        result_of([kind, fence, begun_at, ended_at, b""], now)
+        return RELEASED, fence, begun_at, ended_at
     if kind == REPORT:
         _, fence, fraction, text = message
         return REPORT, fence, float(fraction), _text(text, MESSAGE_LIMIT)

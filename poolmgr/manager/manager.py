@@ -30,6 +30,7 @@ from poolmgr.manager.ears import Ears
 from poolmgr.manager.handlers import all_handlers, declared_schedules, resolve
 from poolmgr.manager.launch import Launched
 from poolmgr.manager.lookups import LookUps
+from poolmgr.manager.machine_memory import MachineMemory, MemoryWatch
 from poolmgr.manager.maintenance import Maintenance
 from poolmgr.manager.outbox import Port
 from poolmgr.manager.performer import Performer
@@ -95,6 +96,7 @@ class Manager:
         self._cgroup: str = order["cgroup"]
         self._first_template = self.shell.templates.start(launched, scheduler.state.generation)
         self._maintenance: Maintenance | None = None
+        self._memory_watch: MemoryWatch | None = None
         self._flush_wanted = False
         self._closed = False  # the store takes nothing more
         self.look_ups = LookUps(self.shell, self.act)
@@ -134,6 +136,7 @@ class Manager:
         periodic.declare(declared, at)
         self.scheduler.begin(at)
         self._maintenance = Maintenance(self.shell)
+        self._memory_watch = MemoryWatch(self.shell, MachineMemory())
         shell = self.shell
         cgroups = make_cgroups(self._loop, self._cgroup)
         self._cgroup = cgroups.path if cgroups is not None else ""
@@ -173,6 +176,8 @@ class Manager:
         if self._maintenance is not None:
             self._maintenance.stop()
             shell.sweeper.stop()
+        if self._memory_watch is not None:
+            self._memory_watch.stop()
         if self._grace is not None:
             self._grace.cancel()
         self.scheduler.state.emit("pool-shutdown", {})

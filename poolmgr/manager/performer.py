@@ -15,9 +15,11 @@ from poolmgr.manager import procfs
 from poolmgr.manager.clock import now
 from poolmgr.manager.journal import log_event
 from poolmgr.manager.killing import kill
+from poolmgr.manager.maintenance import collect_garbage
 from poolmgr.manager.outbox import Port
 from poolmgr.manager.process import Listener, WorkerProcess
 from poolmgr.manager.shell import Shell
+from poolmgr.manager.system import give_back_memory
 from poolmgr.model import TaskState
 from poolmgr.wire.framing import encode, in_parts
 from poolmgr.wire.messages import (
@@ -69,6 +71,7 @@ class Performer:
             do.Emit: self._emit,
             do.Reloaded: rolled,
             do.Drained: self._drained,
+            do.Trim: self._trim,
         }
 
     def perform(self, effects: Sequence[do.Effect]) -> None:
@@ -190,6 +193,10 @@ class Performer:
         process = self._shell.processes.pop(effect.worker, None)
         if process is not None and process.pid is not None:
             self._shell.dying[process.pid] = process
+
+    def _trim(self, effect: do.Trim) -> None:
+        collect_garbage(self._shell)
+        self._shell.writer.read(lambda store: give_back_memory())  # in that thread, so that the loop goes on
 
     # ------------------------------------------------------------------------------------------ to the store
 

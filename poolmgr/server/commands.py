@@ -41,6 +41,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "watch": Command(tasks.watch, open_to_group=True),
     "files": Command(tasks.files, open_to_group=True),
     "cancel": Command(tasks.cancel),
+    "preempt": Command(tasks.preempt),
     "clear": Command(tasks.clear),
     "dead_letters": Command(letters.dead_letters, open_to_group=True),
     "requeue": Command(letters.requeue),

@@ -113,6 +113,16 @@ async def cancel(call: Call) -> Any:
     return False
 
 
+async def preempt(call: Call) -> bool:
+    """A running task is to give its worker up, and goes back to the queue. False: it does not run."""
+    manager, task_id = call.manager, call.id()
+    if task_id in manager.scheduler.state.tasks:
+        return manager.scheduler.preemption.ask(task_id, now())
+    if not await _live(manager, task_id, lambda: None):
+        await outcome_of(manager, task_id)
+    return False
+
+
 async def clear(call: Call) -> Any:
     """Cancel every task that waits; how many. Those that come meanwhile stay."""
     manager = call.manager

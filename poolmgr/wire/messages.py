@@ -41,7 +41,7 @@ START: Final = 40  # [START, fence, id, attempt, name, payload | size, timeout_s
 
 # ---------------------------------------------------------------------------- manager to worker, on the control channel
 RECALL: Final = 50  # [RECALL, fence]     what has not begun and has this or a smaller fence: do not begin it
-INTERRUPT: Final = 51  # [INTERRUPT, fence, reason]    "soft_timeout" | "cancelled"; SIGUSR1 follows
+INTERRUPT: Final = 51  # [INTERRUPT, fence, reason]    "soft_timeout" | "cancelled" | "preempt"; SIGUSR1 follows
 COLLECT: Final = 52  # [COLLECT]            run the garbage collector, when idle
 ARGUMENTS: Final = 53  # [ARGUMENTS, fence]   with the file of that START's payload (SCM_RIGHTS)
 
@@ -53,6 +53,7 @@ REPORT: Final = 63  # [REPORT, fence, fraction, message]      progress
 RECALLED: Final = 64  # [RECALLED, fences: array]               these were not begun, and will not be
 BROKEN: Final = 65  # [BROKEN, message]                       a startup hook failed; the worker exits
 WORN: Final = 66  # [WORN, fence, why]       the tasks up to this one have changed its process; it begins no other
+RELEASED: Final = 68  # [RELEASED, fence, begun_at, ended_at]   it has given this one up, as INTERRUPT "preempt" asks
 
 # ---------------------------------------------------------------------------- worker to manager, on the control channel
 HEARTBEAT: Final = 70  # [HEARTBEAT]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from poolmgr.core.effects import Effect
+from poolmgr.core.preemption import DRAIN, MEMORY, URGENT, USER
 from poolmgr.model import FINAL
 from scripts.proofs.report import Report
 from tests.simulation.faults import KINDS
@@ -79,6 +80,7 @@ def _kinds(report: Report, total: Sweep, *, limited: bool) -> None:
         ("effects that were performed", total.effects, {effect.__name__ for effect in Effect.__args__}),
         ("ends that tasks came to", total.finals, {str(state) for state in FINAL}),
         ("events of schedules", total.events, {"schedule-missed", "schedule-held"}),
+        ("reasons to give way", total.events, {f"preempted: {why}" for why in (USER, URGENT, DRAIN, MEMORY)}),
     ):
         missing = sorted(all_kinds - set(seen))
         limit = len(all_kinds) if limited else None

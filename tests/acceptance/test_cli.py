@@ -250,6 +250,11 @@ def test_wrong_requests_have_a_code(pool: Shell) -> None:
     assert pool.ask("dlq", "purge", "--all") == {"purged": 1}
 
 
+def test_only_what_runs_can_be_preempted(pool: Shell) -> None:
+    id = pool.ask("submit", "add", "1", "2", "--wait")["id"]
+    assert pool.run("preempt", id, code=1) == ""
+
+
 def test_a_waiting_task_can_be_cancelled_and_all_can_be_cleared(pool: Shell) -> None:
     pool.run("pause", "add")
     ids = [pool.run("submit", "add", "1").strip() for _ in range(3)]

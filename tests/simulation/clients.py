@@ -40,7 +40,8 @@ class Clients:
         self._actions: list[Callable[[Shell], None]] = []
         weights: dict[Callable[[Shell], None], int] = {
             self._submit: 50, self._burst: 4, self._resend: 4, self._conflict: 2, self._cancel: 7, self._kill: 4,
-            self._watch: 4, self._connect: 2, self._disconnect: 1, self._pause: 2, self._resume: 3, self._scale: 2,
+            self._preempt: 8, self._watch: 4, self._connect: 2, self._disconnect: 1, self._pause: 2, self._resume: 3,
+            self._scale: 2,
             self._start_worker: 1, self._stop_worker: 2, self._clear: 1, self._requeue: 4, self._purge: 1,
             self._reload: 2, self._schedule: 4, self._unschedule: 2, self._pause_schedule: 1, self._resume_schedule: 2,
             self._reset_breaker: 1,
@@ -195,6 +196,13 @@ class Clients:
         except PoolError:
             del self._oracle.asked[self._last_token]
         self._oracle.unwanted()
+
+    def _preempt(self, shell: Shell) -> None:
+        """As a rule, what runs."""
+        live = shell.scheduler.state.tasks.values()
+        ids = [task.id for task in live if task.slot is not None] or [draft.id for draft in self._drafts]
+        if ids:
+            self._try(shell, shell.scheduler.preemption.ask, self._world.random.choice(ids), self._world.now)
 
     def _with(self, shell: Shell, id: bytes, act: Callable[[], None]) -> None:
         """With the task in memory, if it is live."""

@@ -36,6 +36,7 @@ _VALUES: Final[dict[str, Callable[[World], Any]]] = {
     "requires": _one(frozenset({"even"}), frozenset({"odd"}), frozenset({"default"})),
     "ephemeral": _one(True),
     "restartable": _one(False),
+    "sheddable": _one(True),
     "affinity": _one("model-1", "model-2"),
     "timeout_s": _one(0.02, 0.3, 2.0, None),
     "soft_timeout_s": _one(0.01, 0.2, 1.0, 5.0),

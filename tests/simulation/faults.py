@@ -40,6 +40,9 @@ KINDS: Final[dict[str, float]] = {
     "death-after-commit": 0.01,
     "death-in-upkeep": 0.1,
     "daemon-death": 0.001,
+    "memory-rises": 0.5,
+    "memory-stalls": 0.1,
+    "memory-unmeasured": 0.1,
     "blocked": 0.004,
     "late-message": 0.05,
     # everybody else
@@ -56,6 +59,7 @@ class Faults:
 
     def __init__(self, world: World) -> None:
         self.struck: Counter[str] = Counter()
+        self.calm = False  # nothing goes wrong any more
         self._world = world
         share = world.random.choice((0.0, 0.2, 0.4, 0.6))
         self._known = {kind: rate for kind, rate in KINDS.items() if world.chance(share)}
@@ -71,3 +75,4 @@ class Faults:
     def stop(self) -> None:
         """From now on nothing goes wrong any more."""
         self._known.clear()
+        self.calm = True

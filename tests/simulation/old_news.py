@@ -37,7 +37,7 @@ class OldNews:
         scheduler = self._scheduler
         state = scheduler.state
         slot = state.slots.get(arguments[0])
-        fenced = (scheduler.attempts_done, scheduler.attempt_failed)
+        fenced = (scheduler.attempts_done, scheduler.attempt_failed, scheduler.released)
         if method not in fenced and slot is not None and slot.incarnation == arguments[1]:
             return
         before = len(state.effects), len(state.tasks), len(state.queue), state.last_fence

@@ -328,6 +328,9 @@ class Oracle:
             elif isinstance(effect, Emit):
                 assert effect.name != "shelf-corrected", f"a shelf was counted wrong: {effect}"
                 self.events[effect.name] += 1
+                if effect.name == "task-preempted":
+                    self.events[f"preempted: {effect.fields['why']}"] += 1
+                    assert self.tasks[bytes.fromhex(effect.fields["task_id"])].options.restartable
                 if effect.name == "worker-error" and "does not end" in effect.fields["error"]:
                     self.stuck.add(effect.fields["worker_id"])
                 if effect.name == "task-failed":
@@ -352,6 +355,7 @@ class Oracle:
         self.told.add(interrupt)
         [first, *_] = self.scheduler.state.slots[interrupt.worker].in_flight
         assert (first.fence, first.state) == (interrupt.fence, TaskState.RUNNING), f"{interrupt} is not for what runs"
+        assert interrupt.reason != "preempt" or first.options.restartable, f"{interrupt}, and it may not run again"
         assert interrupt.reason != "cancelled" or self.tasks[first.id].unwanted, f"{interrupt}, and nobody asked"
 
     def _changes(self, change: Change) -> None:

@@ -7,6 +7,7 @@
 3. No task waits that could run: no idle worker fits a waiting task whose name is not held back. That
    holds for prefetched tasks too: nothing is put behind another task while a fitting worker is idle. Of those that were
    twice interrupted only one is to run at a time.
+   What is held for want of memory, by its priority, need not run, and may not: but for one now and then.
 4. While the store refuses to write, nothing durable starts, and it stands in nobody's way.
 5. In no window of a rate limit's length are there more starts than it allows, since that limit was set; and a start
    never makes more tasks of a name run than its limit of concurrency.
@@ -62,6 +63,9 @@ class OrderCheck:
             kept = state.tasks[start.task_id].options.durable
             assert not kept or not state.store_trouble, f"{start.name} starts, and that cannot be kept"
             self._check_limits(start, now)
+        held_from = state.queue.held_from
+        held = [start for start in starts if state.tasks[start.task_id].options.priority >= held_from]
+        assert self._starts_early or len(held) <= 1, f"{len(held)} tasks start that are held for want of memory"
         if state.shutting_down or not len(state.queue):
             return
         idle = [slot for slot in state.slots.values() if slot.state is WorkerState.READY and not slot.retiring]
@@ -72,6 +76,8 @@ class OrderCheck:
         blocked: dict[str, bool] = {}
         for waiting in self._state.queue.tasks():
             if self._state.store_trouble and waiting.options.durable:
+                continue
+            if waiting.options.priority >= self._state.queue.held_from:
                 continue
             name = waiting.name
             if name not in blocked:

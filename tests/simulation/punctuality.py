@@ -33,6 +33,9 @@ def check_punctual(state: State, processes: Iterable[Process], now: float, unblo
         assert behind <= 0 or waits_s < OVERSHOOT_S or not shown, (
             f"{behind} tasks wait {waits_s:.3f} s behind a slow one"
         )
+        if slot.in_flight and slot.preempting == slot.in_flight[0].fence:
+            over_s = now - max(slot.preempt_by, unblocked_at)
+            assert over_s < OVERSHOOT_S, f"{slot.id} was to give {start.fence} up {over_s:.3f} s ago"
         if start.timeout_s is not None:
             over_s = now - max(process.begun_at + start.timeout_s, unblocked_at)
             assert over_s < OVERSHOOT_S + (0.0 if shown else WIPED_S), (

@@ -34,7 +34,7 @@ from tests.simulation.punctuality import check_punctual
 from tests.simulation.rolling import RollCheck
 from tests.simulation.ticks import TickCheck, options_of
 from tests.simulation.tripping import BreakerCheck
-from tests.simulation.workers import Done, Garbage, Message, Process, Raised, Ready, Recalled, Report, Worn
+from tests.simulation.workers import Done, Garbage, Message, Process, Raised, Ready, Recalled, Released, Report, Worn
 from tests.simulation.world import World
 
 HEARTBEAT_S: Final = 2.0
@@ -76,6 +76,7 @@ class Shell:
             window=window[0],
             window_bytes=window[1],
         )
+        self.scheduler.preemption.is_resumable = lambda task: task.name in ("work", "long")
         self.look_ups = LookUps(self)
         self.order = OrderCheck(self.scheduler)
         self.rolling = RollCheck(self.scheduler)
@@ -88,6 +89,7 @@ class Shell:
         self._broken: set[int] = set()  # the pids of those that babbled: their pipes are read no further
         self._past = OldNews(self.scheduler)
         self._next_pid = 0
+        self._memory_used = 30.0
         self._made: set[tuple[str, int]] = set()
         self._blocked_until = 0.0
         self._timer_at = float("inf")
@@ -101,7 +103,7 @@ class Shell:
             do.Kill: self._kill, do.Spawn: self._spawn, do.Retire: self._retire, do.Forget: self._forget,
             do.Accepted: oracle.accepted, do.Finished: oracle.finished, do.Same: self._nothing,
             do.Progressed: self._nothing, do.Answer: oracle.answered, do.Emit: self._nothing,
-            do.Reloaded: self._reloaded, do.Drained: self._drained,
+            do.Reloaded: self._reloaded, do.Drained: self._drained, do.Trim: self._nothing,
         }  # fmt: skip
 
     # ------------------------------------------------------------------------------------------ turns
@@ -223,7 +225,23 @@ class Shell:
         self.order.limits_may_have_changed()
         self.tell(self.scheduler.begin, now)
         self._flush()
+        self._measure()
         self.oracle.recovered(left)
+
+    def _measure(self) -> None:
+        """The machine's memory: as it was, or by chance another use of it."""
+        if not self.alive:
+            return
+        pause_s = 20.0 if self._faults.strikes("memory-unmeasured") else self.world.between(0.2, 1.0)
+        self.world.after(pause_s, self._measure)
+        if self._faults.strikes("memory-rises"):
+            self._memory_used = self.world.random.choice((60.0, 76.0, 88.0, 97.0))
+        elif self.world.chance(0.3) or self._faults.calm:
+            self._memory_used = 30.0
+        self.hear(self._measured, 30.0 if self._faults.strikes("memory-stalls") else 0.0)
+
+    def _measured(self, stalled: float) -> None:
+        self.tell(self.scheduler.pressure.measured, self._memory_used, stalled, self.world.now)
 
     def _begin_schedules(self, records: list[ScheduleRecord], now: float) -> None:
         self.ticks.moved_at = now
@@ -330,6 +348,8 @@ class Shell:
                 if slot is not None and slot.in_flight and slot.in_flight[0].fence == message.fence:
                     self.oracle.raised(slot.in_flight[0].id, message)
                 self._told(scheduler.attempt_failed, worker, *message)
+            case Released():
+                self._told(scheduler.released, worker, *message)
             case Recalled():
                 self._told(scheduler.recalled, worker, incarnation, message.fences)
             case Report():

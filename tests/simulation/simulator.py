@@ -188,6 +188,8 @@ def _settings(world: World) -> Settings:
         breaker_failures=one((0, 1, 2, 3)),
         breaker_window_s=one((1.0, 60.0)),
         breaker_open_s=one((0.1, 1.0, 5.0)),
+        preempt_grace_s=one((0.0, 0.2, 1.0)),
+        preempt_min_run_s=one((0.0, 0.1, 1.0)),
     )
 
 

@@ -118,7 +118,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.asked.remove(effect.token)
         else:
             assert not isinstance(effect, Drained)
-            assert isinstance(effect, Finished) <= (effect[0] in (0, CLIENT))
+            assert not isinstance(effect, Finished) or effect[0] in (0, CLIENT)
             assert not isinstance(effect, Continue)
 
     def current(self, worker: str) -> Worker:

@@ -39,6 +39,14 @@ class Raised(NamedTuple):
     failure: Failure
 
 
+class Released(NamedTuple):
+    """It has given this task up, as it was asked to."""
+
+    fence: int
+    begun_at: float
+    ended_at: float
+
+
 class Recalled(NamedTuple):
     fences: list[int]
 
@@ -61,7 +69,7 @@ class Garbage(NamedTuple):
     error: str
 
 
-Message = Ready | Done | Raised | Recalled | Report | Worn | Garbage
+Message = Ready | Done | Raised | Released | Recalled | Report | Worn | Garbage
 
 
 class Manager(Protocol):
@@ -209,6 +217,10 @@ class Process:
             return
         self._read_control()
         if self.current is not None and self.current.fence == fence and not self._course.deaf:
+            if reason == "preempt":
+                if self._world.chance(0.6):  # else it keeps no checkpoints, and does not look
+                    self._world.after(self._world.between(0.00001, 0.5), self._release, self._step)
+                return
             if reason == "cancelled" and self._world.chance(0.5):
                 return  # it does not look
             heard = (None, CANCELLED) if reason == "cancelled" else (INTERRUPTED,)
@@ -338,6 +350,15 @@ class Process:
         self.thawed_at = self._world.now
         self._manager.beats(self)  # the heart has waited to
 
+    def _release(self, step: int) -> None:
+        """It gives up what it runs: at the next chunk, or checkpoint."""
+        start = self.current
+        if step != self._step or start is None or not self.alive or self.frozen:
+            return
+        now = self._world.now
+        self._leave(start, Released(start.fence, self.begun_at, now))
+        self._went_on(start)
+
     def _finish(self, step: int) -> None:
         start = self.current
         if step != self._step or start is None or not self.alive or self.frozen:
@@ -348,17 +369,23 @@ class Process:
             answer: Message = Done(start.fence, self.begun_at, now, result_of(inline(start.payload)))
         else:
             answer = Raised(start.fence, self.begun_at, now, failure)
+        self._leave(start, answer)
+        if self._last_fence and self._faults.strikes("wrong-reply"):
+            wrong = self._world.random.choice((self._last_fence, 0, _FUTURE_FENCE))
+            self._write(Done(wrong, now, now, b"nobody's result"))
+        self._went_on(start)
+
+    def _leave(self, start: Start, answer: Message) -> None:
         self._manager.leaves(self, start)
         self.current = None
         self._step += 1
         self._write(answer)
         if self._faults.strikes("duplicate-reply"):
             self._write(answer)
-        if self._last_fence and self._faults.strikes("wrong-reply"):
-            wrong = self._world.random.choice((self._last_fence, 0, _FUTURE_FENCE))
-            self._write(Done(wrong, now, now, b"nobody's result"))
+
+    def _went_on(self, start: Start) -> None:
         self._last_fence = start.fence
-        self._last_s = now - self.begun_at
+        self._last_s = self._world.now - self.begun_at
         if self._faults.strikes("worn"):
             self._recalled = _FUTURE_FENCE
             self._write(Worn(start.fence))

@@ -194,6 +194,19 @@ class Pool:
         self.scheduler.attempt_failed(worker, fence, self.now, self.now, failure, self.now)
         self.flush()
 
+    def release(self, task: bytes) -> None:
+        """The worker that runs ``task`` gives it up, as it was asked to."""
+        worker, fence = self._running(task)
+        self._page_on(worker)
+        self.scheduler.released(worker, fence, self.now, self.now, self.now)
+        self.flush()
+
+    def preempt(self, task: bytes) -> bool:
+        """Somebody asks for it; whether it was asked."""
+        asked = self.scheduler.preemption.ask(task, self.now)
+        self.flush()
+        return asked
+
     def die(self, worker: str, how: str = "killed by SIGKILL") -> None:
         """The worker's process ends; its page shows what it shows."""
         fence, begun_at = self.pages[worker]

@@ -133,6 +133,8 @@ def status(**changes: dict[str, Any]) -> dict[str, Any]:
             "cancelled": 0,
             "expired": 0,
             "interrupted": 0,
+            "preempted": 0,
+            "shed": 0,
         },
         "performance": {
             "throughput_per_s": 51_234.25,
@@ -141,6 +143,7 @@ def status(**changes: dict[str, Any]) -> dict[str, Any]:
             "worker_reuse_rate": 0.9991,
         },
         "health": {"status": "healthy", "capacity": 0.95, "alerts": []},
+        "memory": {"level": "normal", "percent": 31.2, "stalled_percent": 0.0, "why": "", "held_from": None},
         "queue": {"depth": 503, "average_wait_s": 0.0123, "paused": []},
         "store": {"commits": 99, "pending": 0, "error": None},
         "worker_list": [as_map(worker(number)) for number in range(20)],
@@ -161,6 +164,7 @@ def test_the_status_page_tells_all_in_few_lines() -> None:
         "queue    503 waiting, average wait 12.3 ms",
         "speed    51,234.2 tasks/s, run p50 12.0 us p95 1.30 ms p99 1.20 s,",
         "         wait p50 100 us p95 - p99 -",
+        "memory   31% in use, pressure normal",
         "health   healthy, capacity 95%, worker reuse 0.9991",
     ]
     assert bottom.splitlines()[0].split() == [

@@ -51,6 +51,7 @@ PUBLISHED = {
     "payload_too_large",
     "protocol",
     "queue_full",
+    "shed",
     "shutting_down",
     "reload_failed",
     "start_failed",
