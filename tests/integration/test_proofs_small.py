@@ -21,8 +21,10 @@ from scripts.proofs import (
     hostile,
     kills,
     overload,
+    page_cache,
     poison,
     power_loss,
+    pressure,
     reload,
     reuse,
     small_disk,
@@ -30,6 +32,7 @@ from scripts.proofs import (
     systemd,
     time_outs,
 )
+from scripts.proofs.memory_group import one_can_be_made
 from scripts.proofs.report import Figure, Report
 
 # What depends on how busy the machine is with other things. The aim at busy workers goes by the clock.
@@ -46,6 +49,10 @@ SPEEDS = (
     "delayed: restart to the first due task run",
     "slowest of them",
 )
+
+
+# On the machine as a whole it would be in everybody's way, and depend on what else runs.
+IN_A_GROUP = pytest.mark.skipif(not one_can_be_made(), reason="no control group that limits memory can be made here")
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +82,8 @@ def _without_speeds(monkeypatch: pytest.MonkeyPatch) -> None:
         (hangs.prove, 0.01),
         (time_outs.prove, 0.1),
         (cancel_races.prove, 0.02),
+        pytest.param(page_cache.prove, 0.15, marks=IN_A_GROUP),
+        pytest.param(pressure.prove, 0.3, marks=IN_A_GROUP),
         pytest.param(
             full_disk.prove,
             0.25,
