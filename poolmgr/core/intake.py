@@ -357,7 +357,7 @@ class Intake:
         self.state.queue.unblock(name, "paused")
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def _is_simple(options: TaskOptions) -> bool:
     """Whether no more is to be done for a task of these options than to queue it."""
     return (

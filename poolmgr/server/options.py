@@ -6,7 +6,7 @@ from poolmgr.errors import NotAllowed
 from poolmgr.manager.handlers import resolve
 from poolmgr.model import RESERVED, TaskOptions
 
-_KEPT = 4096
+_KEPT = 256
 _SMALL_BYTES = 1024  # larger ones are not kept: they are no few that most submits share
 
 

@@ -52,7 +52,7 @@ _TEXT: Final = {state: state.value for state in TaskState}  # plain strings are 
 _DEFAULTS: Final = list(TaskOptions()._asdict().items())
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def pack_options(options: TaskOptions) -> bytes:
     """MessagePack of a map with the options that differ from their defaults."""
     given = {name: value for name, usual in _DEFAULTS if (value := getattr(options, name)) != usual}
@@ -60,7 +60,7 @@ def pack_options(options: TaskOptions) -> bytes:
     return packed
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def unpack_options(packed: bytes) -> TaskOptions:
     """The options that ``pack_options`` packed.
 
@@ -70,7 +70,7 @@ def unpack_options(packed: bytes) -> TaskOptions:
     return TaskOptions(**check_options(msgpack.unpackb(packed)))
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def _columns(options: TaskOptions) -> Row:
     """``options``, ``priority``, ``demand``, ``held`` and ``key``."""
     demand = pack_demand(options.requires, options.ephemeral)
