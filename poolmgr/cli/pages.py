@@ -28,6 +28,8 @@ def _metrics_lines(status: Mapping[str, Any]) -> Iterator[str]:
     yield _headline(status)
     counts = [f"{workers[state]} {state}" for state in _WORKER_STATES if workers[state]]
     yield entry("workers", [f"{workers['total']} of {pool['size']} ({pool['min']} to {pool['max']})", *counts])
+    if (scaling := status.get("autoscale")) is not None:
+        yield from _scaling_lines(scaling)
     if len(status.get("groups", ())) > 1:
         yield entry("groups", [_group_part(name, group) for name, group in status["groups"].items()])
     yield entry("app", [*(pool["app"] or ["none"]), f"{len(pool['tasks_known'])} handlers"])
@@ -52,6 +54,14 @@ def _metrics_lines(status: Mapping[str, Any]) -> Iterator[str]:
     if status["store"]["error"]:
         yield entry("store", [f"refuses: {status['store']['error']}", f"{status['store']['pending']} waiting"])
     yield from _alert_lines(health)
+
+
+def _scaling_lines(scaling: Mapping[str, Any]) -> Iterator[str]:
+    """What the autoscaler did last, and why it does nothing now."""
+    yield entry("scaling", scaling["reason"].split(), separator=" ")
+    if (last := scaling["last"]) is not None:
+        text = f"last, {_age(last['at'])} ago: from {last['before']} to {last['after']} workers: {last['reason']}"
+        yield entry("", text.split(), separator=" ")
 
 
 def _group_part(name: str, group: Mapping[str, Any]) -> str:

@@ -53,6 +53,9 @@ class Settings:
     min_workers: int = setting(0, whole(1))  # not given (0): 5, or pool_size where that is less
     max_workers: int = setting(0, whole(1))  # not given (0): 50, or pool_size where that is more
     autoscale: bool = setting(False, flag())
+    autoscale_wait_s: float = setting(1.0, seconds(above_zero=True))
+    autoscale_idle_s: float = setting(60.0, seconds(above_zero=True))
+    autoscale_cpu_percent: int = setting(90, whole(1))
     load_balancing: str = setting("round-robin", choice("round-robin", "least-loaded", or_import=True))
 
     worker_memory_limit_mb: int = setting(512, whole(0))
@@ -139,18 +142,11 @@ class Settings:
         given.update(_from_environment(environ))
         for name, value in (flags or {}).items():
             given[name] = _checked(name, value, flags_from)
-        for name, only in _NOT_YET.items():
-            if given.get(name, only) != only:
-                raise ConfigError(f"{name} = {given[name]!r} is not available in this version of poolmgr")
         given["groups"] = make_groups(given.get("groups", ()), given, file or "the groups")
         return cls(**given)
 
 
 KINDS: Final[dict[str, Kind]] = {each.name: each.metadata["kind"] for each in fields(Settings)}
-
-# Settings of which this version knows only one value: any other is refused, not taken and ignored.
-_NOT_YET: Final[dict[str, Any]] = {"autoscale": False}
-
 
 # What a reload takes over: the app, and the defaults of its tasks. All else needs a restart.
 RELOADED: Final = (

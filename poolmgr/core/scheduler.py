@@ -20,9 +20,11 @@ worker says about any other number than the one at the head of its line is old n
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from poolmgr.config import Settings
 from poolmgr.config.groups import REST
+from poolmgr.core.autoscaler import Autoscaler
 from poolmgr.core.balancer import Affine, Balancer, RoundRobin
 from poolmgr.core.breakers import BLOCK, Breakers
 from poolmgr.core.deadlines import NEVER
@@ -76,11 +78,19 @@ class Scheduler:
         self.intake = Intake(self.state, self._dispatcher, self._lifecycle)
         self.recovery = Recovery(self.state, self.storeroom, self._lifecycle, self.intake)
         self.supervisor = Supervisor(self.state, self._dispatcher, self._lifecycle)
+        self.autoscaler = Autoscaler(self.state, self.supervisor)
         self.rollout = Rollout(self.state, self.supervisor, self._lifecycle, self.breakers)
         self.store_trouble = StoreTrouble(self.state, self._dispatcher, self._lifecycle, self.supervisor)
         self.periodic = Periodic(self.state, self.intake)
         self.preemption = Preemption(self.state, self._dispatcher, self.supervisor)
         self.pressure = Pressure(self.state, self._lifecycle, self.preemption, self.supervisor)
+        self._when_due: dict[str, Callable[[Any, float], None]] = {
+            "due": self._lifecycle.due, "expires": self._lifecycle.expire, "key": self._lifecycle.key_due,
+            "rate": lambda name, now: self.state.queue.unblock(name, "rate"), BLOCK: self.breakers.due,
+            "restart": lambda subject, now: self.supervisor.restart(subject[0], subject[1], now),
+            "stuck": lambda subject, now: self.supervisor.stuck(subject[0], subject[1], now),
+            "urgent": lambda subject, now: self.preemption.woken(),
+        }  # fmt: skip
         self._second_at = NEVER
         self._drained = False
 
@@ -340,24 +350,10 @@ class Scheduler:
         schedules: list[Schedule] = []
         while (due := self.state.deadlines.pop_due(now)) is not None:
             kind, subject = due
-            if kind == "due":
-                self._lifecycle.due(subject, now)
-            elif kind == "expires":
-                self._lifecycle.expire(subject, now)
-            elif kind == "rate":
-                self.state.queue.unblock(subject, "rate")
-            elif kind == BLOCK:
-                self.breakers.due(subject, now)
-            elif kind == "restart":
-                self.supervisor.restart(subject[0], subject[1], now)
-            elif kind == "stuck":
-                self.supervisor.stuck(subject[0], subject[1], now)
-            elif kind == "key":
-                self._lifecycle.key_due(subject, now)
-            elif kind == "urgent":
-                self.preemption.woken()
-            elif kind == "schedule":
+            if kind == "schedule":
                 schedules.append(subject)
+            elif (action := self._when_due.get(kind)) is not None:  # else it was to wake us, and no more
+                action(subject, now)
         if schedules:
             self.periodic.all_due(schedules, now)
         self.state.mark_running(now)
@@ -370,6 +366,7 @@ class Scheduler:
             self.state.statistics.mark(now)
             self.supervisor.check(now, late)
             self.pressure.check(now)
+            self.autoscaler.check(now, late or self.rollout.active)
 
     def flush(self, now: float) -> list[Effect]:
         """Start what can be started, and hand over everything that has been decided."""

@@ -53,7 +53,7 @@ class Supervisor:
         slots = [slot for slot in self._state.slots.values() if not slot.leaving]
         return slots if group is None else [slot for slot in slots if slot.group.name == group]
 
-    def scale(self, size: int, now: float, group: str | None = None) -> None:
+    def scale(self, size: int, now: float, group: str | None = None, reason: str = "asked for") -> None:
         """Add slots, or drain some: the idle first, then those with the highest numbers.
 
         ``size`` is that of one group; without one of the whole pool, whose rest grows or shrinks for it.
@@ -75,7 +75,7 @@ class Supervisor:
                 self.remove(slot, now)
         if more:
             event = "pool-scaled-up" if more > 0 else "pool-scaled-down"
-            self._state.emit(event, {"count": abs(more), "new_size": total, "group": name})
+            self._state.emit(event, {"count": abs(more), "new_size": total, "group": name, "reason": reason})
 
     def _check_size(self, total: int, of_group: int) -> None:
         settings = self._state.settings

@@ -9,6 +9,7 @@ from contextlib import suppress
 from poolmgr.errors import StoreUnavailable
 from poolmgr.manager import procfs
 from poolmgr.manager.clock import now, wall_offset
+from poolmgr.manager.processors import Processors
 from poolmgr.manager.shell import Shell
 from poolmgr.manager.system import give_back_memory
 from poolmgr.model import WorkerState
@@ -30,6 +31,7 @@ class Maintenance:
         self._expire_at = now() + EXPIRE_INTERVAL_S
         self._trim_at = now() + TRIM_INTERVAL_S
         self._collect_at = now() + (shell.settings.gc_interval_s or float("inf"))
+        self._processors = Processors() if shell.settings.autoscale else None
         self._cpu: dict[int, tuple[float, int]] = {}
         self._forgetting: asyncio.Future[None] = shell.loop.create_future()
         self._forgetting.set_result(None)
@@ -43,6 +45,7 @@ class Maintenance:
         shell = self._shell
         at = now()
         self._sample(at)
+        self._look_at_processors(at)
         self._watch_clock(at)
         if at >= self._expire_at:
             self._expire_at = at + EXPIRE_INTERVAL_S
@@ -78,6 +81,11 @@ class Maintenance:
             slot.memory_mb = procfs.resident_mb(slot.pid)
             seen[slot.pid] = (at, ticks)
         self._cpu = seen
+
+    def _look_at_processors(self, at: float) -> None:
+        """For the autoscaler."""
+        if self._processors is not None:
+            self._shell.scheduler.autoscaler.machine(self._processors.used_percent(), at)
 
     def _watch_clock(self, at: float) -> None:
         offset = wall_offset()

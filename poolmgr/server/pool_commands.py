@@ -29,7 +29,7 @@ def metrics(call: Call) -> dict[str, Any]:
     manager = call.manager
     found = views.metrics(manager.scheduler.state, now(), manager.trouble())
     found["pool"]["tasks_known"] = sorted(each for each in manager.shell.handlers if not each.startswith(RESERVED))
-    return {**manager.describe(), **found}
+    return {**manager.describe(), **found, "autoscale": manager.scheduler.autoscaler.seen(now())}
 
 
 def health(call: Call) -> dict[str, Any]:

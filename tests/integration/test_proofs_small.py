@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from scripts.proofs import (
+    autoscale,
     cancel_races,
     crash,
     daemon_kill,
@@ -37,6 +38,7 @@ from scripts.proofs.report import Figure, Report
 
 # What depends on how busy the machine is with other things. The aim at busy workers goes by the clock.
 SPEEDS = (
+    "burst 1: done in",
     "of busy workers",
     "kill to ready, median",
     "tasks per second",
@@ -95,6 +97,7 @@ def _without_speeds(monkeypatch: pytest.MonkeyPatch) -> None:
         (durable_speed.prove, 0.02),
         (depth.prove, 0.004),
         (overload.prove, 0.1),
+        (autoscale.prove, 0.1),
         (soak.prove, 0.006),
         (hostile.prove, 0.06),
         pytest.param(

@@ -170,10 +170,10 @@ def test_scaling_is_told(client: Client) -> None:
     with client.events("pool-scaled-up", "pool-scaled-down") as events:
         client.scale(6)
         assert (up := next(events)).name == "pool-scaled-up"
-        assert up.fields == {"count": 2, "new_size": 6, "group": "default"}
+        assert up.fields == {"count": 2, "new_size": 6, "group": "default", "reason": "asked for"}
         client.scale(4)
         assert (down := next(events)).name == "pool-scaled-down"
-        assert down.fields == {"count": 2, "new_size": 4, "group": "default"}
+        assert down.fields == {"count": 2, "new_size": 4, "group": "default", "reason": "asked for"}
 
 
 def test_a_shutdown_is_told(start_pool: Callable[..., Pool]) -> None:

@@ -25,6 +25,7 @@ from poolmgr.store.base import left_in
 from poolmgr.store.memory import MemoryStore
 from tests.simulation.disk import Disk
 from tests.simulation.faults import Faults
+from tests.simulation.growing import GrowthCheck
 from tests.simulation.journal import Journal
 from tests.simulation.lookups import LookUps
 from tests.simulation.old_news import OldNews
@@ -81,6 +82,7 @@ class Shell:
         self.order = OrderCheck(self.scheduler)
         self.rolling = RollCheck(self.scheduler)
         self.tripping = BreakerCheck(self.scheduler)
+        self.growing = GrowthCheck(self.scheduler)
         self._journal = journal
         self._faults = faults
         self._over = over
@@ -164,6 +166,7 @@ class Shell:
             self.ticks.decided(effects, told_at)
             self.oracle.decided(effects, told_at, now)
             self.tripping.decided(effects, told_at, now)
+            self.growing.decided(effects)
             starts = [effect for effect in effects if isinstance(effect, do.Start)]
             self.order.check(starts, now, now < self.oracle.unblocked_at + LATE_S)
             for effect in effects:
@@ -187,6 +190,9 @@ class Shell:
 
     def _tick(self) -> None:
         self._timer_at = float("inf")
+        if self.settings.autoscale and self.world.chance(0.5):
+            cpu_percent = self.world.random.choice((10.0, 50.0, 95.0))
+            self.tell(self.scheduler.autoscaler.machine, cpu_percent, self.world.now)
         self.tell(self.scheduler.tick, self.world.now)
 
     @property

@@ -190,6 +190,9 @@ def _settings(world: World) -> Settings:
         breaker_open_s=one((0.1, 1.0, 5.0)),
         preempt_grace_s=one((0.0, 0.2, 1.0)),
         preempt_min_run_s=one((0.0, 0.1, 1.0)),
+        autoscale=world.chance(0.3),
+        autoscale_wait_s=one((0.2, 2.0)),
+        autoscale_idle_s=one((2.0, 20.0)),
     )
 
 

@@ -62,6 +62,7 @@ class Pool:
         self.latest: list[Effect] = []  # those of the latest input
         self.lines: dict[str, deque[int]] = {}  # what each worker holds, as fences
         self.pages: dict[str, tuple[int, float]] = {}  # (fence, begun at)
+        self.cpu_percent: float | None = 10.0  # of the machine
         self.silent: set[str] = set()  # workers whose hearts do not beat
         self.answers_looks = True
         self.comes_up = ready  # new processes get ready by themselves
@@ -133,6 +134,8 @@ class Pool:
         self.flush()
 
     def _beat(self) -> None:
+        if self.cpu_percent is not None:
+            self.scheduler.autoscaler.machine(self.cpu_percent, self.now)
         for slot in list(self.scheduler.state.slots.values()):
             if slot.id not in self.silent:
                 self.scheduler.heartbeat(slot.id, slot.incarnation, self.now)

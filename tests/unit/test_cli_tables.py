@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import Any
 
 import pytest
@@ -196,6 +197,16 @@ def test_the_status_page_tells_of_names_that_are_held_back() -> None:
     ]
     page = pages.status_page(status() | {"breakers": breakers})
     assert "breakers fetch open, 3 failures, mail half-open, 3 failures\n" in page
+
+
+def test_the_status_page_tells_how_the_pool_is_scaled() -> None:
+    last = {"at": time.time() - 3690, "before": 5, "after": 10, "reason": "9 tasks wait, for 2.0 s"}
+    scaling = {"reason": "nothing more waits than can be begun; min_workers is reached", "last": last}
+    page = pages.status_page(status() | {"autoscale": scaling})
+    assert "scaling  nothing more waits than can be begun; min_workers is reached\n" in page
+    assert "         last, 1h 1m ago: from 5 to 10 workers: 9 tasks wait, for 2.0 s\n" in page
+    assert "last" not in pages.status_page(status() | {"autoscale": {**scaling, "last": None}})
+    assert "scaling" not in pages.status_page(status() | {"autoscale": None})
 
 
 def test_the_table_of_breakers() -> None:

@@ -150,7 +150,7 @@ def test_a_wrong_value_is_refused_with_what_is_taken(name: str, value: Any, take
         ),
         ({"environ": {"POOLMGR_POOL_SIZE": "x"}}, "$POOLMGR_POOL_SIZE takes a whole number, at least 1, got 'x'"),
         ({"environ": {"POOLMGR_AUTO_RESTART": "2"}}, "$POOLMGR_AUTO_RESTART takes true or false, got '2'"),
-        ({"flags": {"autoscale": True}}, "autoscale = True is not available in this version of poolmgr"),
+        ({"flags": {"autoscale_wait_s": 0}}, "the command line: autoscale_wait_s takes seconds, above 0, got 0"),
         ({"file": "/nowhere/x.toml"}, "the settings file /nowhere/x.toml cannot be read: No such file or directory"),
     ],
 )

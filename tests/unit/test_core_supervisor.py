@@ -194,7 +194,7 @@ def test_scaling_up_fills_the_lowest_free_numbers() -> None:
     pool.scheduler.supervisor.scale(4, pool.now)
     pool.flush()
     assert sorted(_slots(pool)) == ["worker-0", "worker-1", "worker-2", "worker-3"]
-    assert pool.events("pool-scaled-up") == [{"count": 2, "new_size": 4, "group": "default"}]
+    assert pool.events("pool-scaled-up") == [{"count": 2, "new_size": 4, "group": "default", "reason": "asked for"}]
 
 
 def test_scaling_down_takes_the_idle_first_then_the_highest_numbers() -> None:
@@ -206,7 +206,7 @@ def test_scaling_down_takes_the_idle_first_then_the_highest_numbers() -> None:
     assert [slot.id for slot in pool.scheduler.state.slots.values() if slot.leaving] == ["worker-0", "worker-3"]
     assert pool.retired() == ["worker-3", "worker-0"]
     assert [pool.state(task) for task in tasks[1:]] == ["running", "running"]
-    assert pool.events("pool-scaled-down") == [{"count": 2, "new_size": 2, "group": "default"}]
+    assert pool.events("pool-scaled-down") == [{"count": 2, "new_size": 2, "group": "default", "reason": "asked for"}]
 
 
 def test_a_busy_worker_that_leaves_finishes_what_it_has_begun() -> None:
