@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from poolmgr.errors import PoolError as PoolError
     from poolmgr.errors import TaskFailed as TaskFailed
     from poolmgr.schedule import Timing as Timing
+    from poolmgr.worker.context import Chunk as Chunk
+    from poolmgr.worker.context import Preempted as Preempted
     from poolmgr.worker.context import Retry as Retry
     from poolmgr.worker.context import SoftTimeout as SoftTimeout
     from poolmgr.worker.context import current_task as current_task
@@ -37,6 +39,8 @@ _HOMES = {
     "task": "poolmgr.worker.registry",
     "worker_startup": "poolmgr.worker.registry",
     "current_task": "poolmgr.worker.context",
+    "Chunk": "poolmgr.worker.context",
+    "Preempted": "poolmgr.worker.context",
     "Retry": "poolmgr.worker.context",
     "SoftTimeout": "poolmgr.worker.context",
     "PoolError": "poolmgr.errors",
@@ -48,10 +52,12 @@ __all__ = [
     "AsyncClient",
     "BrokenPool",
     "BrokenWorker",
+    "Chunk",
     "Client",
     "Executor",
     "Pool",
     "PoolError",
+    "Preempted",
     "Retry",
     "SoftTimeout",
     "TaskFailed",

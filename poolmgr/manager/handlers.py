@@ -15,6 +15,8 @@ from poolmgr.schedule import Timing, timing_of
 from poolmgr.wire.values import pack_call
 
 _SCHEDULE = "schedule"  # among a handler's options: when it is to be run by itself
+_STREAM = "stream"  # ... and whether it yields chunks
+_NO_OPTIONS = frozenset({_SCHEDULE, _STREAM})
 
 
 def all_handlers(settings: Settings, app: Mapping[str, dict[str, Any]]) -> dict[str, TaskOptions]:
@@ -26,7 +28,7 @@ def all_handlers(settings: Settings, app: Mapping[str, dict[str, Any]]) -> dict[
         AppError: the app has a handler for a task that a command is to run.
     """
     defaults = task_options(settings)
-    found = {name: defaults.override(_without_schedule(options)) for name, options in app.items()}
+    found = {name: defaults.override(_options_of(options)) for name, options in app.items()}
     for group in settings.worker_groups():
         for name in group.worker_tasks:
             if name in found:
@@ -38,8 +40,13 @@ def all_handlers(settings: Settings, app: Mapping[str, dict[str, Any]]) -> dict[
     return found
 
 
-def _without_schedule(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if name != _SCHEDULE}
+def _options_of(told: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in told.items() if name not in _NO_OPTIONS}
+
+
+def declared_streams(app: Mapping[str, dict[str, Any]]) -> frozenset[str]:
+    """The names of the app's handlers that yield chunks."""
+    return frozenset(name for name, told in app.items() if told.get(_STREAM) is True)
 
 
 def declared_schedules(app: Mapping[str, dict[str, Any]], now: float) -> dict[str, tuple[Timing, bytes]]:

@@ -17,8 +17,22 @@ import msgpack
 from poolmgr.errors import ProtocolError
 from poolmgr.manager.clock import now
 from poolmgr.manager.hearing import result_of, understood
+from poolmgr.manager.stream_words import chunk_of
 from poolmgr.wire.framing import Decoder, encode
-from poolmgr.wire.messages import BROKEN, DONE, HEARTBEAT, LOG, RAISED, READY, RECALLED, REPORT, START
+from poolmgr.wire.messages import (
+    BROKEN,
+    CHUNK,
+    CREDIT_BY_DEFAULT,
+    DONE,
+    HEARTBEAT,
+    LOG,
+    RAISED,
+    READY,
+    RECALLED,
+    RELEASED,
+    REPORT,
+    START,
+)
 from poolmgr.worker.channels import Channels
 from poolmgr.worker.execute import become, environ_of
 from poolmgr.worker.main import READ_BYTES
@@ -29,7 +43,7 @@ HEARTBEAT_S: Final = 0.1
 UNKNOWN: Final = "poolmgr.no-such-task"
 _NAMES: Final = {
     READY: "READY", DONE: "DONE", RAISED: "RAISED", REPORT: "REPORT", RECALLED: "RECALLED", BROKEN: "BROKEN",
-    HEARTBEAT: "HEARTBEAT", LOG: "LOG",
+    HEARTBEAT: "HEARTBEAT", LOG: "LOG", CHUNK: "CHUNK", RELEASED: "RELEASED",
 }  # fmt: skip
 
 
@@ -127,6 +141,12 @@ class Trial:
         self.write(b"".join(start(fence, job) for fence, job in zip(fences, jobs, strict=True)))
         return fences
 
+    def start_stream(self, job: Job, resume: list[Any] | None = None, credit: int = CREDIT_BY_DEFAULT) -> int:
+        """Write the START of a stream; its fence."""
+        fence = self.next_fence()
+        self.write(start(fence, job, resume, credit))
+        return fence
+
     def next_fence(self) -> int:
         """A fence that was not used yet."""
         self.last_fence += 1
@@ -148,6 +168,10 @@ class Trial:
             raise Violation(f"it no longer has its control channel: {self.end()}") from None
         if interrupt:
             os.kill(self.pid, signal.SIGUSR1)
+
+    def hang_up(self) -> None:
+        """Close the control channel, as a manager that is gone."""
+        self._control.close()
 
     def close_tasks(self) -> None:
         """The order to go. Safe to call twice."""
@@ -178,6 +202,23 @@ class Trial:
             message = self.message(wanted)
         if message[0] not in (DONE, RAISED) or message[1] != fence:
             raise Violation(f"expected {wanted}, got {_shown(message)}")
+        return self._in_time(message)
+
+    def say_of_stream(self, fence: int) -> Sequence[Any]:
+        """The next that is said of the stream of ``fence``: CHUNK, RELEASED, DONE or RAISED."""
+        wanted = f"CHUNK, RELEASED, DONE or RAISED for fence {fence}"
+        message = self.message(wanted)
+        while message[0] == REPORT or (message[0] == RECALLED and not self._checked(message)[1]):
+            message = self.message(wanted)
+        if message[0] not in (CHUNK, RELEASED, DONE, RAISED) or message[1] != fence:
+            raise Violation(f"expected {wanted}, got {_shown(message)}")
+        return self._checked(message) if message[0] == CHUNK else self._in_time(message)
+
+    def says_nothing(self) -> bool:
+        """Nothing has come that was not taken yet."""
+        return not self._said and not self._readable([self._results], 0.0)
+
+    def _in_time(self, message: list[Any]) -> Sequence[Any]:
         begun_at, ended_at = message[2:4]
         self._checked(message)
         if not now() - self._patience_s - 60 < begun_at <= ended_at <= now() + 0.05:
@@ -283,14 +324,20 @@ class Trial:
     @staticmethod
     def _checked(message: list[Any]) -> Sequence[Any]:
         try:
+            if message[0] == CHUNK:
+                return (CHUNK, *chunk_of(message))
             return (DONE, *result_of(message, now())) if message[0] == DONE else understood(message, now())
         except Exception as error:
             raise Violation(f"{_shown(message)}: {error}") from None
 
 
-def start(fence: int, job: Job) -> bytes:
-    """A START message. It has one element more than this version describes: those are ignored."""
-    return encode((START, fence, fence.to_bytes(16, "big"), 1, job.name, job.payload, 300.0, None, "a later element"))
+def start(fence: int, job: Job, resume: list[Any] | None = None, credit: int = CREDIT_BY_DEFAULT) -> bytes:
+    """A START message. Every other is as short as it can be; the rest have one element more than this version
+    describes: those are ignored."""
+    task = fence.to_bytes(16, "big"), 1, job.name, job.payload, 300.0, None
+    if resume is None and credit == CREDIT_BY_DEFAULT and fence % 2:
+        return encode((START, fence, *task))
+    return encode((START, fence, *task, resume, credit, "a later element"))
 
 
 def _group(leader: int) -> list[int]:

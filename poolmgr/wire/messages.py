@@ -13,6 +13,9 @@ from typing import Final
 PROTOCOL_VERSION: Final = 1
 FRAME_LIMIT: Final = 64 * 1024 * 1024  # bytes of one message
 PAYLOAD_LIMIT: Final = FRAME_LIMIT - 64 * 1024  # what a frame leaves for the payload beside ids, names and options
+CHUNK_LIMIT: Final = 50 * 1024 * 1024  # bytes of one chunk of a stream
+CHECKPOINT_LIMIT: Final = 8 * 1024 * 1024  # ... and of a checkpoint, which may go with a chunk in one message
+CREDIT_BY_DEFAULT: Final = 10  # chunks that a worker may send where START does not say otherwise
 
 # ------------------------------------------------------------------------------- both ways, first on a connection
 HELLO: Final = 1  # [HELLO, version, role, info: map]   role: "client" | "worker" | "template"
@@ -37,13 +40,15 @@ REFUSAL: Final = 27  # [REFUSAL, number, code, message]                a request
 SAME: Final = 28  # [SAME, id, first]     this submit is the task ``first``, by its key; its end is told under ``id``
 
 # ------------------------------------------------------------------------------- manager to worker, on the task pipe
-START: Final = 40  # [START, fence, id, attempt, name, payload | size, timeout_s | nil, soft_timeout_s | nil]
+# resume: [first, kept, checkpoint | nil]; it and the credit may be left out together: nil, and 10
+START: Final = 40  # [START, fence, id, attempt, name, payload | size, timeout_s | nil, soft_timeout_s | nil, resume | nil, credit]  # noqa: E501 # fmt: skip
 
 # ---------------------------------------------------------------------------- manager to worker, on the control channel
 RECALL: Final = 50  # [RECALL, fence]     what has not begun and has this or a smaller fence: do not begin it
 INTERRUPT: Final = 51  # [INTERRUPT, fence, reason]    "soft_timeout" | "cancelled" | "preempt"; SIGUSR1 follows
 COLLECT: Final = 52  # [COLLECT]            run the garbage collector, when idle
 ARGUMENTS: Final = 53  # [ARGUMENTS, fence]   with the file of that START's payload (SCM_RIGHTS)
+CREDIT: Final = 54  # [CREDIT, fence, up_to]      chunks with a smaller number may be sent
 
 # ------------------------------------------------------------------------------- worker to manager, on the result pipe
 READY: Final = 60  # [READY, version, pid, capabilities: array, info: map]
@@ -53,6 +58,7 @@ REPORT: Final = 63  # [REPORT, fence, fraction, message]      progress
 RECALLED: Final = 64  # [RECALLED, fences: array]               these were not begun, and will not be
 BROKEN: Final = 65  # [BROKEN, message]                       a startup hook failed; the worker exits
 WORN: Final = 66  # [WORN, fence, why]       the tasks up to this one have changed its process; it begins no other
+CHUNK: Final = 67  # [CHUNK, fence, seq, payload | nil, checkpoint | nil]      payload nil: a checkpoint alone
 RELEASED: Final = 68  # [RELEASED, fence, begun_at, ended_at]   it has given this one up, as INTERRUPT "preempt" asks
 
 # ---------------------------------------------------------------------------- worker to manager, on the control channel

@@ -38,16 +38,17 @@ _NAMES: Final = {str}  # the type of keyword arguments' names
 SMALL: Final = frozenset({int, str, float, bool, type(None), dict})  # what is never written in parts
 
 
-def pack(value: Any, name: str = "result") -> bytes:
+def pack(value: Any, name: str = "result", limit: int = PAYLOAD_LIMIT) -> bytes:
     """``value`` as a payload.
 
     Args:
         value: what is to be carried.
         name: what messages call it; a path starts with it.
+        limit: how many bytes it may take.
 
     Raises:
         BadValue: it cannot be carried; the message starts with the path to the culprit, ``result['x'][3]``.
-        PayloadTooLarge: it takes more than ``PAYLOAD_LIMIT`` bytes.
+        PayloadTooLarge: it takes more than ``limit`` bytes.
     """
     try:
         packed = _pack(value)
@@ -55,8 +56,8 @@ def pack(value: Any, name: str = "result") -> bytes:
         raise
     except Exception as error:
         raise _bad_value(((name, value),), error) from None
-    if len(packed) > PAYLOAD_LIMIT:
-        raise _too_large(name, len(packed))
+    if len(packed) > limit:
+        raise _too_large(name, len(packed), limit)
     return packed
 
 
@@ -89,7 +90,7 @@ def pack_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
     except Exception as error:
         raise _bad_value((("args", [*args]), ("kwargs", kwargs)), error) from None
     if len(packed) > PAYLOAD_LIMIT:
-        raise _too_large("args", len(packed))
+        raise _too_large("args", len(packed), PAYLOAD_LIMIT)
     return packed
 
 
@@ -106,15 +107,15 @@ def call_parts(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[parts.Part
     return None
 
 
-def value_parts(value: Any) -> list[parts.Part] | None:
+def value_parts(value: Any, name: str = "result", limit: int = PAYLOAD_LIMIT) -> list[parts.Part] | None:
     """What ``pack`` makes of a result, in parts, where it is large; else None. Errors: as ``pack``."""
     if type(value) in SMALL or not parts.has_large(value):
         return None
-    found = _split(value)
-    return found if found is not None else [pack(value)]
+    found = _split(value, limit)
+    return found if found is not None else [pack(value, name, limit)]
 
 
-def _split(value: Any) -> list[parts.Part] | None:
+def _split(value: Any, limit: int = PAYLOAD_LIMIT) -> list[parts.Part] | None:
     """None: it cannot be packed, or is too large. Whoever packs it as a whole is told why."""
     try:
         found = parts.split(value, _pack)
@@ -122,7 +123,7 @@ def _split(value: Any) -> list[parts.Part] | None:
         raise
     except Exception:
         return None
-    return found if sum(map(len, found)) <= PAYLOAD_LIMIT else None
+    return found if sum(map(len, found)) <= limit else None
 
 
 def read(source: parts.Source, writable: bool = False) -> Any:
@@ -228,10 +229,10 @@ _ext_hook: Final = _outermost.ext_hook
 # ------------------------------------------------------------------------------- what went wrong, and where
 
 
-def _too_large(name: str, size: int) -> PayloadTooLarge:
+def _too_large(name: str, size: int, limit: int) -> PayloadTooLarge:
     what = "the arguments take" if name == "args" else f"the {name} takes"
     return PayloadTooLarge(
-        f"{what} {size / _MB:.2f} MB, and the limit is {PAYLOAD_LIMIT / _MB:.2f} MB:"
+        f"{what} {size / _MB:.2f} MB, and the limit is {limit / _MB:.2f} MB:"
         " write large data to a file and pass its path"
     )
 

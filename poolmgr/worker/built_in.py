@@ -21,4 +21,4 @@ def _call(*arguments: Any) -> list[Any]:
 # Never tried again, and never begun a second time, whatever happens to its worker.
 _OPTIONS = check_options({"durable": False, "restartable": False, "max_retries": 0, "timeout_s": None})
 
-BUILT_IN = {CALL: Handler(CALL, _call, _OPTIONS, is_async=False, writable=True)}
+BUILT_IN = {CALL: Handler(CALL, _call, _OPTIONS, writable=True)}

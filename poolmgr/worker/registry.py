@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, ParamSpec, TypeVar, overload
 
 from poolmgr.errors import BadOption
 from poolmgr.model import RESERVED, check_options, to_wire
@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
+# What a call of a handler's function returns, where that is not its result yet.
+COROUTINE: Final = 1
+GENERATOR: Final = 2
+ASYNC_GENERATOR: Final = 3
+
 
 class Handler(NamedTuple):
     """A function that a task's name refers to, and the options that its tasks have unless a submit says otherwise."""
@@ -21,15 +26,27 @@ class Handler(NamedTuple):
     name: str
     function: Callable[..., Any]
     options: dict[str, Any]
-    is_async: bool
+    kind: int = 0  # of what the function returns; 0: the result
     schedule: Timing | None = None
     writable: bool = False  # of large payloads it wants bytearrays, not bytes
 
     @property
+    def is_async(self) -> bool:
+        """Whether it needs an event loop."""
+        return self.kind in (COROUTINE, ASYNC_GENERATOR)
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether it yields chunks."""
+        return self.kind in (GENERATOR, ASYNC_GENERATOR)
+
+    @property
     def declared(self) -> dict[str, Any]:
-        """What the daemon is told of it: its options, and when it is to be run by itself."""
+        """What the daemon is told of it: its options, when it is to be run by itself, and whether it is a stream."""
         told = to_wire(self.options)
-        return told if self.schedule is None else {**told, "schedule": self.schedule._asdict()}
+        if self.schedule is not None:
+            told = {**told, "schedule": self.schedule._asdict()}
+        return {**told, "stream": True} if self.is_stream else told
 
     @property
     def origin(self) -> str:
@@ -72,6 +89,8 @@ def task(
 ) -> Any:
     """Register a function, sync or async, as the handler of a task. It stays an ordinary function.
 
+    A generator function, sync or async, makes a stream: each ``yield`` is a chunk (docs/how-to/write-a-stream.md).
+
     Args:
         name: the task's name; by default the function's ``__name__``.
         schedule: when the daemon is to submit it by itself, without arguments (docs/how-to/periodic-tasks.md).
@@ -90,14 +109,22 @@ def task(
         raise BadOption(f"names that begin with {RESERVED!r} are poolmgr's own: choose another than {name!r}")
 
     def register(target: Callable[P, R]) -> Callable[P, R]:
-        from inspect import iscoroutinefunction
-
-        handler = Handler(name or target.__name__, target, checked, iscoroutinefunction(target), schedule)
+        handler = Handler(name or target.__name__, target, checked, _kind_of(target), schedule)
         target.__poolmgr_task__ = handler  # type: ignore[attr-defined]
         registry.add(handler)
         return target
 
     return register if function is None else register(function)
+
+
+def _kind_of(function: Callable[..., Any]) -> int:
+    from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
+
+    if iscoroutinefunction(function):
+        return COROUTINE
+    if isgeneratorfunction(function):
+        return GENERATOR
+    return ASYNC_GENERATOR if isasyncgenfunction(function) else 0
 
 
 def worker_startup(function: Callable[[], Any]) -> Callable[[], Any]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from poolmgr.errors import BadValue, PayloadTooLarge
 from poolmgr.model import exception_name
 from poolmgr.wire import values
+from poolmgr.wire.messages import CHECKPOINT_LIMIT, CHUNK_LIMIT
 from poolmgr.wire.parts import Part
-from poolmgr.worker.context import Retry, SoftTimeout
+from poolmgr.worker.context import Preempted, Retry, SoftTimeout
 from poolmgr.worker.registry import Handler
 
 R = TypeVar("R")
@@ -18,6 +20,8 @@ TRACEBACK_LIMIT = 64 * 1024  # characters kept of a traceback
 MESSAGE_LIMIT = 16 * 1024
 NAME_LIMIT = 256  # characters of a class's name
 TYPES_LIMIT = 256  # bases of an exception that are told
+# Between the worker's frame and a generator's, and of no interest to anybody who reads a traceback.
+_BETWEEN = frozenset(__file__.removesuffix("run.py") + name for name in ("main.py", "generators.py"))
 
 
 class Failed(Exception):
@@ -43,13 +47,30 @@ def result_parts(value: Any) -> list[Part] | None:
     return _carried(values.value_parts, value)
 
 
-def _carried(pack: Callable[[Any], R], value: Any) -> R:
+def encode_chunk(value: Any, seq: int) -> list[Part]:
+    """The payload of a chunk, in one part or more. Raises ``Failed``, as for a result, with the chunk's number."""
+    name = f"chunk {seq}"
+    pack = partial(_in_parts, name=name, limit=CHUNK_LIMIT)
+    return _carried(pack, value, name)
+
+
+def _in_parts(value: Any, name: str, limit: int) -> list[Part]:
+    return values.value_parts(value, name, limit) or [values.pack(value, name, limit)]
+
+
+def encode_checkpoint(state: Any, seq: int) -> bytes:
+    """The checkpoint that comes with a chunk. Raises ``Failed``, as for a result."""
+    name = f"checkpoint of chunk {seq}"
+    return _carried(partial(values.pack, name=name, limit=CHECKPOINT_LIMIT), state, name)
+
+
+def _carried(pack: Callable[[Any], R], value: Any, name: str = "result") -> R:
     try:
         return pack(value)
     except (BadValue, PayloadTooLarge) as error:
         raise Failed("bad_result", [], {"type": "", "message": str(error), "traceback": ""}) from error
     except BaseException as error:  # it may call what the app's classes define
-        message = f"the result cannot be carried: {type(error).__name__}: {text_of(error)}"
+        message = f"the {name} cannot be carried: {type(error).__name__}: {text_of(error)}"
         raise Failed("bad_result", [], {"type": "", "message": message[:MESSAGE_LIMIT], "traceback": ""}) from error
 
 
@@ -94,6 +115,14 @@ def _describe(error: BaseException, handler: Handler, args: Any, kwargs: Any) ->
     return Failed("task_failed", types, failure)
 
 
+def gives_way(error: BaseException) -> bool:
+    """Whether a handler has raised ``Preempted``, and nothing else: a TaskGroup wraps it."""
+    kind = type(error)
+    if kind is BaseExceptionGroup:
+        return error.split(Preempted)[1] is None  # type: ignore[attr-defined]
+    return Preempted in type.__dict__["__mro__"].__get__(kind)
+
+
 def _was_called_wrongly(error: BaseException, handler: Handler, args: Any, kwargs: Any) -> bool:
     """Whether the call itself failed: nothing of the handler ran, and its signature does not take these arguments."""
     frame = error.__traceback__
@@ -134,6 +163,8 @@ def traceback_of(error: BaseException) -> str:
     import traceback
 
     shown = error.__traceback__.tb_next if error.__traceback__ is not None else None  # without the worker's own frame
+    while shown is not None and shown.tb_frame.f_code.co_filename in _BETWEEN:
+        shown = shown.tb_next
     try:
         text = "".join(traceback.format_exception(type(error), error, shown))
     except BaseException as broken:
