@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("--task", metavar="CALL", help="A task that it knows and that succeeds, such as 'add [1, 2]'.")
 @click.option("--slow", metavar="CALL", help="One that takes 0.3 s to 5 s, such as 'nap [1]'.")
+@click.option("--stream", metavar="CALL", help="A stream that it knows, of 3 to 1,000 chunks, such as 'count [20]'.")
 @click.option("--rule", default="", metavar="TEXT", help="Only rules in whose name this occurs.")
 @click.option(
     "--patience", "patience_s", type=float, default=10.0, metavar="S", help="Wait for anything (default: 10)."
@@ -25,16 +26,24 @@ if TYPE_CHECKING:
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @answering
 def check(
-    session: Session, task: str | None, slow: str | None, rule: str, patience_s: float, command: tuple[str, ...]
+    session: Session,
+    task: str | None,
+    slow: str | None,
+    stream: str | None,
+    rule: str,
+    patience_s: float,
+    command: tuple[str, ...],
 ) -> int:
     """Check that COMMAND is a worker: start it, drive it through docs/protocol.md, and name what it breaks.
 
     No daemon is needed. The exit code is 1 where a rule is broken.
     """
-    from poolmgr.manager.rules import Known, try_rules
+    from poolmgr.manager.known import Known
+    from poolmgr.manager.rules import try_rules
 
+    known = Known(_job(task), _job(slow), _job(stream))
     verdicts = []
-    for verdict in try_rules(command, Known(_job(task), _job(slow)), patience_s, rule):
+    for verdict in try_rules(command, known, patience_s, rule):
         verdicts.append(verdict)
         if not session.as_json:
             click.echo(_lines(verdict))

@@ -1,7 +1,8 @@
 """The rules that a worker keeps (docs/protocol.md), each as a trial that finds out whether one does.
 
 Each rule gets a fresh process. Most need no task that the worker knows: also how it answers one that it does not know
-tells much. ``quick`` is any task that succeeds, ``slow`` one that takes a while (0.3 s to 5 s).
+tells much. ``quick`` is any task that succeeds, ``slow`` one that takes a while (0.3 s to 5 s). Those of streams are in
+stream_rules.py.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import Final, NamedTuple
 
 import msgpack
 
+from poolmgr.manager.known import Known, Skipped
+from poolmgr.manager.stream_rules import STREAM_RULES
 from poolmgr.manager.trial import HEARTBEAT_S, NO_SUCH_JOB, UNKNOWN, Job, Trial, Violation, start
 from poolmgr.wire.framing import encode
 from poolmgr.wire.messages import COLLECT, DONE, INTERRUPT, RAISED, RECALL
@@ -21,27 +24,6 @@ _BIG_BYTES: Final = 2 << 20
 # The page is written before the handler runs. The manager recalls only behind what has run for 10 ms, and interrupts
 # only where a time-out is over.
 _UNDER_WAY_S: Final = 0.1
-
-
-class Known(NamedTuple):
-    """The tasks that the worker is said to know."""
-
-    quick: Job | None
-    slow: Job | None
-
-    def need_quick(self) -> Job:
-        if self.quick is None:
-            raise Skipped("needs --task")
-        return self.quick
-
-    def need_slow(self) -> Job:
-        if self.slow is None:
-            raise Skipped("needs --slow")
-        return self.slow
-
-
-class Skipped(Exception):
-    """The rule cannot be tried without a task that the worker knows."""
 
 
 class Verdict(NamedTuple):
@@ -240,6 +222,7 @@ RULES: Final[dict[str, tuple[str, Callable[[Trial, Known], None]]]] = {
     "what is recalled does not run": ("recall", gives_back),
     "it goes when its tasks end": ("its-life", goes),
     "it finishes what it has begun": ("its-life", finishes_first),
+    **STREAM_RULES,
 }
 
 

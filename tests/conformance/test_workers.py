@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from poolmgr.manager.rules import RULES
+from poolmgr.manager.stream_rules import STREAM_RULES
 
 TESTS = Path(__file__).resolve().parents[1]
 THIRD_PARTY = [sys.executable, str(TESTS / "conformance" / "third_party_worker.py")]
-OUR_OWN = [sys.executable, "-P", "-m", "poolmgr.worker.spawned", str(TESTS / "apps"), "handlers"]
+OUR_OWN = [sys.executable, "-P", "-m", "poolmgr.worker.spawned", str(TESTS / "apps"), "handlers", "streaming"]
 
 
 def verdicts_on(command: Sequence[str], *options: str, **environ: str) -> dict[str, dict[str, Any]]:
@@ -32,23 +33,32 @@ def verdicts_on(command: Sequence[str], *options: str, **environ: str) -> dict[s
     return found
 
 
-def check_conforms(command: Sequence[str], quick: str, slow: str) -> None:
-    found = verdicts_on(command, "--task", quick, "--slow", slow)
-    assert [verdict for verdict in found.values() if verdict["outcome"] != "kept"] == []
+def check_conforms(command: Sequence[str], quick: str, slow: str, stream: str) -> None:
+    """``stream``: '' where it knows none."""
+    found = verdicts_on(command, "--task", quick, "--slow", slow, *(["--stream", stream] if stream else []))
+    skipped = {} if stream else STREAM_RULES
+    assert [verdict for verdict in found.values() if verdict["outcome"] == "violated"] == []
+    assert {rule for rule, verdict in found.items() if verdict["outcome"] == "skipped"} == skipped.keys()
     assert found.keys() == RULES.keys()
 
 
 def test_our_own_worker_conforms() -> None:
-    check_conforms(OUR_OWN, "add [1, 2]", "nap [0.4]")
+    check_conforms(OUR_OWN, "add [1, 2]", "nap [0.4]", "texts [25, 4]")
+
+
+@pytest.mark.parametrize("stream", ["texts_async [12, 3]", "texts_and_checkpoints [5]"])
+def test_our_own_worker_conforms_in_other_streams(stream: str) -> None:
+    for rule in STREAM_RULES:
+        assert verdicts_on(OUR_OWN, "--stream", stream, "--rule", rule)[rule]["outcome"] == "kept"
 
 
 def test_a_third_partys_worker_conforms() -> None:
-    check_conforms(THIRD_PARTY, "third.add [1, 2]", "third.nap [0.4]")
+    check_conforms(THIRD_PARTY, "third.add [1, 2]", "third.nap [0.4]", "third.count [30]")
 
 
 @pytest.mark.skipif(not (shutil.which("node") and shutil.which("npm")), reason="node or npm is missing")
 def test_a_worker_in_nodejs_conforms(node_worker: Path) -> None:
-    check_conforms(["node", str(node_worker)], 'slug ["Some Words"]', "pause [400]")
+    check_conforms(["node", str(node_worker)], 'slug ["Some Words"]', "pause [400]", "")
 
 
 @pytest.mark.parametrize(
@@ -77,6 +87,32 @@ def test_what_a_worker_breaks_is_named(misbehaviour: str, rule: str, reason: str
     verdict = verdicts_on(THIRD_PARTY, *options, MISBEHAVE=misbehaviour)[rule]
     assert verdict["outcome"] == "violated"
     assert reason in verdict["reason"]
+
+
+@pytest.mark.parametrize(
+    ("misbehaviour", "rule", "reason"),
+    [
+        ("knows-no-streams", "chunks come in order", 'does not say {"streams": true}'),
+        ("numbers-from-one", "chunks come in order", "chunk 1 comes where chunk 0 is the next"),
+        ("ignores-credit", "credit is kept", "goes on behind the first chunk, for which alone there is credit"),
+        ("is-not-preempted", "it is preempted at the next chunk", "no CHUNK, RELEASED, DONE or RAISED"),
+        ("goes-on-elsewhere", "it goes on from a checkpoint", "it does not yield what was left"),
+        ("forgets-what-is-kept", "what is kept does not come again", "chunk 0 comes where chunk 1 is the next"),
+    ],
+)
+def test_what_a_worker_breaks_of_streams_is_named(misbehaviour: str, rule: str, reason: str) -> None:
+    options = ["--stream", "third.count [12]", "--patience", "3", "--rule", rule]
+    verdict = verdicts_on(THIRD_PARTY, *options, MISBEHAVE=misbehaviour)[rule]
+    assert verdict["outcome"] == "violated"
+    assert reason in verdict["reason"]
+
+
+def test_what_is_no_stream_is_told() -> None:
+    rule = "chunks come in order"
+    for call, reason in (("third.count [2]", "name one that yields 3 to 1,000"), ("third.add [1]", "yields 0 chunks")):
+        verdict = verdicts_on(THIRD_PARTY, "--stream", call, "--rule", rule)[rule]
+        assert verdict["outcome"] == "violated"
+        assert reason in verdict["reason"]
 
 
 def test_what_is_no_worker_is_tried_no_further() -> None:

@@ -13,19 +13,23 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgpack
 
 TASKS, RESULTS, CONTROL, PAGE = 3, 4, 5, 6
-START, RECALL, INTERRUPT = 40, 50, 51
-READY, DONE, RAISED, RECALLED, HEARTBEAT = 60, 61, 62, 64, 70
+START, RECALL, INTERRUPT, CREDIT = 40, 50, 51, 54
+READY, DONE, RAISED, RECALLED, CHUNK, RELEASED, HEARTBEAT = 60, 61, 62, 64, 67, 68, 70
 MISBEHAVE = os.environ.get("MISBEHAVE", "")
 
 
 class Interrupted(Exception):
     """The soft time-out of the task that runs."""
+
+
+class GivesWay(Exception):
+    """The task that runs is preempted."""
 
 
 class Worker:
@@ -37,6 +41,8 @@ class Worker:
         self.recalled = 0
         self.waiting: list[list[Any]] = []
         self.dropped: list[int] | None = None
+        self.credits: dict[int, int] = {}
+        self.preempted = 0  # a fence
 
     def write(self, *message: Any) -> None:
         data = msgpack.packb(message)
@@ -76,6 +82,10 @@ class Worker:
                     *(start[1] for start in self.waiting if start[1] <= self.recalled),
                 ]
                 self.waiting = [start for start in self.waiting if start[1] > self.recalled]
+            elif message[0] == CREDIT:
+                self.credits[message[1]] = message[2]
+            elif message[0] == INTERRUPT and message[2] == "preempt":
+                self.preempted = message[1]
             elif message[0] == INTERRUPT and (message[1] == self.running or MISBEHAVE == "late-interrupt"):
                 reason = message[2]
 
@@ -94,7 +104,7 @@ class Worker:
             signal.signal(signal.SIGUSR1, self.on_signal)
         else:
             signal.signal(signal.SIGUSR1, signal.SIG_DFL)
-        self.write(READY, 2 if MISBEHAVE == "wrong-version" else 1, os.getpid(), ["third-party"])
+        self.write(READY, 2 if MISBEHAVE == "wrong-version" else 1, os.getpid(), ["third-party"], INFO)
         unpacker = msgpack.Unpacker(max_buffer_size=64 << 20)
         while data := os.read(TASKS, 1 << 16):
             if MISBEHAVE == "whole-messages-only":
@@ -114,17 +124,21 @@ class Worker:
     def run(self, message: list[Any]) -> None:
         if message[0] != START:
             return
-        _, fence, _id, _attempt, name, payload, *_ = message
+        _, fence, _id, _attempt, name, payload, _timeout_s, _soft_timeout_s, *more = message
+        resume, credit = more[:2] if more else (None, 10)
         begun_at = time.clock_gettime(time.CLOCK_BOOTTIME)
-        self.publish(fence, begun_at)
-        self.read_control()
-        self.tell_dropped()
-        if fence <= self.recalled:
-            self.publish(0, begun_at)
-            self.write(RECALLED, [fence])
-            return
         try:
-            result = msgpack.packb(self.call(fence, name, payload))
+            self.publish(fence, begun_at)
+            self.read_control()
+            self.tell_dropped()
+            if fence <= self.recalled:
+                self.publish(0, begun_at)
+                self.write(RECALLED, [fence])
+                return
+            result = msgpack.packb(self.call(fence, name, payload, resume or [0, 0, None], credit))
+        except GivesWay:
+            self.running = 0
+            self.write(RELEASED, fence, begun_at, time.clock_gettime(time.CLOCK_BOOTTIME))
         except BaseException as error:
             self.running = 0
             self.tell(fence, begun_at, error)
@@ -135,7 +149,7 @@ class Worker:
                 self.write(DONE, fence, begun_at, ended_at, result)
         self.tell_dropped()
 
-    def call(self, fence: int, name: str, payload: bytes) -> Any:
+    def call(self, fence: int, name: str, payload: bytes, resume: list[Any], credit: int) -> Any:
         if name not in HANDLERS:
             if MISBEHAVE == "dies-of-unknown-tasks":
                 os._exit(1)
@@ -146,9 +160,27 @@ class Worker:
             raise Failed("bad_arguments", str(error)) from error
         self.running = fence
         try:
+            if name == "third.count":
+                self.credits[fence] = credit
+                return self.stream(fence, count(args[0], resume[2]), *resume[:2])
             return HANDLERS[name](*args, **kwargs)
         finally:
             self.running = 0
+
+    def stream(self, fence: int, chunks: Iterator[tuple[Any, bytes | None]], seq: int, kept: int) -> Any:
+        if MISBEHAVE == "forgets-what-is-kept":
+            kept = seq
+        for value, checkpoint in chunks:
+            while seq >= max(kept, self.credits[fence]) and MISBEHAVE != "ignores-credit":
+                self.read_control()
+                if self.preempted == fence and MISBEHAVE != "is-not-preempted":
+                    raise GivesWay
+                time.sleep(0.001)
+            if seq >= kept:
+                number = seq + (MISBEHAVE == "numbers-from-one")
+                self.write(CHUNK, fence, number, msgpack.packb(value), checkpoint)
+            seq += 1
+        return seq
 
     def tell(self, fence: int, begun_at: float, error: BaseException) -> None:
         code = "timeout" if isinstance(error, Interrupted) else "task_failed"
@@ -183,7 +215,17 @@ def nap(seconds: float, begun: str = "") -> float:
     return seconds
 
 
-HANDLERS: dict[str, Callable[..., Any]] = {"third.add": add, "third.whoami": whoami, "third.nap": nap}
+def count(end: int, begin: bytes | None = None) -> Iterator[tuple[Any, bytes | None]]:
+    """Numbers, with a checkpoint behind every fourth."""
+    first = msgpack.unpackb(begin) if begin is not None else 0
+    for number in range(first + (MISBEHAVE == "goes-on-elsewhere" and first > 0), end):
+        yield [number], msgpack.packb(number + 1) if number % 4 == 3 else None
+
+
+INFO = {} if MISBEHAVE == "knows-no-streams" else {"streams": True}
+HANDLERS: dict[str, Callable[..., Any]] = {
+    "third.add": add, "third.whoami": whoami, "third.nap": nap, "third.count": count,
+}  # fmt: skip
 
 if __name__ == "__main__":
     Worker().serve()
