@@ -7,7 +7,11 @@ import signal
 import subprocess
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+hypothesis.settings.register_profile("poolmgr", deadline=None)  # no test fails for the time that it takes
+hypothesis.settings.load_profile("poolmgr")
 
 # A shell's background job ignores SIGINT, and so would all that is started here: but programs are interrupted in tests.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -131,7 +131,7 @@ def observed(store: Store) -> list[Any]:
     ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(steps=STEPS)
 def test_any_history_looks_the_same_in_every_store(steps: list[Step]) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -147,7 +147,7 @@ def test_any_history_looks_the_same_in_every_store(steps: list[Step]) -> None:
     assert memory == file
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(changes=st.lists(CHANGES.filter(lambda change: not isinstance(change, TasksPurged)), max_size=20))
 def test_applying_changes_twice_does_no_harm(changes: list[Change]) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -422,5 +422,5 @@ class Conversation(RuleBasedStateMachine):
         self.every_outcome_is_the_tasks_own()
 
 
-Conversation.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+Conversation.TestCase.settings = settings(max_examples=150, stateful_step_count=40)
 test_no_order_of_losses_loses_anything = Conversation.TestCase

@@ -374,7 +374,7 @@ def test_a_steady_load_is_met_and_then_nothing_happens(a_second: int) -> None:
         max_size=40,
     )
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_whatever_happens_it_keeps_to_its_bounds_and_heeds_the_machine(steps: list[tuple[str, int]]) -> None:
     pool = _pool(workers=3, max_workers=9, autoscale_idle_s=5.0)
     stopped = 0

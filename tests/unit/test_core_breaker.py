@@ -170,7 +170,7 @@ class AgainstAModel(RuleBasedStateMachine):
             assert self.breaker.failures == len(self.row)
 
 
-AgainstAModel.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None, derandomize=True)
+AgainstAModel.TestCase.settings = settings(max_examples=60, stateful_step_count=40, derandomize=True)
 TestAgainstAModel = AgainstAModel.TestCase
 
 

@@ -31,7 +31,7 @@ def test_equal_times_come_in_the_order_they_went_in_whatever_they_are() -> None:
     assert [deadlines.pop_due(1.0) for _ in subjects] == [("due", subject) for subject in subjects]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.integers(0, 20)))
 def test_it_is_a_stable_sort(times: list[int]) -> None:
     deadlines = Deadlines()

@@ -22,7 +22,7 @@ def _limits(starts: int, per_s: float) -> NameLimits:
     st.sampled_from([0.1, 1.0, 7.3, 60.0]),
     st.lists(st.floats(0.0, 30.0), max_size=20),
 )
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_no_window_ever_has_more_starts(starts: int, per_s: float, pauses: list[float]) -> None:
     limits, now, started = _limits(starts, per_s), 1000.0, []
     for pause in pauses:
@@ -34,7 +34,7 @@ def test_no_window_ever_has_more_starts(starts: int, per_s: float, pauses: list[
 
 
 @given(st.integers(1, 5), st.integers(1, 5), st.lists(st.floats(0.0, 3.0), max_size=20))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_a_lower_rate_counts_what_was_started_under_the_higher(high: int, low: int, pauses: list[float]) -> None:
     limits, now = _limits(max(high, low), 1.0), 1000.0
     for pause in pauses:

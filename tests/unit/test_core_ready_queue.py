@@ -288,7 +288,7 @@ _STEPS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(_STEPS)
 def test_it_does_what_a_naive_queue_does(steps: list[tuple[object, ...]]) -> None:
     queue, naive, gone = Queue(), Naive(), []

@@ -37,7 +37,7 @@ def test_jitter(jitter: str, random: float, delay_s: float) -> None:
     assert ExponentialBackoff(lambda: random, jitter).delay_s(TaskOptions(), 3) == pytest.approx(delay_s)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.floats(0, 1, exclude_max=True), st.integers(1, 100), st.floats(0, 100), st.floats(0, 100))
 def test_the_default_jitter_adds_at_most_a_tenth(random: float, failures: int, backoff_s: float, cap_s: float) -> None:
     options = TaskOptions(retry_backoff_s=backoff_s, max_backoff_s=cap_s)

@@ -163,5 +163,5 @@ class AnyOrder(RuleBasedStateMachine):
         assert all(count == 1 for count in ended.values())
 
 
-AnyOrder.TestCase.settings = settings(max_examples=20, stateful_step_count=30, deadline=None, derandomize=True)
+AnyOrder.TestCase.settings = settings(max_examples=20, stateful_step_count=30, derandomize=True)
 TestAnyOrder = AnyOrder.TestCase

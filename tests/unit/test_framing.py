@@ -49,7 +49,7 @@ def test_a_read_with_one_message_with_many_and_with_none() -> None:
 
 
 @given(some_messages, st.lists(st.integers(0, 400), max_size=12))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_split_gives_the_same_messages(sent: list[list[Any]], cuts: list[int]) -> None:
     stream = b"".join(map(encode, sent))
     assert feed_all(Decoder(), stream, cuts) == sent
@@ -140,13 +140,13 @@ def test_the_text_says_what_is_wrong() -> None:
 
 
 @given(st.binary(max_size=200), st.lists(st.integers(0, 200), max_size=5))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_random_bytes_are_messages_or_a_protocol_error(stream: bytes, cuts: list[int]) -> None:
     check_untrusted(stream, cuts)
 
 
 @given(some_messages, st.integers(0, 400), st.integers(0, 255), st.lists(st.integers(0, 400), max_size=5))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_one_wrong_byte_is_messages_or_a_protocol_error(
     sent: list[list[Any]], place: int, byte: int, cuts: list[int]
 ) -> None:

@@ -130,7 +130,7 @@ LEAVES = st.none() | st.integers(-(2**63), 2**64 - 1) | st.text(max_size=9) | st
 TREES = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=5), max_leaves=20)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(TREES)
 def test_any_value_is_the_same_in_parts(value: Any) -> None:
     whole = values.pack(value)
@@ -139,7 +139,7 @@ def test_any_value_is_the_same_in_parts(value: Any) -> None:
     assert values.read(Source(whole)) == value
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(LEAVES | st.just([LARGE, [1]]), max_size=4), st.integers(0, 10**6), st.integers(0, 255), st.booleans())
 def test_whatever_is_read_it_is_a_value_or_an_error(args: list[Any], at: int, byte: int, cut: bool) -> None:
     whole = bytearray(values.pack_call(tuple(args), {}))

@@ -244,7 +244,7 @@ anything = st.recursive(
 
 
 @given(st.lists(anything, max_size=3), st.dictionaries(st.text(), anything, max_size=3))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_call_comes_back(args: list[Any], kwargs: dict[str, Any]) -> None:
     assert same(unpack_call(pack_call(tuple(args), kwargs)), (args, kwargs))
 
@@ -484,7 +484,7 @@ def test_what_is_no_call_is_refused(payload: bytes) -> None:
 
 
 @given(st.binary(max_size=64))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_garbage_is_a_value_or_a_bad_value(garbage: bytes) -> None:
     for code in range(20):
         for payload in (garbage, extension(code, garbage)):
@@ -495,7 +495,7 @@ def test_garbage_is_a_value_or_a_bad_value(garbage: bytes) -> None:
 
 
 @given(st.integers(1, 18), anything)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_an_extension_of_the_wrong_shape_is_a_value_or_a_bad_value(code: int, content: Any) -> None:
     try:
         unpack(extension(code, pack(content)))
