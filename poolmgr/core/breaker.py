@@ -31,7 +31,7 @@ class Breaker:
 
     __slots__ = (
         "_most", "_open_s", "_times", "_window_s", "due_at", "error", "failures", "late", "name", "opened_at", "probe",
-        "since", "state",
+        "since", "state", "wakes_at",
     )  # fmt: skip
 
     def __init__(self, name: str, most: int, window_s: float, open_s: float) -> None:
@@ -41,6 +41,7 @@ class Breaker:
         self.error = ""  # how the last failed
         self.opened_at = 0.0
         self.due_at = NEVER
+        self.wakes_at = NEVER  # when ``due`` will be called next, as far as is arranged
         self.probe = 0  # the fence of the one that runs; 0: none does, or it takes too long
         self.since = 0  # attempts of later fences were started since it opened
         self.late = 0  # probes that took too long, and may still run

@@ -45,7 +45,7 @@ class Breakers:
         if not breaker.failed(fence, error, state.last_fence, now):
             return False
         state.queue.block(name, BLOCK)
-        state.deadlines.add(breaker.due_at, BLOCK, name)
+        self._wake(breaker)
         retry_at = breaker.due_at + state.wall_offset
         state.emit(
             "breaker-opened",
@@ -71,7 +71,7 @@ class Breakers:
         if breaker.state is not BreakerState.CLOSED:
             breaker.started(fence, now)
             self._state.queue.block(name, BLOCK)
-            self._state.deadlines.add(breaker.due_at, BLOCK, name)
+            self._wake(breaker)
 
     def tries(self, name: str) -> bool:
         """Whether what is started of this name is a probe."""
@@ -79,10 +79,21 @@ class Breakers:
         return breaker is not None and breaker.state is not BreakerState.CLOSED
 
     def due(self, name: str, now: float) -> None:
-        """A name's time has come, or its own entry will."""
+        """A name's time has come, or is later by now."""
         breaker = self._state.breakers.get(name)
-        if breaker is not None and breaker.due(now):
+        if breaker is None:
+            return
+        breaker.wakes_at = NEVER
+        if breaker.due(now):
             self._state.queue.unblock(name, BLOCK)
+        else:
+            self._wake(breaker)
+
+    def _wake(self, breaker: Breaker) -> None:
+        """See to it that ``due`` is called. One entry is enough: probes that come to nothing may be thousands."""
+        if breaker.due_at < breaker.wakes_at:
+            breaker.wakes_at = breaker.due_at
+            self._state.deadlines.add(breaker.due_at, BLOCK, breaker.name)
 
     def reset(self, name: str, reason: str = "reset") -> None:
         """Forget the failures of a name, and begin its tasks again."""

@@ -185,7 +185,7 @@ class Dispatcher:
             or task.past.cautious
             or task.past.kills
             or task.name in self._state.limits
-            or self._breakers.tries(task.name)
+            or (self._state.breakers and self._breakers.tries(task.name))
         ):
             return 1
         times = self._state.statistics.by_name.get(task.name)

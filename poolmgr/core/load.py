@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from poolmgr.breaker import BreakerState
 from poolmgr.config.groups import REST
 from poolmgr.core.limits import NameLimits
 from poolmgr.core.row import Lane
@@ -52,7 +53,7 @@ def load_of(state: State, now: float) -> Load:
         others=len(staying) - len(rest),
         busy=sum(bool(slot.in_flight) for slot in rest),
         idle=idle,
-        coming=sum(not slot.restarts and slot.state is WorkerState.STARTING for slot in rest),
+        coming=sum(not slot.restarts and slot.is_coming(now) for slot in rest),
         waiting=waiting,
         longest_s=longest_s,
         expected_s=waiting * mean_s / max(1, sum(slot.state in _OF_USE for slot in rest)),
@@ -72,8 +73,7 @@ def _waiting(state: State, rest: list[Slot], now: float) -> tuple[int, float]:
             counts[lane.name] = counts.get(lane.name, 0) + waiting
             longest[lane.name] = max(longest.get(lane.name, 0.0), now - since)
     for name, count in counts.items():
-        if (limits := state.limits.get(name)) is not None:
-            counts[name] = min(count, _room(limits, now))
+        counts[name] = startable(state, name, count, now)
     first = [longest[name] for name, count in counts.items() if count]
     return sum(counts.values()), max(first, default=0.0)
 
@@ -94,8 +94,17 @@ def _fits(state: State, rest: list[Slot], requires: frozenset[str]) -> bool:
     return alike or any(slot.fits(requires) for slot in rest)
 
 
+def startable(state: State, name: str, waiting: int, now: float) -> int:
+    """How many of the ``waiting`` tasks of a name that nothing blocks could begin now, if there were workers."""
+    if (limits := state.limits.get(name)) is not None:
+        waiting = min(waiting, _room(limits, now))
+    if (breaker := state.breakers.get(name)) is not None and breaker.state is not BreakerState.CLOSED:
+        waiting = min(waiting, 1)
+    return waiting
+
+
 def _room(limits: NameLimits, now: float) -> int:
-    """How many tasks of a name its limits would let begin now, if there were workers."""
+    """How many tasks of a name its limits would let begin now."""
     room = limits.max_concurrency - limits.running if limits.max_concurrency else 1 << 30
     if limits.starts:
         room = min(room, limits.starts if limits.rate_free_at(now) <= now else 0)

@@ -22,6 +22,7 @@ from typing import Final
 from poolmgr.core.deadlines import NEVER
 from poolmgr.core.dispatch import Dispatcher
 from poolmgr.core.effects import Interrupt, Look
+from poolmgr.core.load import startable
 from poolmgr.core.ready_queue import blocks
 from poolmgr.core.row import Demand
 from poolmgr.core.slot import Slot
@@ -29,7 +30,7 @@ from poolmgr.core.state import State
 from poolmgr.core.supervisor import Supervisor
 from poolmgr.core.task import Task
 from poolmgr.errors import NotFound, WrongState
-from poolmgr.model import CRITICAL_MOST, TaskState, WorkerState
+from poolmgr.model import CRITICAL_MOST, TaskState
 
 USER: Final = "user"
 URGENT: Final = "urgent"  # CRITICAL work waits
@@ -37,6 +38,7 @@ DRAIN: Final = "drain"
 MEMORY: Final = "memory"
 
 GIVES_WAY_FROM: Final = 10  # tasks of a more urgent priority do not make room for CRITICAL ones
+END_COMES_S: Final = 5.0  # so much longer than its time has one that has ended, as its page says
 _DOUBLINGS_MOST: Final = 20
 
 
@@ -102,24 +104,33 @@ class Preemption:
                 self.preempt(slot, DRAIN, now, NEVER)
 
     def _may_be_asked(self, slot: Slot) -> bool:
-        return bool(slot.in_flight) and slot.doomed is None and slot.in_flight[0].options.restartable
+        if not slot.in_flight or slot.doomed is not None:
+            return False
+        options = slot.in_flight[0].options
+        return options.restartable and (options.durable or not self._state.shutting_down)  # else it would be lost
 
-    def is_over(self, slot: Slot, now: float) -> bool:
-        """Whether the time is over in which the task on ``slot`` was to let go; then its worker is killed."""
-        if slot.preempting != slot.in_flight[0].fence or now < slot.preempt_by:
+    def is_over(self, slot: Slot, page_fence: int, now: float) -> bool:
+        """Whether the time is over in which the task on ``slot`` was to let go; then its worker is killed.
+
+        Where the page shows a later one, its end is on its way, and that one is not to die for it; or the task has
+        written to the page, so that is not waited for without an end.
+        """
+        if slot.preempting != slot.in_flight[0].fence:
+            return False
+        if now < slot.preempt_by + (END_COMES_S if page_fence > slot.preempting else 0.0):
             return False
         self._supervisor.doom(slot, "preempted", slot.preempting, now)
         return True
 
-    def tell(self, slot: Slot) -> float:
-        """The page shows that the task runs: tell it, once. When its time is over; infinity for never."""
+    def tell(self, slot: Slot, now: float) -> float:
+        """The page has shown that the task runs: tell it, once. When its time is over; infinity for never."""
         fence = slot.preempting
         if fence != slot.in_flight[0].fence:
             return NEVER
         if slot.preempt_told != fence:
             slot.preempt_told = fence
             self._state.effects.append(Interrupt(slot.id, slot.incarnation, fence, "preempt"))
-        return slot.preempt_by
+        return slot.preempt_by if now < slot.preempt_by else slot.preempt_by + END_COMES_S
 
     # ------------------------------------------------------------------------------------------ whom to ask
 
@@ -146,7 +157,8 @@ class Preemption:
         giving = [
             (slot, at)
             for slot in self._state.slots.values()
-            if (at := self._gives_way_at(slot)) < NEVER
+            if not slot.leaving  # no other comes in its place
+            and (at := self._gives_way_at(slot)) < NEVER
             and slot.in_flight[0].options.priority >= GIVES_WAY_FROM
             and self.is_resumable(slot.in_flight[0])
         ]
@@ -154,7 +166,7 @@ class Preemption:
             return
         giving.sort(key=lambda each: _loses_least(each[0]))
         for demand in demands:
-            missing = self._critical_waiting(demand) - self._coming(demand)
+            missing = self._critical_waiting(demand, now) - self._coming(demand, now)
             for slot, at in giving:
                 if missing <= 0:
                     break
@@ -166,18 +178,24 @@ class Preemption:
                 else:
                     self._wake(at)
 
-    def _critical_waiting(self, demand: Demand) -> int:
+    def _critical_waiting(self, demand: Demand, now: float) -> int:
+        """How many would begin if there were workers."""
         queue = self._state.queue
-        lanes = [lane for lane in queue.lanes if lane.demand is demand and not blocks(queue, lane)]
-        return sum(row.waiting for lane in lanes for row in lane.rows.values() if row.priority <= CRITICAL_MOST)
+        counts: dict[str, int] = {}
+        for lane in queue.lanes:
+            if lane.demand is demand and not blocks(queue, lane):
+                waiting = sum(row.waiting for row in lane.rows.values() if row.priority <= CRITICAL_MOST)
+                counts[lane.name] = counts.get(lane.name, 0) + waiting
+        count = sum(startable(self._state, name, waiting, now) for name, waiting in counts.items())
+        return min(count, 1) if demand.alone else count
 
-    def _coming(self, demand: Demand) -> int:
+    def _coming(self, demand: Demand, now: float) -> int:
         """How many workers will be free for it before long."""
         return sum(
             not slot.leaving
             and slot.fits(demand.requires)
             and (
-                slot.state is WorkerState.STARTING
+                slot.is_coming(now)
                 or slot.doomed is not None
                 or (slot.preempting == slot.in_flight[0].fence if slot.in_flight else bool(slot.retiring))
             )

@@ -86,8 +86,11 @@ class Pressure:
             self._enter(stays, now)
         self._act(now)
 
-    def check(self, now: float) -> None:
-        """Once a second: a level that nobody measures is none."""
+    def check(self, now: float, late: bool) -> None:
+        """Once a second: a level that nobody measures is none. Where the scheduler was ``late``, whoever measures was,
+        too: where memory is short that is no wonder, and no sign that it is not."""
+        if late:
+            self._measured_at = now
         if self._memory.level and now - self._measured_at > UNMEASURED_S:
             self._memory.of = ""
             self._enter(Level.NORMAL, now)

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from poolmgr.core.ready_queue import ReadyQueue, blocks
-from poolmgr.core.row import Row
-from poolmgr.core.task import Task
 from poolmgr.model import PRIORITY_MOST
 
 
@@ -21,30 +17,24 @@ class PriorityHold:
         queue = self._queue
         if priority != queue.held_from:
             queue.held_from = priority
-            queue.let = None
-            for lane in queue.lanes:
-                queue.unpark(lane)
+            self._let(False)
 
     def let_one_through(self) -> None:
-        """The next of the tasks that are held may be started. One that could be since the last time, and was not, no
-        longer may."""
+        """One of the tasks that are held may be started: the next for which there is a worker. One that has none
+        would else keep its turn for ever. If none has been started since the last time, it is still one."""
+        self._let(self.holds_any)
+
+    def _let(self, one: bool) -> None:
         queue = self._queue
-        queue.let = None
-        held = list(self._held())
-        if held:
-            queue.let, _ = min(held, key=lambda each: (each[0].priority, each[0].turns.had, each[1].order))
-            queue.unpark(queue.let.lane)
+        queue.lets_one = one
+        for lane in queue.lanes:
+            queue.unpark(lane)
 
     @property
     def holds_any(self) -> bool:
         """Whether a task waits for nothing but that its priority is held no more."""
-        return any(True for _ in self._held())
-
-    def _held(self) -> Iterator[tuple[Row, Task]]:
         queue = self._queue
         if queue.held_from > PRIORITY_MOST:
-            return
-        for lane in queue.lanes:
-            for row in lane.rows.values():
-                if row.priority >= queue.held_from and not blocks(queue, lane) and (first := row.first()) is not None:
-                    yield row, first
+            return False
+        free = (lane for lane in queue.lanes if not blocks(queue, lane))
+        return any(row.priority >= queue.held_from and row.waiting for lane in free for row in lane.rows.values())

@@ -63,7 +63,7 @@ class ReadyQueue:
         self._length = 0
         self.durable_held = False
         self.held_from = _NO_PRIORITY  # tasks of this priority and less urgent ones are held
-        self.let: Row | None = None  # but of this row one may go: core/priority_hold.py
+        self.lets_one = False  # but one of them may go: core/priority_hold.py
 
     def __len__(self) -> int:
         return self._length
@@ -198,7 +198,7 @@ class ReadyQueue:
             if first is None:
                 heappop(heads)
                 self._emptied(row)
-            elif self.holds(row):
+            elif (row.lane.blocks or row.priority >= self.held_from or self.durable_held) and self.holds(row):
                 heappop(heads)
                 row.entry = None
                 row.parked = True
@@ -216,8 +216,8 @@ class ReadyQueue:
         task = row.take()
         turns, served = row.turns, row.served
         had = turns.had
-        if row is self.let:
-            self.let = None
+        if self.lets_one and row.priority >= self.held_from:
+            self.lets_one = False
         if had > served.had:  # one that waited long for a worker stands far behind
             served.had = had
         turns.had = had + 1
@@ -234,7 +234,9 @@ class ReadyQueue:
     def goes_on(self, row: Row) -> bool:
         """Whether ``row``, the only one of its demand, has another task; then that is ``row.next``."""
         first = row.first()
-        if first is None or self.holds(row):
+        if first is None:
+            return False
+        if (row.lane.blocks or row.priority >= self.held_from or self.durable_held) and self.holds(row):
             return False
         row.next = first
         return True
@@ -280,7 +282,7 @@ class ReadyQueue:
 
     def holds(self, row: Row) -> bool:
         """Whether the next task of this row may not be started."""
-        return blocks(self, row.lane) or (row.priority >= self.held_from and row is not self.let)
+        return blocks(self, row.lane) or (row.priority >= self.held_from and not self.lets_one)
 
     def unpark(self, lane: Lane) -> None:
         """Whatever may have been held of this lane, and is not any more, can be next again."""

@@ -30,14 +30,13 @@ from poolmgr.config import Group
 from poolmgr.core.breakers import Breakers
 from poolmgr.core.effects import Reloaded
 from poolmgr.core.lifecycle import Lifecycle
-from poolmgr.core.slot import Slot
+from poolmgr.core.slot import READY_WITHIN_S, Slot
 from poolmgr.core.state import State
 from poolmgr.core.supervisor import Supervisor
 from poolmgr.errors import ShuttingDown, WrongState
 from poolmgr.model import WorkerState
 
 PATIENCE_S = 1.0
-READY_WITHIN_S = 60.0  # a process that is to get ready in a roll; one that hangs would have it wait for ever
 BATCHES = 5  # how many make up the pool
 
 _AT_REST = frozenset({WorkerState.STOPPED, WorkerState.FAILED})

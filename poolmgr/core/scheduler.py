@@ -195,7 +195,7 @@ class Scheduler:
         slot = self.state.slots.get(worker)
         if slot is None or slot.incarnation != incarnation or not slot.in_flight or slot.doomed is not None:
             return
-        if self.preemption.is_over(slot, now):
+        if self.preemption.is_over(slot, fence, now):
             return
         task = slot.in_flight[0]
         options = task.options
@@ -236,7 +236,7 @@ class Scheduler:
                 self._dispatcher.recall(slot)
             else:
                 hard_at = min(hard_at, slow_at)
-        self._dispatcher.look_again(slot, min(soft_at, hard_at, self.preemption.tell(slot)))
+        self._dispatcher.look_again(slot, min(soft_at, hard_at, self.preemption.tell(slot, now)))
 
     def recall_sent(self, worker: str, incarnation: int, page_fence: int, now: float) -> None:
         """A recall was written to the worker, and then its page was read."""
@@ -365,7 +365,7 @@ class Scheduler:
             self._second_at = now + _SECOND_S
             self.state.statistics.mark(now)
             self.supervisor.check(now, late)
-            self.pressure.check(now)
+            self.pressure.check(now, late)
             self.autoscaler.check(now, late or self.rollout.active)
 
     def flush(self, now: float) -> list[Effect]:

@@ -9,6 +9,7 @@ from poolmgr.core.task import Task
 from poolmgr.model import WorkerState
 
 _NEVER = float("inf")
+READY_WITHIN_S = 60.0  # a process that has just been made; one that hangs would have others wait for ever
 _PLAIN = Group()
 
 
@@ -72,6 +73,10 @@ class Slot:
         self.affinities: dict[str, None] = {}
         self.cpu_percent = 0.0
         self.memory_mb = 0.0
+
+    def is_coming(self, now: float) -> bool:
+        """Whether its process will be ready before long."""
+        return self.state is WorkerState.STARTING and now < self.spawned_at + READY_WITHIN_S
 
     def fits(self, requires: frozenset[str]) -> bool:
         """Whether the worker may be given a task that requires these capabilities."""

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from poolmgr.config import Group
 from poolmgr.core.effects import Emit
+from poolmgr.core.slot import READY_WITHIN_S
 from poolmgr.errors import BadOption
 from tests.unit.driver import Pool
 
@@ -153,6 +154,27 @@ def test_none_are_added_where_those_that_there_are_are_of_no_use() -> None:
     pool.advance(10.0)
     assert _steps(pool) == []
     assert "none is of use" in _reason(pool)
+
+
+def test_new_workers_that_hang_at_their_start_are_not_awaited_for_ever() -> None:
+    pool = _pool()
+    pool.comes_up = False
+    pool.submit_many(30, timeout_s=None)
+    pool.advance(READY_WITHIN_S)
+    assert _steps(pool) == [4]
+    pool.advance(6.0)
+    assert _steps(pool) == [4, 8]
+
+
+def test_a_name_that_its_breaker_tries_with_one_task_is_worth_one_worker() -> None:
+    pool = _pool(breaker_open_s=20.0)
+    pool.submit("busy", timeout_s=None)
+    for _ in range(3):
+        pool.fail(pool.submit(max_retries=0))
+    pool.submit("busy", timeout_s=None)
+    pool.submit_many(10, timeout_s=None)
+    pool.advance(35.0)
+    assert _steps(pool) == [3]
 
 
 @pytest.mark.parametrize("held", ["paused", "breaker", "capability", "rate", "concurrency", "delay"])

@@ -325,6 +325,20 @@ def test_a_probe_that_comes_to_nothing_gives_its_place_to_the_next(ending: str) 
     assert _info(pool).probing
 
 
+def test_thousands_of_probes_that_come_to_nothing_leave_no_deadlines_behind() -> None:
+    pool = _opened()
+    pool.advance(30.0)
+    before = len(pool.scheduler.state.deadlines)
+    for _ in range(100):
+        pool.fail(pool.submit(), Failure("bad_arguments", ""))
+    assert len(pool.scheduler.state.deadlines) <= before + 1
+    stuck, second = pool.submit_many(2, timeout_s=None)
+    pool.advance(29.9)
+    assert pool.running() == [stuck]
+    pool.advance(0.1)
+    assert pool.running() == [stuck, second]
+
+
 def test_a_probe_that_never_returns_holds_nothing_up() -> None:
     pool = _opened()
     stuck, second, third = pool.submit_many(3, timeout_s=None)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from poolmgr.core.effects import Interrupt, Start
+from poolmgr.core.effects import Interrupt, Look, Start
+from poolmgr.core.slot import READY_WITHIN_S
 from poolmgr.errors import NotFound, WrongState
 from tests.unit.driver import Pool
 
@@ -113,6 +114,37 @@ def test_one_that_ends_meanwhile_has_ended() -> None:
     assert pool.killed() == []
 
 
+def test_what_runs_behind_one_that_has_ended_does_not_die_for_it() -> None:
+    pool = Pool(preempt_grace_s=0.0)
+    pool.teach("work", 0.0001)
+    pool.teach("once", 0.0001)
+    task, following = pool.submit(), pool.submit("once", restartable=False, durable=False)
+    assert pool.worker_of(following) == "worker-0"
+    pool.pages["worker-0"] = (pool.task(following).fence, pool.now)  # the result is on its way
+    assert pool.preempt(task)
+    pool.advance(4.9)
+    assert pool.killed() == []
+    pool.done(task)
+    pool.done(following)
+    assert [pool.state(each) for each in (task, following)] == ["completed", "completed"]
+    assert pool.killed() == []
+
+
+@pytest.mark.parametrize("shown", [False, True])
+def test_a_page_that_shows_a_later_one_puts_the_end_off_and_not_for_ever(shown: bool) -> None:
+    pool = Pool(preempt_grace_s=1.0)
+    task = pool.submit(timeout_s=None)
+    if shown:
+        pool.preempt(task)
+    pool.pages["worker-0"] = (pool.task(task).fence + 7, pool.now)  # it has written there itself
+    pool.preempt(task)
+    pool.advance(5.9)
+    assert pool.killed() == []
+    assert len(pool.new(Look)) < 70
+    pool.advance(0.3)
+    assert pool.killed() == [("worker-0", "preempted")]
+
+
 def test_a_crash_within_the_grace_is_a_crash() -> None:
     pool = Pool()
     task = pool.submit()
@@ -158,6 +190,17 @@ def test_a_preempted_call_is_lost_when_the_daemon_goes() -> None:
     assert pool.end(call).code == "lost"
     assert pool.state(durable) == "queued"
     assert pool.drained()
+
+
+def test_while_the_daemon_stops_nobody_is_asked_who_would_be_lost() -> None:
+    pool = Pool(workers=2, preempt_min_run_s=0.0)
+    call, durable = pool.submit(durable=False), pool.submit()
+    pool.scheduler.drain(pool.now)
+    pool.flush()
+    assert pool.scheduler.preemption.candidates(pool.now) == [pool.slot("worker-1")]
+    assert not pool.preempt(call)
+    assert pool.preempt(durable)
+    assert _asked(pool) == [durable]
 
 
 # ------------------------------------------------------------------------------------- who may be asked
@@ -260,6 +303,56 @@ def test_room_is_made_only_where_the_urgent_one_fits() -> None:
     on_gpu = pool.submit("agent", requires=frozenset({"gpu"}))
     pool.submit(priority=0, requires=frozenset({"gpu"}))
     assert _asked(pool) == [on_gpu]
+
+
+def test_room_is_made_for_as_many_as_their_name_lets_begin() -> None:
+    pool = Pool(workers=3, preempt_min_run_s=0.0)
+    _resumable(pool, "agent")
+    for _ in range(3):
+        pool.submit("agent", timeout_s=None)
+    for _ in range(3):
+        pool.submit(priority=0, max_concurrency=1)
+    pool.advance(10.0)
+    assert len(_asked(pool)) == 1
+
+
+def test_for_a_name_that_is_tried_by_its_breaker_one_makes_room() -> None:
+    pool = Pool(workers=3, preempt_min_run_s=0.0)
+    _resumable(pool, "agent")
+    for task in pool.submit_many(3, max_retries=0):
+        pool.fail(task)
+    for _ in range(3):
+        pool.submit("agent", timeout_s=None)
+    pool.submit_many(3, priority=0)
+    pool.advance(29.0)
+    assert _asked(pool) == []
+    pool.advance(2.0)
+    assert len(_asked(pool)) == 1
+
+
+def test_a_worker_that_is_taken_away_makes_no_room() -> None:
+    pool = Pool(workers=2, preempt_min_run_s=0.0)
+    _resumable(pool, "agent")
+    first, _ = pool.submit("agent"), pool.submit("agent")
+    pool.scheduler.stop_worker("worker-1", pool.now)
+    pool.flush()
+    pool.submit(priority=0)
+    assert _asked(pool) == [first]
+
+
+def test_a_worker_that_hangs_at_its_start_is_not_waited_for() -> None:
+    pool = Pool(workers=2, preempt_min_run_s=0.0)
+    _resumable(pool, "agent")
+    for _ in range(2):
+        pool.done(pool.submit())
+    agent = pool.submit("agent", timeout_s=None)
+    pool.comes_up = False
+    pool.die("worker-1")
+    pool.submit(priority=0)
+    pool.advance(READY_WITHIN_S - 1.0)
+    assert _asked(pool) == []
+    pool.advance(2.0)
+    assert _asked(pool) == [agent]
 
 
 # ------------------------------------------------------------------------------------- the way out

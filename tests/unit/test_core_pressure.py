@@ -99,6 +99,18 @@ def test_a_level_that_nobody_measures_is_none() -> None:
     assert pool.events("memory-pressure")[-1]["level"] == "normal"
 
 
+def test_a_daemon_that_was_blocked_does_not_take_that_for_relief() -> None:
+    pool = Pool()
+    _measure(pool, 99.0)
+    waiting = pool.submit()
+    pool.jump(60.0)
+    assert pool.state(waiting) == "queued"
+    pool.advance(9.0)
+    assert pool.state(waiting) == "queued"
+    pool.advance(3.0)
+    assert pool.state(waiting) == "running"
+
+
 def test_each_change_is_told_with_its_reason() -> None:
     pool = Pool()
     _measure(pool, 50.0)
@@ -225,6 +237,28 @@ def test_who_is_let_through_and_paused_does_not_start() -> None:
     paused, free = pool.submit("paused", priority=LOW), pool.submit("free", priority=90)
     _go_on(pool, 75.0, LET_EVERY_S[Level.HIGH])
     assert [pool.state(task) for task in (paused, free)] == ["queued", "running"]
+
+
+def test_one_for_which_there_is_no_worker_takes_nobodys_turn() -> None:
+    pool = Pool(workers=4)
+    _measure(pool, 75.0)
+    pool.submit("train", priority=LOW, requires=frozenset({"gpu"}))
+    others = [pool.submit(priority=60), pool.submit(priority=60)]
+    _go_on(pool, 75.0, LET_EVERY_S[Level.HIGH])
+    assert pool.running() == others[:1]
+    _go_on(pool, 75.0, LET_EVERY_S[Level.HIGH])
+    assert pool.running() == others
+
+
+def test_while_no_worker_is_free_it_is_still_one_that_is_let_through() -> None:
+    pool = Pool(workers=2)
+    busy = [_busy(pool) for _ in range(2)]
+    _measure(pool, 75.0)
+    tasks = [pool.submit("one", priority=LOW), pool.submit("other", priority=60)]
+    _go_on(pool, 75.0, 5 * LET_EVERY_S[Level.HIGH])
+    for task in busy:
+        pool.done(task)
+    assert pool.running() == tasks[:1]
 
 
 # ------------------------------------------------------------------------------------- critical

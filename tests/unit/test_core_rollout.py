@@ -8,7 +8,8 @@ import pytest
 
 from poolmgr.config import Group
 from poolmgr.core.effects import Kill, Reloaded, Retire, Spawn
-from poolmgr.core.rollout import PATIENCE_S, READY_WITHIN_S
+from poolmgr.core.rollout import PATIENCE_S
+from poolmgr.core.slot import READY_WITHIN_S
 from poolmgr.errors import ShuttingDown, WrongState
 from tests.unit.driver import Pool
 
