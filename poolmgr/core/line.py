@@ -73,6 +73,13 @@ class Line:
             return heappop(back)[1]
         return line.popleft()
 
+    def heads(self) -> list[Task]:
+        """The first living task of those that came in their order, and of those that came back: one of them is
+        ``first``, and there is at least one where that is not None."""
+        self.first()
+        found = [self._line[0]] if self._line else []
+        return [*found, self._back[0][1]] if self._back else found
+
     def cut(self, keep: int, keep_bytes: int) -> list[Task]:
         """Take out the living but the first ``keep`` ``that_fit`` in ``keep_bytes``; they come in order."""
         tasks = sorted(self, key=lambda task: task.order)

@@ -12,6 +12,9 @@ turn last served, so it can neither save turns up nor be starved.
 
 Cost: O(log n) a push and a pop. The rows of a blocked lane leave the heap when they surface, and cost nothing then.
 
+Ageing (core/ageing.py), where it is on, has rows stand by how long they have waited instead, whatever their groups;
+turns only part those that have waited equally long. A row's rank is looked at whenever its first task may be another.
+
 Long rows. Of a row with more than ``most`` tasks the rest may stay in the store: then it has a *shelf* (core/shelf.py),
 and ``push`` leaves what stands beyond to core/storeroom.py. Where there are many rows, each is allowed less. The same
 goes for one whose payloads weigh more than its ``room``; but its first task may be in memory whatever it weighs.
@@ -22,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from heapq import heappop, heappush, heapreplace
 
+from poolmgr.core.ageing import Ageing
 from poolmgr.core.allotment import Allotment, weight
 from poolmgr.core.past import NO_PAST
 from poolmgr.core.row import Demand, Lane, Row, Turns
@@ -41,10 +45,12 @@ class ReadyQueue:
     Args:
         window: a row with more than so many tasks may be shortened to half of it; where there are many rows, earlier.
         payloads: of all tasks that wait in memory; those in the queue are entered here.
+        ageing: None: priorities are strict.
     """
 
-    def __init__(self, window: int, payloads: Allotment) -> None:
+    def __init__(self, window: int, payloads: Allotment, ageing: Ageing | None = None) -> None:
         self.window = window
+        self.ageing = ageing
         self.payloads = payloads
         self.light = payloads.whole // _LIGHT
         self.most = window  # of a row, at present
@@ -163,6 +169,8 @@ class ReadyQueue:
             self._count(row)
         if row.entry is None or task.order < row.entry[2]:
             self._enter(row, task)
+        elif self.ageing is not None and task in row.heads() and (first := self.ageing.moved(row)) is not None:
+            self._enter(row, first)
 
     def shorten(self, row: Row) -> list[Task]:
         """Take all but the first tasks out of a row that is too long; in order."""
@@ -204,7 +212,7 @@ class ReadyQueue:
                 row.parked = True
                 row.lane.parked.append(row)
             elif entry[1] != row.turns.had or entry[2] != first.order:
-                row.entry = (row.priority, row.turns.had, first.order, row)
+                row.entry = (row.rank, row.turns.had, first.order, row)
                 heapreplace(heads, row.entry)
             else:
                 row.next = first
@@ -229,6 +237,8 @@ class ReadyQueue:
             self._count(row)
         if row.shelf is not None and row.waiting <= self.most // 4:
             self.wanting[row] = None
+        if self.ageing is not None and (first := self.ageing.moved(row)) is not None:
+            self._enter(row, first)
         return task
 
     def goes_on(self, row: Row) -> bool:
@@ -257,6 +267,8 @@ class ReadyQueue:
         row.died()
         if row.shelf is not None and row.waiting <= self.most // 4:
             self.wanting[row] = None
+        if self.ageing is not None and (first := self.ageing.moved(row)) is not None:
+            self._enter(row, first)
 
     def block(self, name: str, why: str) -> None:
         """Hold every lane of this name."""
@@ -307,7 +319,9 @@ class ReadyQueue:
         had = row.served.had
         if row.entry is None and row.turns.had < had:
             row.turns.had = had
-        row.entry = (row.priority, row.turns.had, first.order, row)
+        if self.ageing is not None:
+            row.rank = self.ageing.rank(row)
+        row.entry = (row.rank, row.turns.had, first.order, row)
         heappush(row.lane.demand.heads, row.entry)
 
     def _emptied(self, row: Row) -> None:

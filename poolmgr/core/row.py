@@ -6,7 +6,7 @@ from poolmgr.core.line import Line
 from poolmgr.core.shelf import LineKey, Shelf
 from poolmgr.core.task import Task
 
-Entry = tuple[int, int, int, "Row"]  # in a demand's heap: priority, turns had, order of the row's first task
+Entry = tuple[float, int, int, "Row"]  # in a demand's heap: rank, turns had, order of the row's first task
 
 
 class Turns:
@@ -22,8 +22,8 @@ class Row(Line):
     """The queued tasks of one lane, priority and group. ``next`` is its first task, once ``head`` has returned it."""
 
     __slots__ = (
-        "counted", "entry", "group", "lane", "most", "most_bytes", "next", "parked", "priority", "served", "shelf",
-        "turns", "weight",
+        "counted", "entry", "group", "lane", "most", "most_bytes", "next", "parked", "priority", "rank", "served",
+        "shelf", "turns", "weight",
     )  # fmt: skip
     next: Task
 
@@ -32,6 +32,7 @@ class Row(Line):
         self.lane = lane
         self.priority = priority
         self.group = group
+        self.rank: float = priority  # what goes before all else; with ageing it is more than the priority
         self.turns = turns  # of its group
         self.served = served  # the turn last served, of its priority
         self.entry: Entry | None = None  # its only valid entry in the demand's heap

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from poolmgr.config import Settings
+from poolmgr.core.ageing import Ageing
 from poolmgr.core.allotment import Allotment, weight
 from poolmgr.core.balancer import Balancer
 from poolmgr.core.breaker import Breaker
@@ -72,7 +73,8 @@ class State:
         self.slots: dict[str, Slot] = {}
         self.schedules: dict[str, Schedule] = {}
         self.payloads = Allotment(window_bytes)  # of what waits in memory, for its turn or its time, or is being read
-        self.queue = ReadyQueue(window, self.payloads)
+        ageing = Ageing(settings.aging_s, self.offset_of) if settings.aging_s else None
+        self.queue = ReadyQueue(window, self.payloads, ageing)
         self.shelf: Shelf | None = None  # of the schedule
         self.absent: dict[int, int] = {}  # who watches what is on a shelf: order -> client
         self.recovered_to = 0  # tasks up to this order are of earlier epochs

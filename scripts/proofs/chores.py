@@ -86,6 +86,12 @@ def rest(seconds: float) -> int:
 
 
 @task
+def now() -> float:
+    """When it runs, by the clock that all processes of this machine share."""
+    return time.monotonic()
+
+
+@task
 def rest_natively(seconds: int) -> None:
     """Sleeps in native code, with the GIL held."""
     ctypes.PyDLL(None).sleep(seconds)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from scripts.proofs import (
+    ageing,
     autoscale,
     cancel_races,
     crash,
@@ -50,6 +51,12 @@ SPEEDS = (
     "delayed: restart to the first answer",
     "delayed: restart to the first due task run",
     "slowest of them",
+    "with ageing: wait of priority 10, shortest",
+    "with ageing: wait of priority 50, shortest",
+    "with ageing: wait of priority 100, shortest",
+    "with ageing: wait of priority 10, longest",
+    "with ageing: wait of priority 50, longest",
+    "with ageing: wait of priority 100, longest",
 )
 
 
@@ -97,6 +104,7 @@ def _without_speeds(monkeypatch: pytest.MonkeyPatch) -> None:
         (durable_speed.prove, 0.02),
         (depth.prove, 0.004),
         (overload.prove, 0.1),
+        (ageing.prove, 0.05),
         (autoscale.prove, 0.1),
         (soak.prove, 0.006),
         (hostile.prove, 0.06),

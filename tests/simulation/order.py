@@ -3,7 +3,9 @@
 1. Within a row (one name, demand, priority and group) tasks start in the order of their submits: none starts while an
    older one waits. Retries keep their old place, so nothing is exempt; which *worker* a retry avoids is another matter.
 2. Among tasks of one demand (what they need of a worker) none starts while one of a smaller priority number waits,
-   unless that one's name is held back: paused, at its limit, or by its circuit breaker.
+   unless that one's name is held back: paused, at its limit, or by its circuit breaker. With ageing: while one waits
+   that is first in a row, and by its priority has waited longer than that which was started, and than all others of its
+   row.
 3. No task waits that could run: no idle worker fits a waiting task whose name is not held back. That
    holds for prefetched tasks too: nothing is put behind another task while a fitting worker is idle. Of those that were
    twice interrupted only one is to run at a time.
@@ -20,9 +22,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
+from poolmgr.core.ageing import Ageing
 from poolmgr.core.effects import Start
 from poolmgr.core.scheduler import Scheduler
 from poolmgr.core.slot import Slot
+from poolmgr.core.state import State
 from poolmgr.core.task import Task
 from poolmgr.model import WorkerState
 
@@ -41,6 +45,8 @@ class OrderCheck:
         self._just_woken = False
         # With a limit on the queue a submit may start what came before it in the same turn: that did not overtake it.
         self._starts_early = scheduler.state.settings.max_queue_depth > 0
+        aging_s = scheduler.state.settings.aging_s
+        self._ageing = Ageing(aging_s, scheduler.state.offset_of) if aging_s else None
 
     def limits_may_have_changed(self) -> None:
         """After each submit."""
@@ -74,6 +80,7 @@ class OrderCheck:
 
     def _check_waiting(self, started: list[Task], idle: list[Slot], now: float) -> None:
         blocked: dict[str, bool] = {}
+        aged = None if self._ageing is None else _Aged(self._ageing, started, self._state)
         for waiting in self._state.queue.tasks():
             if self._state.store_trouble and waiting.options.durable:
                 continue
@@ -85,12 +92,14 @@ class OrderCheck:
             for task in started:
                 if _demand(task) != _demand(waiting):
                     continue
-                same_row = (task.name, task.options.priority, task.group) == (
-                    name, waiting.options.priority, waiting.group,
-                )  # fmt: skip
+                same_row = _row(task) == _row(waiting)
                 assert not same_row or task.order < waiting.order, f"{_of(task)} started before {_of(waiting)}"
                 came_later = self._starts_early and task.order < waiting.order
-                assert blocked[name] or came_later or task.options.priority <= waiting.options.priority, (
+                if aged is not None:
+                    overtaken = aged.overtakes(task, waiting)
+                else:
+                    overtaken = task.options.priority > waiting.options.priority
+                assert blocked[name] or came_later or not overtaken, (
                     f"{_of(task)} of priority {task.options.priority} started before {_of(waiting)} "
                     f"of priority {waiting.options.priority}"
                 )
@@ -126,6 +135,43 @@ class OrderCheck:
             assert recent <= limits.starts, f"{recent} starts of {start.name} in {limits.per_s} s"
         running = sum(task.name == start.name for slot in self._state.slots.values() for task in slot.in_flight)
         assert not limits.max_concurrency or running <= limits.max_concurrency, f"{running} of {start.name} run"
+
+
+class _Aged:
+    """Who goes before whom, with ageing, in one flush."""
+
+    def __init__(self, ageing: Ageing, started: list[Task], state: State) -> None:
+        self._ageing = ageing
+        waiting = list(state.queue.tasks())
+        self._moved = {_row(task) for task in started}  # their first task was another when the others started
+        self._oldest: dict[tuple[object, ...], float] = {}
+        self._first: dict[tuple[object, ...], Task] = {}
+        for task in [*started, *waiting]:
+            row, place = _row(task), self._place(task)
+            if state.queue.row_of(task).shelf is not None:  # what is there came later, and may have waited longer
+                place = min(place, task.submitted_at - state.offset_of(task.order) + self._steps(task))
+            self._oldest[row] = min(self._oldest.get(row, place), place)
+        for task in waiting:
+            first = self._first.setdefault(_row(task), task)
+            if task.order < first.order:
+                self._first[_row(task)] = task
+
+    def _place(self, task: Task) -> float:
+        return self._ageing.waits_since(task) + self._steps(task)
+
+    def _steps(self, task: Task) -> float:
+        return task.options.priority * self._ageing.aging_s
+
+    def overtakes(self, started: Task, waiting: Task) -> bool:
+        """Whether it started out of its turn."""
+        row = _row(waiting)
+        if row in self._moved or self._first[row] is not waiting:
+            return False
+        return self._oldest[_row(started)] > self._place(waiting) + _ROUNDING_S
+
+
+def _row(task: Task) -> tuple[object, ...]:
+    return task.name, _demand(task), task.options.durable, task.options.priority, task.group
 
 
 def _demand(task: Task) -> tuple[frozenset[str], bool, bool]:

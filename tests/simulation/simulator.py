@@ -29,6 +29,7 @@ from tests.simulation.world import World
 _SETTLES_WITHIN_S: Final = 1_800.0
 _STEPS: Final = 20_000
 _BYTES: Final = (100, 1_000, WINDOW_BYTES)  # payloads have up to some 300
+_AGING_S: Final = (0.0, 0.0, 0.0, 0.0, 0.1)  # of one seed after the other
 _IN_MEMORY: Final = 5  # one seed of so many has the memory store; the others the product's, on a file
 
 
@@ -65,7 +66,7 @@ class Simulation:
         self.disk = Disk(self.world, self.faults, self.medium)
         self.oracle = Oracle(self.disk)
         self.ticks = TickCheck(self.world, self.oracle)
-        self.settings = _settings(self.world)
+        self.settings = _settings(self.world, _AGING_S[seed % len(_AGING_S)])
         self.window = self.world.random.choice((2, 4, 8, 4000)), _BYTES[seed % len(_BYTES)]  # tasks, bytes of payloads
         self.clients = Clients(self.world, self.faults, self.oracle, self.world.random.randrange(10, 70))
         self.shell: Shell | None = None
@@ -157,7 +158,7 @@ class Simulation:
         )
 
 
-def _settings(world: World) -> Settings:
+def _settings(world: World, aging_s: float) -> Settings:
     one = world.random.choice
     pool_size = one((1, 2, 3, 5))
     groups = []
@@ -190,6 +191,7 @@ def _settings(world: World) -> Settings:
         breaker_open_s=one((0.1, 1.0, 5.0)),
         preempt_grace_s=one((0.0, 0.2, 1.0)),
         preempt_min_run_s=one((0.0, 0.1, 1.0)),
+        aging_s=aging_s,
         autoscale=world.chance(0.3),
         autoscale_wait_s=one((0.2, 2.0)),
         autoscale_idle_s=one((2.0, 20.0)),
