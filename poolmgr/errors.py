@@ -147,7 +147,8 @@ class ShuttingDown(Unavailable):
 
 
 class QueueFull(Unavailable):
-    """``max_queue_depth`` is reached. Submit again when some have ended; CRITICAL tasks have places of their own."""
+    """As many tasks wait as may (``max_queue_depth``, or ``max_queued`` of a name). Submit again when some have ended,
+    or wait for room with ``block=True``; CRITICAL tasks have places of their own."""
 
     code = "queue_full"
 

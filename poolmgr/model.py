@@ -1,7 +1,4 @@
-"""The words that every floor shares: states, options, and what is known of a task, an attempt and a worker.
-
-All of it is frozen data. The mutable records of the scheduler live in ``core``.
-"""
+"""The words that every floor shares, as frozen data: states, options, what is known of a task, an attempt, a worker."""
 
 from __future__ import annotations
 
@@ -86,7 +83,7 @@ class TaskOptions(NamedTuple):
         memory_limit_mb: of the worker while this task runs; None: the pool's.
         ephemeral: runs in a fresh process that ends with it.
         rate_limit: of the name, over all workers, as (starts, seconds), or None.
-        max_concurrency: of the name, over all workers; 0: no limit.
+        max_concurrency, max_queued: so many of the name may run, over all workers, or wait; 0: no limit.
         result_ttl_s: how long a durable result is kept.
     """
 
@@ -113,6 +110,7 @@ class TaskOptions(NamedTuple):
     ephemeral: bool = False
     rate_limit: tuple[int, float] | None = None
     max_concurrency: int = 0
+    max_queued: int = 0
     result_ttl_s: float = 3600.0
 
     def override(self, changes: Mapping[str, Any]) -> TaskOptions:
@@ -285,6 +283,7 @@ _CHECKS: Final = {
     "ephemeral": _flag,
     "rate_limit": _rate,
     "max_concurrency": _count,
+    "max_queued": _count,
     "result_ttl_s": _seconds,
 }
 

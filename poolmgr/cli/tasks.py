@@ -24,6 +24,8 @@ _OPTIONS: Final = (
     ("--affinity", "affinity", str, "TEXT", "Prefer the worker that last ran this value."),
 )
 
+_FOR_EVER: Final = float("inf")  # what --block without seconds stands for
+
 
 def task_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the flags that set options of its tasks; it gets them by the options' names, None: not given."""
@@ -61,15 +63,27 @@ def _refuse_constant(name: str) -> Any:
 @click.option("--kwargs", callback=keywords, metavar="JSON", help="Keyword arguments, as a JSON object.")
 @task_options
 @click.option("--wait", is_flag=True, help="Wait for the result, and print it.")
+@click.option(
+    "--block", is_flag=False, flag_value=_FOR_EVER, type=click.FloatRange(0.0), metavar="[S]",
+    help="While the queue is full, wait: for so many seconds, or as long as it takes.",
+)  # fmt: skip
 @answering
 def submit(
-    session: Session, name: str, args: tuple[str, ...], kwargs: dict[str, Any], wait: bool, **options: Any
+    session: Session,
+    name: str,
+    args: tuple[str, ...],
+    kwargs: dict[str, Any],
+    wait: bool,
+    block: float | None,
+    **options: Any,
 ) -> None:
     """Hand over a durable task, and print its id once it is accepted.
 
     Each ARG is JSON where it parses, else a string. What begins with a dash goes after "--".
     """
     given = {option: value for option, value in options.items() if value is not None}
+    if block is not None:
+        given |= {"block": True, "block_timeout_s": None if block == _FOR_EVER else block}
     with session.client() as pool:
         future = pool.using(**given).submit(name, *[argument(each) for each in args], **kwargs)
         future.accepted()

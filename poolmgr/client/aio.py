@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from poolmgr.client import commands
 from poolmgr.client.aio_future import AsyncTaskFuture
-from poolmgr.client.aio_link import AsyncLink
+from poolmgr.client.aio_link import AsyncLink, get_room
 from poolmgr.client.aio_results import AsyncEventStream, AsyncMapResults
 from poolmgr.client.awaited import Awaited
 from poolmgr.client.batches import CHUNK, Batches
@@ -21,7 +21,7 @@ from poolmgr.client.outgoing import packed
 from poolmgr.client.preempting import AsyncPreempting
 from poolmgr.client.resume import RECONNECT_S, unacknowledged
 from poolmgr.client.schedules import AsyncSchedules
-from poolmgr.errors import ConnectionLost, WrongState
+from poolmgr.errors import ConnectionLost, UsageError, WrongState
 from poolmgr.model import TaskInfo, WorkerInfo
 from poolmgr.schedule import ScheduleInfo, Timing
 from poolmgr.wire.values import pack_call
@@ -99,14 +99,43 @@ class AsyncCaller:
     def submit(self, handler: Any, /, *args: Any, **kwargs: Any) -> AsyncTaskFuture[Any]:
         """Hand a task over; see ``Client.submit``. Not a coroutine: it never waits.
 
-        So a program that submits faster than the daemon accepts should ``await flush()`` now and then.
+        So a program that submits faster than the daemon accepts should ``await flush()`` now and then, or use
+        ``submit_when_room``.
 
         Raises:
             ConnectionLost: there is no connection now; any awaited call makes one.
+            UsageError: it is to wait for room (``using(block=True)``), which it cannot.
         """
         link, options = self._redial.ready(), self._options
+        if options.block:
+            raise UsageError("submit cannot wait, as block=True says: use `await client.submit_when_room(...)`")
         future: AsyncTaskFuture[Any] = AsyncTaskFuture(link, options.submits_durable)
         link.submit(future, handler_name(handler), packed(args, kwargs, link.protocol.files), options.for_submit)
+        return future
+
+    @overload
+    async def submit_when_room(
+        self, handler: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> AsyncTaskFuture[R]: ...
+    @overload
+    async def submit_when_room(
+        self, handler: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> AsyncTaskFuture[R]: ...
+    @overload
+    async def submit_when_room(self, handler: str, /, *args: Any, **kwargs: Any) -> AsyncTaskFuture[Any]: ...
+    async def submit_when_room(self, handler: Any, /, *args: Any, **kwargs: Any) -> AsyncTaskFuture[Any]:
+        """``submit``, once the daemon's queue has room; what ``submit`` of a ``Client`` does with ``block=True``.
+
+        Cancelled, it has submitted nothing.
+
+        Raises:
+            QueueFull: there was no room within ``using(block_timeout_s=)``.
+        """
+        link, options, name = await self._redial.live(), self._options, handler_name(handler)
+        payload = packed(args, kwargs, link.protocol.files)
+        await get_room(link, commands.room(name, 1, options.for_submit, options.block_timeout_s))
+        future: AsyncTaskFuture[Any] = AsyncTaskFuture(link, options.submits_durable)
+        link.submit(future, name, payload, options.for_submit, True)
         return future
 
     @overload
@@ -132,9 +161,12 @@ class AsyncCaller:
 
         Cancelling the wait cancels the call, unless it has begun.
         """
-        link, options = await self._redial.live(), self._options
+        link, options, name = await self._redial.live(), self._options, handler_name(handler)
         call: Awaited[Any] = Awaited(options.calls_durable)
-        link.submit(call, handler_name(handler), packed(args, kwargs, link.protocol.files), options.for_call)
+        payload = packed(args, kwargs, link.protocol.files)
+        if options.block:
+            await get_room(link, commands.room(name, 1, options.for_call, options.block_timeout_s))
+        link.submit(call, name, payload, options.for_call, options.block)
         try:
             return await call
         except asyncio.CancelledError:
@@ -169,9 +201,7 @@ class AsyncCaller:
         """An async iterator over the results, in order; see ``Client.map``. ``timeout`` counts from the first."""
         options = self._options
         durable = options.calls_durable
-        batches: Batches[Any] = Batches(
-            inputs, handler_name(handler), options.for_call, chunksize, lambda: Awaited(durable)
-        )
+        batches: Batches[Any] = Batches(inputs, handler_name(handler), options, chunksize, lambda: Awaited(durable))
         return AsyncMapResults(self._redial.live, batches, timeout)
 
 

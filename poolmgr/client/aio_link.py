@@ -101,13 +101,15 @@ class AsyncLink:
 
     # --------------------------------------------------------------------------------------------------- sending
 
-    def submit(self, pending: Pending[Any], name: str, payload: Payload, options: bytes | None) -> None:
-        """Hand a task over, at the end of this turn of the loop."""
-        self._write(self.protocol.submit(pending, name, payload, options))
+    def submit(
+        self, pending: Pending[Any], name: str, payload: Payload, options: bytes | None, waited: bool = False
+    ) -> None:
+        """Hand a task over, at the end of this turn of the loop. ``waited``: see ``Link.submit``."""
+        self._write(self.protocol.submit(pending, name, payload, options, waited))
 
-    def submit_all(self, batch: Sequence[Submit]) -> None:
+    def submit_all(self, batch: Sequence[Submit], waited: bool = False) -> None:
         """Hand many tasks over. A task that cannot be sent has its outcome."""
-        self._write(self.protocol.submit_all(batch))
+        self._write(self.protocol.submit_all(batch, waited))
 
     async def ask(self, question: commands.Question[T], timeout_s: float | None) -> T:
         """Put a question and wait for its answer.
@@ -130,6 +132,11 @@ class AsyncLink:
         answer: Awaited[Any] = Awaited()
         self._write(self.protocol.request(answer, question.command, question.arguments))
         return answer
+
+    def leave_room(self, asked: Pending[Any]) -> None:
+        """As ``Link.leave_room``. From any thread."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._cancel, [asked])
 
     async def watch(self, key: bytes, timeout_s: float | None) -> Awaited[Any]:
         """Whoever will have the end of the task ``key``. Errors: those of ``ask``."""
@@ -155,7 +162,9 @@ class AsyncLink:
         if self.protocol.down is not None:
             return
         for each in calls:
-            question = commands.cancel(each.key, False)
+            question: commands.Question[Any] = (
+                commands.cancel(each.key, False) if each.key else commands.leave_room(each.number)
+            )
             self._write(self.protocol.request(Pending(), question.command, question.arguments))
 
     def _write(self, message: Outgoing) -> None:
@@ -305,6 +314,19 @@ class AsyncLink:
             self._arrival = None
         if self.protocol.down is not None and self._transport is not None and not self._transport.is_closing():
             self._transport.abort()
+
+
+async def get_room(link: AsyncLink, question: commands.Question[int]) -> int:
+    """Wait until the daemon says how many tasks it has room for. Errors: those of ``Link.get_room``."""
+    if link.protocol.down is not None:
+        await link.reconnect()
+    answer = link.put(question)
+    try:
+        await answer.settled()
+    except BaseException:
+        link.leave_room(answer)
+        raise
+    return question.read(answer.value())
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:

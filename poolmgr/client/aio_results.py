@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from poolmgr.client import commands
 from poolmgr.client.aio_link import AsyncLink
 from poolmgr.client.awaited import Awaited
 from poolmgr.client.batches import Batches
+from poolmgr.client.pending import Pending
 from poolmgr.errors import ConnectionLost
 from poolmgr.model import Event
 
@@ -34,24 +35,39 @@ class AsyncMapResults(AsyncIterator[R]):
         batches, link = self._batches, self._link
         if link is None or (not batches.waiting and batches.left != 0):
             link = await self._connect()  # it may have been lost with nothing on it
-        protocol = link.protocol
-        if protocol.down is None and (batch := batches.next_batch(protocol.files)):
-            link.submit_all(batch)
-        if not batches.waiting:
-            raise StopAsyncIteration
-        head = batches.waiting[0]
         try:
-            while head.outcome is None and protocol.down is None and (batch := batches.next_batch(protocol.files)):
-                link.submit_all(batch)
-                await asyncio.sleep(0)  # the loop writes it, and takes in what has come
-            if head.outcome is None:
-                assert isinstance(head, Awaited)
-                async with asyncio.timeout_at(self._deadline):
-                    await head.settled()
+            sent = batches.send(link)
+            while not (batches.waiting and batches.waiting[0].outcome is not None):
+                if not batches.waiting and batches.is_read:
+                    raise StopAsyncIteration
+                if sent:
+                    await asyncio.sleep(0)  # the loop writes it, and takes in what has come
+                else:
+                    async with asyncio.timeout_at(self._deadline):
+                        await self._come(link)
+                sent = batches.send(link)
             return batches.take()
         except BaseException:
             await self.aclose()
             raise
+
+    async def _come(self, link: AsyncLink) -> None:
+        """The next result has come, or room for more."""
+        batches = self._batches
+        if batches.asked is None and batches.wants_room:
+            await link.reconnect()  # it is to be asked for when there is a connection again
+            return
+        head = batches.waiting[0] if batches.waiting else None
+        awaited = [each for each in (head, batches.asked) if each is not None]
+        if len(awaited) == 1:
+            await _settled(awaited[0])
+            return
+        tasks = [asyncio.ensure_future(_settled(each)) for each in awaited]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
 
     async def aclose(self) -> None:
         """Cancel what was not taken. Nothing more comes. Safe to call twice."""
@@ -71,15 +87,22 @@ class AsyncMapResults(AsyncIterator[R]):
             self._abandon()
 
     def _abandon(self) -> None:
-        left = self._batches.end()
+        left, asked = self._batches.end(), self._batches.leave()
         if self._link is not None:
             self._link.abandon(left)
+            if asked is not None:
+                self._link.leave_room(asked)
 
     async def _connect(self) -> AsyncLink:
         if self._timeout is not None and self._deadline is None:
             self._deadline = asyncio.get_running_loop().time() + self._timeout
         self._link = await self._live()
         return self._link
+
+
+async def _settled(pending: Pending[Any]) -> None:
+    assert isinstance(pending, Awaited)  # all that this client sends is
+    await pending.settled()
 
 
 class AsyncEventStream(AsyncIterator[Event]):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from math import isfinite
+from typing import Any, Final
 
-from poolmgr.errors import UsageError
+from poolmgr.errors import BadOption, UsageError
 from poolmgr.model import check_options, to_wire
 from poolmgr.wire.framing import encoder
 
@@ -26,10 +27,17 @@ def handler_name(handler: Any) -> str:
     return name
 
 
+_BLOCKING: Final = frozenset({"block", "block_timeout_s"})
+
+
 class Options:
-    """Task options that a user set, checked, with what they are on the wire.
+    """Task options that a user set, checked, with what they are on the wire; and whether to wait for room in the queue.
 
     Work that is handed over (``submit``) is durable, calls (``run``, ``map``) are not, unless ``durable`` is set.
+
+    Attributes:
+        block: whoever submits waits while the queue is full, instead of being refused,
+        block_timeout_s: for so long; None: for as long as it takes.
     """
 
     def __init__(self, changes: Mapping[str, Any]) -> None:
@@ -37,14 +45,17 @@ class Options:
         Raises:
             BadOption: an unknown name, a wrong type or a value out of range; the message says which.
         """
-        self._set = check_options(changes)
+        self._blocking = {name: value for name, value in changes.items() if name in _BLOCKING}
+        self.block = _flag("block", self._blocking.get("block", False))
+        self.block_timeout_s = _seconds("block_timeout_s", self._blocking.get("block_timeout_s"))
+        self._set = check_options({name: value for name, value in changes.items() if name not in _BLOCKING})
         self.submits_durable: bool = self._set.get("durable", True)
         self.calls_durable: bool = self._set.get("durable", False)
 
     def merged(self, changes: Mapping[str, Any]) -> Options:
         """These options with ``changes`` on top."""
         merged = Options(changes)
-        return Options({**self._set, **merged._set})
+        return Options({**self._set, **self._blocking, **merged._set, **merged._blocking})
 
     @cached_property
     def for_submit(self) -> bytes | None:
@@ -55,3 +66,17 @@ class Options:
     def for_call(self) -> bytes:
         """What SUBMIT carries for a call."""
         return encoder()(to_wire({"durable": False, **self._set}))
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise BadOption(f"{name} takes true or false, got {value!r}")
+    return value
+
+
+def _seconds(name: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value) or value < 0:
+        raise BadOption(f"{name} takes seconds, at least 0, or None, got {value!r}")
+    return float(value)

@@ -73,6 +73,16 @@ def _keys(task_ids: Sequence[str]) -> list[bytes] | None:
 # -------------------------------------------------------------------------------------------------- tasks
 
 
+def room(name: str, tasks: int, options: bytes | None, timeout_s: float | None) -> Question[int]:
+    """How many of so many tasks of these options may be submitted now: the answer comes when there is room for one."""
+    arguments = {"name": name, "tasks": tasks, "options": options, "timeout_s": timeout_s}
+    return Question("room", arguments, int)
+
+
+def leave_room(request: int) -> Question[None]:
+    return Question("leave_room", {"request": request}, _nothing)
+
+
 def task(task_id: str) -> Question[TaskInfo]:
     return Question("task", {"id": key_of(task_id)}, task_info)
 

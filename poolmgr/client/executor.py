@@ -11,6 +11,7 @@ from itertools import islice
 from time import monotonic
 from typing import Any, Final, ParamSpec, TypeVar
 
+from poolmgr.client import commands
 from poolmgr.client.call_future import BrokenPool, Call, CallFuture
 from poolmgr.client.call_line import line_of, private_line
 from poolmgr.client.call_link import CallLink
@@ -67,7 +68,8 @@ class Executor(StandardExecutor):
             raise TypeError("initializer must be a callable")
         self._token = os.urandom(8)
         options = Options({}) if client is None else client._options
-        self._options = options.merged(_ONCE).for_call
+        self._caller = options.merged(_ONCE)
+        self._options = self._caller.for_call
         if client is None:
             size = max_workers or os.cpu_count() or 1
             self._line = private_line({"pool_size": size, "worker_memory_limit_mb": 0, "task_timeout_s": 0})
@@ -78,13 +80,15 @@ class Executor(StandardExecutor):
         weakref.finalize(self, self._line.finish_in_background).atexit = False
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> CallFuture[R]:
-        """Have ``fn(*args, **kwargs)`` called in a worker. Does not wait.
+        """Have ``fn(*args, **kwargs)`` called in a worker. Does not wait, unless its client does (``block=True``): then
+        while the daemon's queue is full.
 
         What cannot be pickled, or is too large, is told by the future.
 
         Raises:
             RuntimeError: the executor was shut down.
             BrokenPool: it cannot be used any more.
+            QueueFull: there was no room within the client's ``block_timeout_s``.
         """
         link = self._live()
         future: CallFuture[R] = CallFuture(link)
@@ -94,6 +98,7 @@ class Executor(StandardExecutor):
         except Exception as error:
             future.outcome = error
             return future
+        self._get_room(link, 1)
         self._send(link, [(future, CALL, payload, self._options)])
         return future
 
@@ -101,6 +106,8 @@ class Executor(StandardExecutor):
         self, fn: Callable[..., R], /, *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
     ) -> Iterator[R]:
         """As the built-in ``map``: all inputs are read at once, the calls are made concurrently, results come in order.
+
+        With a client that waits for room (``block=True``) this returns when there was room for all of them.
 
         Args:
             timeout: seconds from now within which each result must come; else ``TimeoutError``.
@@ -159,12 +166,19 @@ class Executor(StandardExecutor):
         arguments = (pickled, function, self._token, self._initializer)
         return packed(arguments if buffers is None else (*arguments, buffers), {}, link.protocol.files)
 
+    def _get_room(self, link: CallLink, calls: int) -> int:
+        """For how many of so many calls there is room: for all, unless the client is to wait for it."""
+        if not self._caller.block:
+            return calls
+        return link.get_room(commands.room(CALL, calls, self._options, self._caller.block_timeout_s))
+
     def _send(self, link: CallLink, batch: list[Submit]) -> None:
+        waited = self._caller.block
         try:
             if len(batch) == 1:
-                link.submit(*batch[0])
+                link.submit(*batch[0], waited)
             else:
-                link.submit_all(batch)
+                link.submit_all(batch, waited)
         except PoolError as error:
             if link.protocol.lost is None:
                 batch[0][0].outcome = error
@@ -197,11 +211,16 @@ class Executor(StandardExecutor):
             batch.append((call, CALL, payload, self._options))
             size += len(payload)
             if len(batch) >= _BATCH or size > _BATCH_BYTES or monotonic() - began > _BATCH_S:
-                self._send(link, batch)
+                self._send_when_room(link, batch)
                 batch, size, began = [], 0, monotonic()
-        if batch:
-            self._send(link, batch)
+        self._send_when_room(link, batch)
         return calls
+
+    def _send_when_room(self, link: CallLink, batch: list[Submit]) -> None:
+        while batch:
+            places = self._get_room(link, len(batch))
+            self._send(link, batch[:places])
+            batch = batch[places:]
 
 
 def _buffers(link: CallLink) -> list[memoryview] | None:

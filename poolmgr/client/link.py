@@ -49,21 +49,24 @@ class Link(SharedSocket):
 
     # --------------------------------------------------------------------------------------------------- sending
 
-    def submit(self, pending: Pending[Any], name: str, payload: Payload, options: bytes | None) -> None:
-        """Hand a task over. Waits only while the window of unanswered submits is full, or the connection is down."""
+    def submit(
+        self, pending: Pending[Any], name: str, payload: Payload, options: bytes | None, waited: bool = False
+    ) -> None:
+        """Hand a task over. Waits only while the window of unanswered submits is full, or the connection is down.
+        ``waited``: it had to wait for room in the queue before (``get_room``)."""
         window = self.protocol.window
         if not window.room:
             self.wait(lambda: window.room)
-        self._transmit(self.protocol.submit, pending, name, payload, options)
+        self._transmit(self.protocol.submit, pending, name, payload, options, waited)
         if self._outbox.unsent or self._outbox.hung_up or not window.submitted % _LOOK_EVERY:
             self._see_off()
 
-    def submit_all(self, batch: Sequence[Submit]) -> None:
+    def submit_all(self, batch: Sequence[Submit], waited: bool = False) -> None:
         """Hand many tasks over in one send, and wait until it has left. A task that cannot be sent has its outcome."""
         window = self.protocol.window
         if not window.room:
             self.wait(lambda: window.room)
-        self._transmit(self.protocol.submit_all, batch)
+        self._transmit(self.protocol.submit_all, batch, waited)
         if self._outbox.unsent:
             self.wait(lambda: not self._outbox.unsent)
 
@@ -80,6 +83,33 @@ class Link(SharedSocket):
         if not self.wait(lambda: answer.outcome is not None, timeout_s):
             raise Unavailable(f"the daemon did not answer {question.command!r} within {timeout_s:g} s")
         return question.read(answer.value())
+
+    def put(self, question: commands.Question[T]) -> Pending[Any]:
+        """Put a question, whose answer is to come. Errors: that there is no connection now."""
+        answer: Pending[Any] = Pending()
+        self._transmit(self.protocol.request, answer, question.command, question.arguments)
+        return answer
+
+    def get_room(self, question: commands.Question[int]) -> int:
+        """Wait until the daemon says how many tasks it has room for.
+
+        Raises:
+            QueueFull: there was no room in time.
+            PoolError: as ``ask``. Nothing was submitted.
+        """
+        if self.protocol.down is not None:
+            self.reconnect()
+        answer = self.put(question)
+        try:
+            self.wait(lambda: answer.outcome is not None)
+        except BaseException:
+            self.leave_room(answer)
+            raise
+        return question.read(answer.value())
+
+    def leave_room(self, asked: Pending[Any]) -> None:
+        """Nobody waits for that answer of ``room`` any more, nor will all that it gave be used. Never blocks."""
+        self._abandon([asked])
 
     def watch(self, key: bytes, timeout_s: float | None) -> Pending[Any]:
         """Whoever will have the end of the task ``key``. Errors: those of ``ask``."""
@@ -101,7 +131,10 @@ class Link(SharedSocket):
 
         Finalizers come here, in any thread and while that very thread holds ``lock``; then whoever sends next does it.
         """
-        self._abandoned.extend(each for each in calls if each.outcome is None and each.key)
+        self._abandon([each for each in calls if each.outcome is None and each.key])
+
+    def _abandon(self, left: Sequence[Pending[Any]]) -> None:
+        self._abandoned.extend(left)
         if self._abandoned and self.lock.acquire(blocking=False):
             try:
                 self._cancel_abandoned()
@@ -130,7 +163,7 @@ class Link(SharedSocket):
             return  # they are cancelled when it is made again
         abandoned, self._abandoned = self._abandoned, []
         if protocol.lost is None:
-            questions = [commands.cancel(each.key, False) for each in abandoned]
+            questions = [_farewell(each) for each in abandoned]
             self._outbox.send(
                 b"".join([protocol.request(Pending(), each.command, each.arguments) for each in questions])
             )
@@ -141,3 +174,8 @@ class Link(SharedSocket):
         self._flush()
         if self._outbox.unsent or self.protocol.window.unanswered > _ALONE:
             self._start_background()
+
+
+def _farewell(left: Pending[Any]) -> commands.Question[Any]:
+    """What to tell the daemon of a call, or a request for room, that nobody waits for."""
+    return commands.cancel(left.key, False) if left.key else commands.leave_room(left.number)

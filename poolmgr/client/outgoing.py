@@ -40,16 +40,17 @@ def packed(args: tuple[Any, ...], kwargs: dict[str, Any], files: Files) -> Paylo
     return b"".join(parts)
 
 
-def submission(sent: Sent, encode: Callable[[Sequence[Any]], bytes], files: Files) -> Outgoing:
-    """The SUBMIT of a task whose end is wanted."""
+def submission(sent: Sent, encode: Callable[[Sequence[Any]], bytes], files: Files, *, waited: bool = False) -> Outgoing:
+    """The SUBMIT of a task whose end is wanted. ``waited``: there is a place for it."""
     key, name, payload, options = sent
+    more = (options, True, True) if waited else (options, True)
     if isinstance(payload, bytes) and len(payload) < LARGE_BYTES:
-        return encode((SUBMIT, key, name, payload, options, True))
+        return encode((SUBMIT, key, name, payload, *more))
     if isinstance(payload, Parcel) and files.granted:  # it may be older than this connection
-        message = encode((SUBMIT, key, name, payload.size, options, True))
-        return FileMessage(message, payload, lambda: encode((SUBMIT, key, name, payload.content(), options, True)))
+        message = encode((SUBMIT, key, name, payload.size, *more))
+        return FileMessage(message, payload, lambda: encode((SUBMIT, key, name, payload.content(), *more)))
     files.passed(len(payload))
-    return list(in_parts((SUBMIT, key, name, None, options, True), 3, [inline(payload)], encode))
+    return list(in_parts((SUBMIT, key, name, None, *more), 3, [inline(payload)], encode))
 
 
 def together(messages: Iterable[Outgoing]) -> Outgoing:

@@ -5,11 +5,9 @@ it reads to ``receive``, and calls ``interrupt`` when the connection ends. If it
 again, tells each failure by ``unreachable``, and sends what ``resume`` returns first on the new connection; see
 ``resume.py`` for what is resumed. Calls must not overlap.
 
-1. A submit has a number and is counted as answered by the ``Window``. A refusal comes before the ACCEPTED that counts
-   it.
+1. A submit has a number and is answered by the ``Window``. A refusal comes before the ACCEPTED that counts it.
 2. Each ``Pending`` gets exactly one outcome: by a message, by ``interrupt`` or by ``lose``.
-3. An outcome is stored here, except where somebody observes the ``Pending``: those are returned, to be settled by the
-   shell when it holds no lock.
+3. An outcome is stored here; of a ``Pending`` that is observed it is returned: the shell settles it, holding no lock.
 4. Messages about tasks that nobody here waits for (any longer) are ignored.
 """
 
@@ -114,8 +112,10 @@ class Protocol:
         info = {"name": name, "pid": os.getpid(), "many": True}
         return self._encode((HELLO, PROTOCOL_VERSION, "client", info))
 
-    def submit(self, pending: Pending[Any], name: str, payload: Payload, options: bytes | None) -> Outgoing:
-        """What submits a task with packed arguments and options, whose end ``pending`` will get.
+    def submit(
+        self, pending: Pending[Any], name: str, payload: Payload, options: bytes | None, waited: bool = False
+    ) -> Outgoing:
+        """What submits a task with packed arguments and options; ``pending`` gets its end. ``waited``: it has a place.
 
         Raises:
             PayloadTooLarge: nothing is to be sent; the connection is as before.
@@ -131,35 +131,35 @@ class Protocol:
         number = self.window.submitted + 1
         key = new_id(self._salt, number)
         sent = (key, name, payload, options)
-        small, pack = len(payload) < LARGE_BYTES, self._encode
-        message = pack((SUBMIT, *sent, True)) if small else submission(sent, pack, self.files)
+        small, pack = len(payload) < LARGE_BYTES and not waited, self._encode
+        message = pack((SUBMIT, *sent, True)) if small else submission(sent, pack, self.files, waited=waited)
         self.window.add(sent)
         pending.key = key
         pending.number = number
         self._tasks[key] = pending
         return message
 
-    def submit_all(self, batch: Iterable[Submit]) -> Outgoing:
-        """What submits many tasks. Those that cannot be sent get the reason as their outcome."""
+    def submit_all(self, batch: Iterable[Submit], waited: bool = False) -> Outgoing:
+        """What submits many tasks. Those that cannot be sent get the reason as their outcome. ``waited``: as above."""
         messages: list[Outgoing] = []
         for some in alike(batch, self._payload_limit):
             pending, name, payload, options = some[0]
             try:
                 if len(some) == 1:
-                    messages.append(self.submit(pending, name, payload, options))
+                    messages.append(self.submit(pending, name, payload, options, waited))
                 else:
-                    messages.append(self._submit_many(some, name, options))
+                    messages.append(self._submit_many(some, name, options, waited))
             except PoolError as error:
                 for each in some:
                     each[0].outcome = error
         return together(messages)
 
-    def _submit_many(self, together: Sequence[Submit], name: str, options: bytes | None) -> bytes:
+    def _submit_many(self, together: Sequence[Submit], name: str, options: bytes | None, waited: bool) -> bytes:
         if self.down is not None:
             raise self.down
         window, number = self.window, self.window.submitted
         keys = new_ids(self._salt, number + 1, len(together))
-        message = self._encode((SUBMIT_MANY, keys, name, [each[2] for each in together], options, True))
+        message = self._encode((SUBMIT_MANY, keys, name, [each[2] for each in together], options, True, waited))
         for key, (pending, _, payload, _) in zip(keys, together, strict=True):
             number += 1
             window.add((key, name, payload, options))

@@ -27,33 +27,47 @@ class MapResults(Iterator[R]):
         self._link = live()
         self._batches = batches
         self._deadline = None if timeout is None else monotonic() + timeout
-        self._link.submit_all(batches.next_batch(self._link.protocol.files))
+        batches.send(self._link)
 
     def __next__(self) -> R:
         batches = self._batches
         if not batches.waiting and batches.left != 0:
             self._link = self._live()  # the connection may have been lost with nothing on it
-        if self._link.protocol.lost is None and (batch := batches.next_batch(self._link.protocol.files)):
-            self._link.submit_all(batch)
-        if not batches.waiting:
-            raise StopIteration
-        head = batches.waiting[0]
         try:
-            while head.outcome is None and (batch := batches.next_batch(self._link.protocol.files)):
-                self._link.submit_all(batch)
-                self._link.look()
-            if head.outcome is None:
-                timeout = None if self._deadline is None else self._deadline - monotonic()
-                if not self._link.wait(lambda: head.outcome is not None, timeout):
-                    raise TimeoutError("the next result of map did not come in time")
+            sent = batches.send(self._link)
+            while not (batches.waiting and batches.waiting[0].outcome is not None):
+                if not batches.waiting and batches.is_read:
+                    raise StopIteration
+                if sent:
+                    self._link.look()
+                else:
+                    self._wait()
+                sent = batches.send(self._link)
             return batches.take()
         except BaseException:
             self.close()
             raise
 
+    def _wait(self) -> None:
+        """Until the next result has come, or room for more."""
+        head = self._batches.waiting[0] if self._batches.waiting else None
+        asked, protocol = self._batches.asked, self._link.protocol
+
+        def has_come() -> bool:
+            if asked is None and self._batches.wants_room:  # it is to be asked for when there is a connection again
+                return protocol.down is None or protocol.lost is not None
+            return (head is not None and head.outcome is not None) or (asked is not None and asked.outcome is not None)
+
+        timeout = None if self._deadline is None else self._deadline - monotonic()
+        if not self._link.wait(has_come, timeout):
+            raise TimeoutError("the next result of map did not come in time")
+
     def close(self) -> None:
         """Cancel what was not taken. Nothing more comes. Safe to call twice."""
-        self._link.abandon(self._batches.end())
+        left = self._batches.end()
+        if (asked := self._batches.leave()) is not None:
+            self._link.leave_room(asked)
+        self._link.abandon(left)
 
     def __len__(self) -> int:
         left = self._batches.left

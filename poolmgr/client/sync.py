@@ -65,7 +65,9 @@ class Caller:
     def submit(self, handler: Any, /, *args: Any, **kwargs: Any) -> TaskFuture[Any]:
         """Hand a task over: durable unless ``using(durable=False)``. Does not wait for the daemon.
 
-        It does wait while 10,000 tasks, or 32 MB, are not acknowledged. A refusal comes from the future.
+        It does wait while 10,000 tasks, or 32 MB, are not acknowledged. A refusal comes from the future. With
+        ``using(block=True)`` it waits while the queue is full, for ``block_timeout_s`` at the most, and ``QueueFull``
+        comes from here.
 
         Args:
             handler: the function, or its name as a string.
@@ -74,10 +76,14 @@ class Caller:
             BadValue: an argument cannot be carried; the message has the path to it.
             PayloadTooLarge: the arguments exceed the frame limit.
             Unavailable: the daemon cannot be reached.
+            QueueFull: there was no room within ``block_timeout_s``. Nothing was submitted.
         """
-        link, options = self._redial.live(), self._options
-        future = _future_class()(link, options.submits_durable)
-        link.submit(future, handler_name(handler), packed(args, kwargs, link.protocol.files), options.for_submit)
+        link, options, name = self._redial.live(), self._options, handler_name(handler)
+        future, packed_options = _future_class()(link, options.submits_durable), options.for_submit
+        payload = packed(args, kwargs, link.protocol.files)
+        if options.block:
+            link.get_room(commands.room(name, 1, packed_options, options.block_timeout_s))
+        link.submit(future, name, payload, packed_options, options.block)
         return future
 
     @overload
@@ -116,10 +122,13 @@ class Caller:
         Raises:
             TaskFailed: it did not complete; the subclass says how. Also what ``submit`` raises.
         """
-        link, options = self._redial.live(), self._options
+        link, options, name = self._redial.live(), self._options, handler_name(handler)
         call: Pending[Any] = Pending(options.calls_durable)
+        payload = packed(args, kwargs, link.protocol.files)
+        if options.block:
+            link.get_room(commands.room(name, 1, options.for_call, options.block_timeout_s))
         try:
-            link.submit(call, handler_name(handler), packed(args, kwargs, link.protocol.files), options.for_call)
+            link.submit(call, name, payload, options.for_call, options.block)
             link.wait(lambda: call.outcome is not None)
         except BaseException:
             link.abandon((call,))
@@ -153,7 +162,9 @@ class Caller:
     ) -> MapResults[Any]:
         """Call a handler with each of ``zip(*inputs)``, and iterate over the results in that order. Each is a task.
 
-        Inputs are read as results are taken, about 4,096 ahead. Not durable unless ``using(durable=True)``.
+        Inputs are read as results are taken, about 4,096 ahead, or as far as the daemon has room for them: where its
+        queue is full, this waits (``using(block_timeout_s=)``: for so long without any room). Not durable unless
+        ``using(durable=True)``.
 
         Args:
             timeout: seconds from now within which each result must come.
@@ -162,14 +173,13 @@ class Caller:
         Raises, as it is iterated over:
             TaskFailed, BadValue: at the place of the one that failed. The rest is cancelled.
             TimeoutError: a result did not come in time. The rest is cancelled.
+            QueueFull: there was no room within ``block_timeout_s``. The rest is cancelled.
         """
         if chunksize < 1:
             raise ValueError(f"chunksize is at least 1, got {chunksize!r}")
         options = self._options
         durable = options.calls_durable
-        batches: Batches[Any] = Batches(
-            inputs, handler_name(handler), options.for_call, chunksize, lambda: Pending(durable)
-        )
+        batches: Batches[Any] = Batches(inputs, handler_name(handler), options, chunksize, lambda: Pending(durable))
         return MapResults(self._redial.live, batches, timeout)
 
 

@@ -215,6 +215,8 @@ class Dispatcher:
                 limits.times.append(now)
         if state.breakers and task.name in state.breakers:
             self._breakers.started(task.name, fence, now)
+        if options.max_queued:
+            state.crowd(task.name, -1)
         if options.affinity is not None:
             _remember(slot, options.affinity)
         if task.past is not NO_PAST and task.runs_alone:

@@ -180,6 +180,14 @@ class Answer(NamedTuple):
     commit: int
 
 
+class Refusal(NamedTuple):
+    """The answer to such a request that it is refused."""
+
+    token: int
+    code: str
+    message: str
+
+
 class Emit(NamedTuple):
     """An event for whoever listens, and for the log."""
 
@@ -207,5 +215,5 @@ class Drained(NamedTuple):
 
 Effect = (
     Persist | Refill | Start | Look | Recall | Interrupt | Inspect | Continue | Kill | Spawn | Retire | Forget
-    | Accepted | Finished | Same | Progressed | Answer | Emit | Reloaded | Drained | Trim
+    | Accepted | Finished | Same | Progressed | Answer | Refusal | Emit | Reloaded | Drained | Trim
 )  # fmt: skip

@@ -11,11 +11,11 @@ from poolmgr.core.effects import Answer, Look, Same
 from poolmgr.core.lifecycle import Lifecycle
 from poolmgr.core.limits import NameLimits
 from poolmgr.core.past import NO_PAST, Past
-from poolmgr.core.ready_queue import ReadyQueue
+from poolmgr.core.room import Room, is_urgent
 from poolmgr.core.state import Session, State
 from poolmgr.core.task import Task, Watchers
-from poolmgr.errors import IdConflict, NotFound, QueueFull, ShuttingDown, StoreUnavailable, WrongState
-from poolmgr.model import CRITICAL_MOST, TaskOptions, TaskState
+from poolmgr.errors import IdConflict, NotFound, ShuttingDown, StoreUnavailable, WrongState
+from poolmgr.model import TaskOptions, TaskState
 from poolmgr.payload import Payload
 
 _WATCHERS_FEW = 8
@@ -24,8 +24,9 @@ _WATCHERS_FEW = 8
 class Intake:
     """The clients' side of the scheduler."""
 
-    def __init__(self, state: State, dispatcher: Dispatcher, lifecycle: Lifecycle) -> None:
+    def __init__(self, state: State, dispatcher: Dispatcher, lifecycle: Lifecycle, room: Room) -> None:
         self.state = state
+        self.room = room
         self._dispatcher = dispatcher
         self._lifecycle = lifecycle
         self._queue_limit = state.settings.max_queue_depth
@@ -36,6 +37,7 @@ class Intake:
 
     def disconnected(self, client: int, now: float) -> None:
         """A client has gone: what it waited for as a call is cancelled; if it runs already, its handler is told."""
+        self.room.disconnected(client)
         session = self.state.sessions.pop(client, None)
         if session is None:
             return
@@ -69,9 +71,11 @@ class Intake:
         watch: bool,
         *,
         origin: bytes | str | None = None,
+        has_place: bool = False,
     ) -> bool:
         """A new task. ``client`` 0 is nobody: the task is acknowledged to none, and never cancelled with its client.
-        One with an ``origin`` is no other's double: its key was looked at before. False: it is an earlier task.
+        One with an ``origin`` is no other's double: its key was looked at before. ``has_place``: it waited for room
+        (``Room.use``). False: it is an earlier task.
 
         Raises:
             ShuttingDown, StoreUnavailable, QueueFull, IdConflict: refused; nothing has changed, but that the submit
@@ -91,20 +95,19 @@ class Intake:
             return False
         if options.durable and state.store_trouble:
             raise self._not_kept()
-        if self._queue_limit:
-            self._check_room(self._queue_limit, 1, now, urgent=_is_urgent(options))
+        if (self._queue_limit or options.max_queued) and not has_place:
+            self._check_room(options, name, 1, now)
         if options.rate_limit is not None or options.max_concurrency or name in state.limits:
             self.limit(name, options)
         state.last_order = order = state.last_order + 1
         usual = f"client-{client}" if session is None else session.group
         group = usual if options.group is None else options.group
-        durable = options.durable
-        owner = 0 if durable or session is None else client
+        owner = 0 if options.durable or session is None else client
         watchers = () if not watch or session is None else session.watching
         past = NO_PAST if origin is None else Past(origin=origin, cautious=isinstance(origin, str))
         wall = now + state.wall_offset
         task = Task(id, name, payload, options, group, order, owner, now, wall, watchers, past)
-        if durable:
+        if options.durable:
             state.added(task, session)
         elif session is not None:
             session.calls[id] = task
@@ -136,7 +139,7 @@ class Intake:
             return False
         if state.shedding and options.sheddable:
             return False
-        if self._queue_limit and state.waiting + len(ids) > self._queue_limit:
+        if self._queue_limit and not self.room.is_there(options, name, len(ids)):
             return False
         durable = options.durable
         if (durable and state.store_trouble) or name in state.limits or not state.tasks.keys().isdisjoint(ids):
@@ -166,20 +169,11 @@ class Intake:
             f"nothing durable is taken, since the store refuses to write: {self.state.store_trouble}"
         )
 
-    def _check_room(self, limit: int, wanted: int, now: float, *, urgent: bool = False) -> None:
-        """Whether so many more may wait. CRITICAL tasks have as many places once more, which no others take: what is
-        for emergencies is not to be refused because of what is not."""
-        state = self.state
-        if state.waiting + wanted <= limit:
-            return
-        self._dispatcher.dispatch(now)  # of those that came together with these, some need not wait
-        waiting = state.waiting
-        if waiting + wanted <= limit or (urgent and _critical_waiting(state.queue) + wanted <= limit):
-            return
-        raise QueueFull(
-            f"{waiting} tasks wait, and {limit} may (max_queue_depth): submit again when some have ended, or raise the "
-            "limit"
-        )
+    def _check_room(self, options: TaskOptions, name: str, wanted: int, now: float) -> None:
+        """Whether so many more of these options may wait. Raises ``QueueFull``."""
+        if not self.room.is_there(options, name, wanted):
+            self._dispatcher.dispatch(now)  # of those that came together with these, some need not wait
+            self.room.check(options, name, wanted, now)
 
     def _due(self, options: TaskOptions, now: float) -> tuple[float | None, float | None]:
         """When a task may run, as boot time, and the wall time that this follows, if any."""
@@ -257,12 +251,26 @@ class Intake:
         if self.state.store_trouble and any(record.options.durable for record, _ in made):
             raise self._not_kept()
         self._check_keys([record for record, _ in made])
-        if self._queue_limit:
-            urgent = all(_is_urgent(record.options) for record, _ in made)
-            self._check_room(self._queue_limit, len(made), now, urgent=urgent)
+        if made and (self._queue_limit or any(record.options.max_queued for record, _ in made)):
+            self._check_room_for_all([record for record, _ in made], now)
         for record, new_id in made:
-            self.submit(now, new_id, record.name, record.payload, record.options, 0, False, origin=record.id)
+            self.submit(
+                now, new_id, record.name, record.payload, record.options, 0, False, origin=record.id, has_place=True
+            )
             self.state.fact(TaskRequeued(record.id, new_id), record.options.durable)
+
+    def _check_room_for_all(self, records: Sequence[TaskRecord], now: float) -> None:
+        """Whether all of them may wait, by the queue's limit and by those of their names."""
+        of_name: dict[str, list[TaskOptions]] = {}
+        for record in records:
+            of_name.setdefault(record.name, []).append(record.options)
+        urgent = all(is_urgent(record.options) for record in records)
+        asked = next((r.options for r in records if is_urgent(r.options) is urgent), records[0].options)
+        self._check_room(asked._replace(max_queued=0), "", len(records), now)
+        for name, options in of_name.items():
+            limited = [each for each in options if each.max_queued]
+            if limited:
+                self._check_room(limited[-1], name, len(limited), now)
 
     def _check_keys(self, records: Sequence[TaskRecord]) -> None:
         """No two tasks of one key live at the same time."""
@@ -366,19 +374,9 @@ def _is_simple(options: TaskOptions) -> bool:
         and options.expires_s is None
         and options.at is None
         and not options.max_concurrency
+        and not options.max_queued
         and not options.delay_s
     )
-
-
-def _critical_waiting(queue: ReadyQueue) -> int:
-    """How many CRITICAL tasks are queued, wherever they are. Looks at every row."""
-    rows = (row for lane in queue.lanes for row in lane.rows.values() if row.priority <= CRITICAL_MOST)
-    return sum(row.waiting + row.shelved for row in rows)
-
-
-def _is_urgent(options: TaskOptions) -> bool:
-    """Whether it is CRITICAL, and now."""
-    return options.priority <= CRITICAL_MOST and not options.delay_s and options.at is None
 
 
 def _id_conflict(id: bytes) -> IdConflict:

@@ -42,6 +42,8 @@ def check_invariants(scheduler: Scheduler) -> None:
     15. A name is held back by its circuit breaker as long as that says so. Half-open, it has one probe, and that is in
         flight; of all that was started since it opened no more may run than that, and those that took too long.
     16. What is to give its worker up may be run again.
+    17. How many tasks wait is known without looking at them: all, and those of the names that have a limit. Places that
+        were promised are counted.
     """
     state = scheduler.state
     in_flight: dict[bytes, Slot] = {}
@@ -71,6 +73,7 @@ def check_invariants(scheduler: Scheduler) -> None:
     _check_queue(state.queue, scheduler.storeroom)
     _check_weights(state, scheduler.storeroom)
     _check_limits(state)
+    _check_room(scheduler)
     _check_schedules(state)
     _check_breakers(state)
 
@@ -172,6 +175,18 @@ def _check_limits(state: State) -> None:
     for name, limits in state.limits.items():
         running = sum(task.name == name for slot in state.slots.values() for task in slot.in_flight)
         assert limits.running == running, f"{name}: {running} run, the count says {limits.running}"
+
+
+def _check_room(scheduler: Scheduler) -> None:
+    state = scheduler.state
+    waiting = state.queue.depth + state.all_scheduled
+    assert state.waiting == waiting, f"{waiting} tasks wait, the count says {state.waiting}"
+    crowds: dict[str, int] = {}
+    for task in state.tasks.values():
+        if task.options.max_queued and task.slot is None:
+            crowds[task.name] = crowds.get(task.name, 0) + 1
+    assert state.crowds == crowds, f"of the names {crowds} wait, the counts say {state.crowds}"
+    scheduler.room.check_counts()
 
 
 def _check_schedules(state: State) -> None:

@@ -44,6 +44,8 @@ class Lifecycle:
         """A new task takes its place: in the queue, or among those that wait for their time."""
         state = self._state
         state.tasks[task.id] = task
+        if task.options.max_queued:
+            state.crowd(task.name, 1)
         if task.options.key is not None:
             since = min(now, task.submitted_at - state.wall_offset)  # a recovered task's window goes on
             state.keys[task.options.key] = (task.id, since + task.options.key_window_s)
@@ -145,6 +147,8 @@ class Lifecycle:
 
     def _out_of_flight(self, task: Task) -> None:
         self._dispatcher.ended(task)
+        if task.options.max_queued:
+            self._state.crowd(task.name, 1)
         if task.past.last_worker is not None:
             task.past = task.past._replace(last_worker=None)
         task.slot = None
@@ -307,6 +311,8 @@ class Lifecycle:
             state.queue.discard(task)
         options = task.options
         commit = 0
+        if options.max_queued and task.slot is None:  # else it waited no more
+            state.crowd(task.name, -1)
         if options.durable or (to is _DEAD and not task.name.startswith(RESERVED)):  # a call's caller has its error
             commit = self._keep(task, now, to, code, outcome, message)
         if options.key is not None:

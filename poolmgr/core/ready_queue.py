@@ -29,7 +29,7 @@ from poolmgr.core.ageing import Ageing
 from poolmgr.core.allotment import Allotment, weight
 from poolmgr.core.past import NO_PAST
 from poolmgr.core.row import Demand, Lane, Row, Turns
-from poolmgr.core.shelf import LineKey
+from poolmgr.core.shelf import LineKey, Tally
 from poolmgr.core.task import Task
 from poolmgr.model import PRIORITY_MOST
 
@@ -56,6 +56,8 @@ class ReadyQueue:
         self.most = window  # of a row, at present
         self.shelved_rows: dict[Row, None] = {}  # those that have a shelf
         self.wanting: dict[Row, None] = {}  # those that have become short, and have a shelf
+        self.tally = Tally()  # of all shelves
+        self.beyond = 0  # tasks that wait in memory beyond the beginning of a shelf
         self._rows = 0
         self.demands: list[Demand] = []
         self.lanes: list[Lane] = []
@@ -257,6 +259,7 @@ class ReadyQueue:
         if task.past.beyond:
             assert row.shelf is not None
             self.payloads.held -= len(task.payload)
+            self.beyond -= 1
             row.shelf.beyond.remove(task)
             task.past = task.past._replace(beyond=False)
             return

@@ -2,9 +2,8 @@
 
 Deterministic: the same calls with the same ``now`` values (seconds of boot time, never going back) give the same
 effects, in any process. Inputs are methods, those of clients on ``intake``, those of the store on ``recovery``; they
-decide, and change the state.
-``flush`` dispatches what can run and hands over the effects; ``next_wake`` says when ``tick`` is due. The shell
-(manager/) performs effects and does no deciding; the simulator (tests/simulation) stands in the shell's place.
+decide, and change the state. ``flush`` dispatches what can run and hands over the effects; ``next_wake`` says when
+``tick`` is due. The shell (manager/) performs effects and decides nothing; the simulator stands in the shell's place.
 
     submit, cancel, ...  ----> Intake ------------------.--> Lifecycle    what becomes of a task
     recover, loaded, ... ----> Recovery ----------------+--> Storeroom    whether it waits in memory
@@ -38,6 +37,7 @@ from poolmgr.core.preemption import MEMORY, Preemption
 from poolmgr.core.pressure import Pressure
 from poolmgr.core.recovery import Recovery
 from poolmgr.core.rollout import Rollout
+from poolmgr.core.room import Room
 from poolmgr.core.schedule import Schedule
 from poolmgr.core.slot import Slot
 from poolmgr.core.state import State
@@ -75,7 +75,8 @@ class Scheduler:
         self._dispatcher = Dispatcher(self.state, self.breakers)
         self.storeroom = Storeroom(self.state, window)
         self._lifecycle = Lifecycle(self.state, self._dispatcher, self.storeroom, self.breakers)
-        self.intake = Intake(self.state, self._dispatcher, self._lifecycle)
+        self.room = Room(self.state)
+        self.intake = Intake(self.state, self._dispatcher, self._lifecycle, self.room)
         self.recovery = Recovery(self.state, self.storeroom, self._lifecycle, self.intake)
         self.supervisor = Supervisor(self.state, self._dispatcher, self._lifecycle)
         self.autoscaler = Autoscaler(self.state, self.supervisor)
@@ -376,6 +377,7 @@ class Scheduler:
         if self.storeroom.untidy:
             self.storeroom.tidy()
         self._dispatcher.dispatch(now)
+        self.room.act(now)
         if state.queue.wanting or state.shelf is not None:
             self.storeroom.ask(now)
         if self._dispatcher.worn_out:

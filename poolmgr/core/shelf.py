@@ -34,6 +34,15 @@ class ShelfSize(NamedTuple):
     last_order: int  # the largest ``order`` of its tasks
 
 
+class Tally:
+    """How many tasks stand on shelves, of all of them together."""
+
+    __slots__ = ("tasks",)
+
+    def __init__(self) -> None:
+        self.tasks = 0
+
+
 class Shelf:
     """The part of a line beyond the place ``after``.
 
@@ -41,14 +50,26 @@ class Shelf:
     in a row they wait ``beyond``, by their order, until all before them have been loaded.
     """
 
-    __slots__ = ("after", "asked", "asked_up_to", "beyond", "count")
+    __slots__ = ("_count", "_tally", "after", "asked", "asked_up_to", "beyond")
 
-    def __init__(self, after: Place, count: int = 0) -> None:
+    def __init__(self, after: Place, tally: Tally, count: int = 0) -> None:
         self.after = after
-        self.count = count
+        self._tally = tally
+        self._count = count
+        tally.tasks += count
         self.beyond: list[Task] = []
         self.asked = False  # the next of it are being read
         self.asked_up_to = 0  # the order of the last task then: the answer shows none that came later
+
+    @property
+    def count(self) -> int:
+        """How many of its tasks are in the store alone."""
+        return self._count
+
+    @count.setter
+    def count(self, count: int) -> None:
+        self._tally.tasks += count - self._count
+        self._count = count
 
 
 def place(state: TaskState, due_at: float | None, order: int) -> Place:
@@ -66,8 +87,8 @@ def place_of(record: TaskRecord) -> Place:
 
 def is_plain(options: TaskOptions) -> bool:
     """Whether nothing but its turn or its time can concern a task of these options while it waits for the first time:
-    no key that others ask for, no expiry."""
-    return options.durable and options.key is None and options.expires_s is None
+    no key that others ask for, no expiry, and nobody counts those of its name."""
+    return options.durable and options.key is None and options.expires_s is None and not options.max_queued
 
 
 def may_be_shelved(task: Task) -> bool:

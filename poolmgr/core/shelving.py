@@ -75,7 +75,7 @@ class Shelving:
         taken = queue.shorten(row)
         last = max(task.order for task in row)  # of those that stay
         if row.shelf is None:
-            row.shelf = Shelf((0.0, last))
+            row.shelf = Shelf((0.0, last), queue.tally)
             queue.shelved_rows[row] = None
         row.shelf.after = (0.0, last)
         row.most = row.most_bytes = 0
@@ -129,7 +129,7 @@ class Shelving:
             return
         after = self._place(kept[-1])
         if shelf is None:
-            shelf = state.shelf = Shelf(after)
+            shelf = state.shelf = Shelf(after, state.queue.tally)
         shelf.after = min(after, shelf.after)  # some may be in memory that stand behind others that are not
         self._take_off_schedule([task for task in waiting if self._place(task) > shelf.after], shelf)
         self._bear_schedule()
@@ -173,11 +173,13 @@ class Shelving:
 
     def _rejoin(self, row: Row, task: Task) -> None:
         task.past = task.past._replace(beyond=False)
+        self._state.queue.beyond -= 1
         self._state.payloads.held -= len(task.payload)
         self._state.queue.place(row, task)
 
     def _wait_beyond(self, task: Task, shelf: Shelf) -> None:
         task.past = task.past._replace(beyond=True)
+        self._state.queue.beyond += 1
         self._state.payloads.held += len(task.payload)
         insort(shelf.beyond, task, key=_order)
         if may_be_shelved(task):

@@ -81,6 +81,8 @@ class State:
         self.deadlines = Deadlines()
         self.statistics = Statistics()
         self.limits: dict[str, NameLimits] = {}
+        self.crowds: dict[str, int] = {}  # how many tasks wait that have a ``max_queued``, by name
+        self.waiting_for_room = 0  # requests by clients that would submit (core/room.py)
         self.paused: dict[str, None] = {}
         self.breakers: dict[str, Breaker] = {}  # of the names whose last attempt has failed
         self.store_trouble = ""  # why the store refuses to write, while it does
@@ -148,8 +150,15 @@ class State:
 
     @property
     def waiting(self) -> int:
-        """How many tasks wait, for their turn or their time."""
-        return self.queue.depth + self.all_scheduled
+        """How many tasks wait, for their turn or their time. Costs no more when they are many."""
+        queue = self.queue
+        return len(queue) + queue.tally.tasks + queue.beyond + self.scheduled
+
+    def crowd(self, name: str, more: int) -> None:
+        """So many more tasks of a name wait that have a ``max_queued``."""
+        self.crowds[name] = self.crowds.get(name, 0) + more
+        if not self.crowds[name]:
+            del self.crowds[name]
 
     def shelved_lines(self) -> list[LineKey | None]:
         """The lines that have a shelf; None is the schedule."""

@@ -49,10 +49,10 @@ class Storeroom(Shelving):
         for line, tasks, last_order in sizes:
             state.last_order = max(state.last_order, last_order)
             if line is None:
-                state.shelf = Shelf(START, tasks)
+                state.shelf = Shelf(START, state.queue.tally, tasks)
             else:
                 row = state.queue.row(line)
-                row.shelf = Shelf((0.0, 0), tasks)
+                row.shelf = Shelf((0.0, 0), state.queue.tally, tasks)
                 state.queue.shelved_rows[row] = state.queue.wanting[row] = None
 
     def ask(self, now: float) -> None:

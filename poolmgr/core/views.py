@@ -223,6 +223,7 @@ def _queue(state: State) -> dict[str, Any]:
     waits = state.statistics.wait_s
     return {
         "depth": state.queue.depth,
+        "waiting_for_room": state.waiting_for_room,
         "average_wait_s": sum(waits) / len(waits) if waits else 0.0,
         "paused": list(state.paused),
     }

@@ -29,6 +29,7 @@ from poolmgr.wire.messages import (
     INTERRUPT,
     PROGRESS,
     RECALL,
+    REFUSAL,
     SAME,
     START,
 )
@@ -68,6 +69,7 @@ class Performer:
             do.Same: self._same,
             do.Progressed: self._progressed,
             do.Answer: self._answer,
+            do.Refusal: self._answer,
             do.Emit: self._emit,
             do.Reloaded: rolled,
             do.Drained: self._drained,
@@ -261,11 +263,14 @@ class Performer:
     def _progressed(self, effect: do.Progressed) -> None:
         self._send(effect.client, (PROGRESS, effect.task_id, effect.fraction, effect.message))
 
-    def _answer(self, effect: do.Answer) -> None:
-        if effect.commit > self._shell.outbox.committed:
+    def _answer(self, effect: do.Answer | do.Refusal) -> None:
+        if isinstance(effect, do.Answer) and effect.commit > self._shell.outbox.committed:
             self._shell.outbox.hold(effect)
             return
         client, request = self._shell.answers.pop(effect.token, (0, 0))
+        if isinstance(effect, do.Refusal):
+            self._send(client, (REFUSAL, request, effect.code, effect.message))
+            return
         port = self._shell.ports.get(client)
         if port is not None:
             port.answer(request, effect.value)

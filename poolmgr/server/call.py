@@ -8,6 +8,7 @@ from typing import Any
 from poolmgr.core.effects import Answer
 from poolmgr.errors import BadOption
 from poolmgr.manager.manager import Manager
+from poolmgr.server.options import OptionCache
 
 LIMIT = 10_000  # of what one answer lists
 LATER = object()  # what a command returns when the scheduler will answer by itself
@@ -15,12 +16,13 @@ LATER = object()  # what a command returns when the scheduler will answer by its
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request: whose it is, and what it brings."""
+    """One request: whose it is, and what it brings. ``options``: of what that client submits."""
 
     manager: Manager
     client: int
     request: int
     arguments: dict[str, Any]
+    options: OptionCache
 
     def id(self) -> bytes:
         """The argument ``id``: a task's 16 bytes."""
@@ -29,7 +31,7 @@ class Call:
     def when_kept(self, value: Any) -> Any:
         """Have ``value`` answered once all that has been decided is committed, and return ``LATER``."""
         state = self.manager.scheduler.state
-        state.effects.append(Answer(self.manager.token(self.client, self.request), value, state.settled()))
+        state.effects.append(Answer(self.token(), value, state.settled()))
         return LATER
 
     def text(self, name: str) -> str:
@@ -49,6 +51,10 @@ class Call:
         if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= LIMIT:
             raise BadOption(f"limit takes a whole number from 1 to {LIMIT}, got {value!r}")
         return value
+
+    def token(self) -> int:
+        """What the scheduler is to answer it by."""
+        return self.manager.token(self.client, self.request)
 
     def flag(self, name: str) -> bool:
         """A boolean argument, false by default."""

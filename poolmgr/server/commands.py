@@ -13,6 +13,7 @@ from typing import Any, Final
 from poolmgr.server import database_commands as files
 from poolmgr.server import dead_letters as letters
 from poolmgr.server import pool_commands as pool
+from poolmgr.server import room_commands as queue
 from poolmgr.server import schedule_commands as periodic
 from poolmgr.server import task_commands as tasks
 from poolmgr.server.call import Call
@@ -40,6 +41,8 @@ COMMANDS: Final[dict[str, Command]] = {
     "result": Command(tasks.result, open_to_group=True),
     "watch": Command(tasks.watch, open_to_group=True),
     "files": Command(tasks.files, open_to_group=True),
+    "room": Command(queue.room, open_to_group=True),
+    "leave_room": Command(queue.leave_room, open_to_group=True),
     "cancel": Command(tasks.cancel),
     "preempt": Command(tasks.preempt),
     "clear": Command(tasks.clear),

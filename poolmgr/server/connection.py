@@ -91,8 +91,8 @@ class Connection(Replies):
             self._refuse(error)
             return
         if self._peer.uid != os.getuid():
-            options = self._options.for_strangers()
-            self._submits = Submits(self._manager, options, self._client)
+            self._options = self._options.for_strangers()
+            self._submits = Submits(self._manager, self._options, self._client)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True
@@ -266,7 +266,7 @@ class Connection(Replies):
                 raise UsageError(f"unknown command {name!r}: is the daemon older than you?")
             if not command.open_to_group and not self._peer.is_owner:
                 raise NotAllowed(f"{name} is for the daemon's own user and root")
-            value = command.handler(Call(self._manager, self._client, number, arguments))
+            value = command.handler(Call(self._manager, self._client, number, arguments, self._options))
         except Exception as error:
             self._refusal(number, _reported(error, name))
             return

@@ -68,16 +68,16 @@ class Submits:
             ProtocolError: as ``take``.
         """
         try:
-            _, task_id, name, payload, packed, watch, *_ = message
+            _, task_id, name, payload, packed, watch, *more = message
         except ValueError:
             raise ProtocolError("a SUBMIT of the wrong length") from None
         if type(name) is not str or type(payload) not in _PAYLOADS or type(watch) is not bool:
             raise ProtocolError("a SUBMIT of the wrong shape")
         if type(task_id) is not bytes or len(task_id) != 16:
             raise ProtocolError("a SUBMIT's id is not 16 bytes")
+        waited = bool(more) and more[0] is True  # it has been given a place: that is used, whatever becomes of this
         if type(payload) is BadDescriptor:  # not raised: that would tie it to frames that hold other payloads
-            self._intake.refused(self._client)
-            refused(task_id, payload)
+            self._refuse(task_id, name, waited, payload, refused)
             return True
         try:
             if len(payload) > PAYLOAD_LIMIT:
@@ -86,22 +86,33 @@ class Submits:
         except (PoolError, TypeError) as error:
             if isinstance(error, TypeError):
                 error = BadOption("options are a MessagePack map in a bin")
-            self._intake.refused(self._client)
-            refused(task_id, error)
+            self._refuse(task_id, name, waited, error, refused)
             return True
         try:
+            has_place = False
             if options.durable and task_id not in self._tasks and not self._recent.is_new(task_id):
                 if found is None or not self._is_answered(task_id, found):
                     return False
+                has_place = waited and self._intake.room.use(self._client, name)
                 if is_known(self._intake, self._client, message, found):
                     return True
+            elif waited:
+                has_place = self._intake.room.use(self._client, name)
             # One text for all tasks of the name, where each message brings its own. Only handlers' names come so far.
-            made = self._intake.submit(at, task_id, intern(name), payload, options, self._client, watch)
+            made = self._intake.submit(
+                at, task_id, intern(name), payload, options, self._client, watch, has_place=has_place
+            )
             if made and options.durable:
                 self._recent.take((task_id,))
         except PoolError as error:
             refused(task_id, error)
         return True
+
+    def _refuse(self, task_id: bytes, name: str, waited: bool, error: PoolError, refused: Refused) -> None:
+        if waited:
+            self._intake.room.use(self._client, name)
+        self._intake.refused(self._client)
+        refused(task_id, error)
 
     def _is_answered(self, task_id: bytes, found: Found | StoreUnavailable) -> bool:
         """Whether what the store said holds for this one. Not if it was asked for fewer; or if another connection has
@@ -112,8 +123,8 @@ class Submits:
 
     def _together(self, many: _Many, at: float) -> bool:
         """False, and nothing has happened, if one of them may fare otherwise than another, or may be known."""
-        ids, name, payloads, packed, watch = many
-        if not many.is_sound():
+        ids, name, payloads, packed, watch, waited = many
+        if waited is True or not many.is_sound():  # each place is used on its own
             return False
         try:
             options = self._options.resolve(name, packed)
@@ -148,13 +159,14 @@ class _Many(NamedTuple):
     payloads: list[Any]
     options: Any
     watch: Any
+    waited: Any = False
 
     @classmethod
     def of(cls, message: list[Any]) -> _Many:
         """Those of a SUBMIT_MANY."""
         if len(message) < 6:
             raise ProtocolError("a SUBMIT_MANY of the wrong length")
-        many = cls(*message[1:6])
+        many = cls(*message[1:7])
         if type(many.ids) is not list or type(many.payloads) is not list or not many.ids:
             raise ProtocolError("a SUBMIT_MANY without two arrays, of ids and of payloads")
         if len(many.ids) != len(many.payloads):
@@ -179,9 +191,10 @@ class _Many(NamedTuple):
 
     def one_by_one(self) -> list[list[Any]]:
         """As SUBMITs."""
-        _, name, _, options, watch = self
+        _, name, _, options, watch, waited = self
+        more = (True,) if waited is True else ()
         pairs = zip(self.ids, self.payloads, strict=True)
-        return [[SUBMIT, id, name, payload, options, watch] for id, payload in pairs]
+        return [[SUBMIT, id, name, payload, options, watch, *more] for id, payload in pairs]
 
 
 def _end_of_alike(messages: list[list[Any]], number: int) -> int:

@@ -23,8 +23,9 @@ WELCOME: Final = 2  # [WELCOME, version, info: map]       daemon to client: pid,
 ERROR: Final = 3  # [ERROR, code, message]              fatal for this connection; its sender closes
 
 # ------------------------------------------------------------------------------- client to daemon
-SUBMIT: Final = 10  # [SUBMIT, id, name, payload | size, options | nil, watch: bool]   numbered 1, 2, ... by their order
-SUBMIT_MANY: Final = 12  # [SUBMIT_MANY, ids: array, name, payloads: array, options | nil, watch]   as many SUBMITs
+# SUBMITs are numbered 1, 2, ... by their order. ``waited``, which may be left out: a request "room" has given a place.
+SUBMIT: Final = 10  # [SUBMIT, id, name, payload | size, options | nil, watch: bool, waited: bool]
+SUBMIT_MANY: Final = 12  # [SUBMIT_MANY, ids: array, name, payloads: array, options | nil, watch, waited]  of each
 REQUEST: Final = 11  # [REQUEST, number, command, arguments: map]
 
 # ------------------------------------------------------------------------------- daemon to client

@@ -25,9 +25,9 @@ from typing import Any
 
 _HERE = Path(__file__).resolve().parent
 _NOT_PROOFS = {
-    "__init__", "__main__", "ballast", "chores", "deadly", "disk", "disk_model", "flood", "fuzz", "heard", "hostile_cases",
-    "hostile_tasks", "marks", "memory_group", "offered", "pool", "pressure_tasks", "recorded", "report", "samples",
-    "served", "small_disk", "soak_load", "traced", "under_systemd", "witness",
+    "__init__", "__main__", "ballast", "chores", "deadly", "disk", "disk_model", "flood", "fuzz", "heard",
+    "hostile_cases", "hostile_tasks", "marks", "memory_group", "offered", "pool", "pressure_tasks", "recorded",
+    "report", "samples", "served", "small_disk", "soak_load", "traced", "under_systemd", "witness",
 }  # fmt: skip
 
 

@@ -43,6 +43,7 @@ class Peer:
         self.daemon = daemon
         self.sock = sock
         self.submits = 0
+        self.waited = False  # the submit that came last has a place
         self.held: dict[bytes, list[Any]] = {}  # tasks that wait for ``release``, by id: their arguments
         self._pack = encoder()
         self._lock = threading.Lock()
@@ -78,7 +79,8 @@ class Peer:
         answers.append((WELCOME, self.daemon.version, {"pid": os.getpid(), "epoch": 1, **self.daemon.info}))
 
     def on_submit(self, message: list[Any], answers: list[Any]) -> None:
-        _, task_id, name, payload, _, _ = message
+        _, task_id, name, payload, _, _, *waited = message
+        self.waited = waited == [True]
         self.submits += 1
         args, _ = unpack_call(payload)
         answers += _HANDLERS[name](self, task_id, args)
@@ -144,9 +146,16 @@ def _die(peer: Peer, task_id: bytes, args: list[Any]) -> list[Any]:
     raise ConnectionAbortedError
 
 
+def _echo_if_it_waited(peer: Peer, task_id: bytes, args: list[Any]) -> list[Any]:
+    if peer.waited:
+        return [(COMPLETED, task_id, pack(args[0]))]
+    return [(REFUSED, task_id, "queue_full", "so many wait as may")]
+
+
 _HANDLERS: dict[str, Callable[[Peer, bytes, list[Any]], list[Any]]] = {
     "echo": lambda peer, task_id, args: [(COMPLETED, task_id, pack(args[0]))],
     "refuse": lambda peer, task_id, args: [(REFUSED, task_id, "unknown_task", "no such handler")],
+    "patient": _echo_if_it_waited,
     "damaged": lambda peer, task_id, args: [(COMPLETED, task_id, b"\xc1")],
     "short": lambda peer, task_id, args: [(COMPLETED, task_id)],
     "swallow": lambda peer, task_id, args: [],

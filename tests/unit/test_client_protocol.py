@@ -228,7 +228,7 @@ def test_many_alike_go_in_one_message_and_count_each_by_itself() -> None:
     data = protocol.submit_all([(each, name, CALL, None) for each, name in zip(pendings, names, strict=True)])
     keys = [each.key for each in pendings]
     assert Decoder(ENVELOPE).feed(plain(data)) == [
-        [SUBMIT_MANY, keys[:3], "t", [CALL] * 3, None, True],
+        [SUBMIT_MANY, keys[:3], "t", [CALL] * 3, None, True, False],
         [SUBMIT, keys[3], "u", CALL, None, True],
         [SUBMIT, keys[4], "t", CALL, None, True],
     ]

@@ -89,6 +89,7 @@ ACCEPTED: list[tuple[str, Any, Any]] = [
     ("rate_limit", [5, 0.5], (5, 0.5)),
     ("rate_limit", None, None),
     ("max_concurrency", 3, 3),
+    ("max_queued", 3, 3),
     ("result_ttl_s", 0, 0.0),
 ]
 
@@ -148,6 +149,7 @@ REFUSED: list[tuple[str, Any]] = [
     ("rate_limit", (5,)),
     ("rate_limit", 20),
     ("max_concurrency", -1),
+    ("max_queued", -1),
     ("result_ttl_s", -1),
 ]
 
