@@ -80,7 +80,7 @@ class TaskOptions(NamedTuple):
         durable: kept on disk before it is acknowledged, survives the daemon.
         restartable: may be run again after an interruption.
         sheddable: may be expired under memory pressure.
-        memory_limit_mb: of the worker while this task runs; None: the pool's.
+        memory_limit_mb: what its worker may take while it runs; None: the pool's limit.
         ephemeral: runs in a fresh process that ends with it.
         rate_limit: of the name, over all workers, as (starts, seconds), or None.
         max_concurrency, max_queued: so many of the name may run, over all workers, or wait; 0: no limit.
@@ -334,9 +334,8 @@ class TaskInfo(NamedTuple):
 
 
 class WorkerInfo(NamedTuple):
-    """What is known of one slot and the process in it. ``uptime_s`` and the rest are of the process, ``restarts`` of
-    the slot; ``cpu_percent`` is of one core since the last question, ``memory_mb`` the resident size; ``generation`` is
-    that of the code: 1 until the first reload."""
+    """A slot, and the process in it, whose are ``uptime_s`` and the rest, but for ``restarts``. ``cpu_percent`` is of
+    one core; against ``memory_limit_mb`` (0: none) counts ``memory_used_mb``; ``generation`` is of the code, from 1."""
 
     id: str
     pid: int | None
@@ -355,6 +354,8 @@ class WorkerInfo(NamedTuple):
     restarts: int = 0
     generation: int = 0
     group: str = ""
+    memory_used_mb: float = 0.0
+    memory_limit_mb: int = 0
 
 
 def as_map(info: AttemptInfo | TaskInfo | WorkerInfo) -> dict[str, Any]:
@@ -381,9 +382,8 @@ def _attempt_info(found: Mapping[str, Any]) -> AttemptInfo:
 def worker_info(found: Mapping[str, Any]) -> WorkerInfo:
     """The ``WorkerInfo`` of a map that ``as_map`` made."""
     known = _known(WorkerInfo, found)
-    return WorkerInfo(
-        **{**known, "state": WorkerState(known["state"]), "capabilities": tuple(known.get("capabilities", ()))}
-    )
+    known["state"], known["capabilities"] = WorkerState(known["state"]), tuple(known.get("capabilities", ()))
+    return WorkerInfo(**known)
 
 
 def _known(cls: type[AttemptInfo | TaskInfo | WorkerInfo], found: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,8 @@ ATTEMPTS_KEPT: Final = 10  # the last attempts of a task; earlier ones keep thei
 
 
 class PostMortem(NamedTuple):
-    """What an attempt left behind. Where the process lives on (the handler raised), only ``output``.
+    """What an attempt left behind. Where the process lives on (the handler raised), only ``output``; and, where there
+    was no memory to be had, ``peak_memory_mb``.
 
     Attributes:
         exit_code: of the process, if it exited.
@@ -22,6 +23,8 @@ class PostMortem(NamedTuple):
         stacks: of all its threads, as ``faulthandler`` writes them, before it was killed or when it crashed.
         output: the last 64 KB of what was printed during the attempt, stdout and stderr as they came.
         ran_before: (id, name) of the last tasks of the process before this one, the latest last.
+        peak_growth_mb: by how much the process was larger than when it was ready, at most.
+        oom_killed: whether the kernel has killed it for want of memory, by its control group's limit or the machine's.
     """
 
     exit_code: int | None = None
@@ -32,6 +35,8 @@ class PostMortem(NamedTuple):
     stacks: str = ""
     output: str = ""
     ran_before: tuple[tuple[str, str], ...] = ()
+    peak_growth_mb: float = 0.0
+    oom_killed: bool = False
 
     @property
     def how(self) -> str:

@@ -49,6 +49,7 @@ def _metrics_lines(status: Mapping[str, Any]) -> Iterator[str]:
     held = [] if memory["held_from"] is None else [f"priorities from {memory['held_from']} held"]
     yield entry("memory", [f"{memory['percent']:.0f}% in use", f"pressure {memory['level']}", *held])
     yield entry("health", [*_health_parts(health), f"worker reuse {times['worker_reuse_rate']:.4f}"])
+    yield entry("limits", _limit_parts(status["memory_limits"]))
     if status["cgroup"]:
         yield entry("cgroups", ["one for each worker"])
     if status["store"]["error"]:
@@ -62,6 +63,14 @@ def _scaling_lines(scaling: Mapping[str, Any]) -> Iterator[str]:
     if (last := scaling["last"]) is not None:
         text = f"last, {_age(last['at'])} ago: from {last['before']} to {last['after']} workers: {last['reason']}"
         yield entry("", text.split(), separator=" ")
+
+
+def _limit_parts(limits: Mapping[str, Any]) -> list[str]:
+    """How much a worker may take, and which means are there to see to that."""
+    limit_mb = limits["worker_memory_limit_mb"]
+    told = {"RLIMIT_DATA": limits["rlimit_data"], "cgroup memory.max": limits["cgroup_memory_max"]}
+    means = [name if what == "in force" else f"{name}: {what}" for name, what in told.items()]
+    return [f"{limit_mb} MB a worker" if limit_mb else "no limit", f"statm {limits['statm']}", *means]
 
 
 def _group_part(name: str, group: Mapping[str, Any]) -> str:
@@ -212,8 +221,9 @@ OUTPUT_LINES: Final = 20  # of an attempt's output; all that is kept is in the J
 
 
 def _post_mortem_lines(found: PostMortem) -> Iterator[str]:
-    if found.how:
-        yield f"  process: {found.how}, peak memory {found.peak_memory_mb:,.0f} MB"
+    if found.how or found.peak_memory_mb:
+        by = " by the kernel, for want of memory" if found.oom_killed else ""
+        yield f"  process: {found.how or 'lives on'}{by}, peak memory {found.peak_memory_mb:,.0f} MB"
     if found.ran_before:
         yield f"  ran before: {', '.join(f'{printable(name)} {id}' for id, name in found.ran_before)}"
     if found.stacks:

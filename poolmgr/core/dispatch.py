@@ -13,7 +13,7 @@ from heapq import heapify, heappop, heapreplace
 from poolmgr.core.balancer import Waiting
 from poolmgr.core.breakers import Breakers
 from poolmgr.core.deadlines import NEVER
-from poolmgr.core.effects import Answer, Recall, Start
+from poolmgr.core.effects import Answer, Cap, Recall, Start
 from poolmgr.core.measurements import PREFETCH_MAX
 from poolmgr.core.past import NO_PAST
 from poolmgr.core.row import Demand, Entry, Row
@@ -221,6 +221,10 @@ class Dispatcher:
             _remember(slot, options.affinity)
         if task.past is not NO_PAST and task.runs_alone:
             self._alone = task, fence
+        if options.memory_limit_mb is not None:
+            slot.memory_limit_mb = options.memory_limit_mb
+            slot.watched = True
+            state.effects.append(Cap(slot.id, slot.incarnation, options.memory_limit_mb))
         state.effects.append(
             Start(
                 slot.id, slot.incarnation, fence, task.id, task.attempt, task.name, task.payload, options.timeout_s,
@@ -357,7 +361,8 @@ class Dispatcher:
         times = self._state.statistics.by_name.get(first.name)
         if times is None or times.depth == 1:
             return True  # it may take long: what waits in the queue has the next worker that is free, here it would not
-        return first.options.ephemeral or _starts_after_commit(first)
+        options = first.options
+        return options.ephemeral or options.memory_limit_mb is not None or _starts_after_commit(first)
 
     def forget(self, slot: Slot) -> None:
         """The slot has no process now."""

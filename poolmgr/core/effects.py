@@ -105,6 +105,39 @@ class Kill(NamedTuple):
     grace_s: float
 
 
+class Cap(NamedTuple):
+    """The task that is started next may take so much itself; None: the limit of the worker's group is in force again.
+    What is sampled from here on counts from here on, too."""
+
+    worker: str
+    incarnation: int
+    limit_mb: int | None
+
+
+class Weigh(NamedTuple):
+    """By an estimate the worker has taken too much while it ran ``fence``. Find out for certain; then take in what it
+    has written, and say ``weighed``. In this order: a task that has ended is not judged."""
+
+    worker: str
+    incarnation: int
+    fence: int
+
+
+class Measure(NamedTuple):
+    """A task that took a while has ended: before the worker is given another, look what it holds, and say
+    ``measured``."""
+
+    worker: str
+    incarnation: int
+
+
+class GiveBack(NamedTuple):
+    """The worker holds too much, and is idle: have it collect its garbage, and give back what is free."""
+
+    worker: str
+    incarnation: int
+
+
 class Trim(NamedTuple):
     """Have the idle workers, and this process, give memory back that they do not use."""
 
@@ -214,6 +247,7 @@ class Drained(NamedTuple):
 
 
 Effect = (
-    Persist | Refill | Start | Look | Recall | Interrupt | Inspect | Continue | Kill | Spawn | Retire | Forget
-    | Accepted | Finished | Same | Progressed | Answer | Refusal | Emit | Reloaded | Drained | Trim
+    Persist | Refill | Start | Look | Recall | Interrupt | Inspect | Continue | Kill | Cap | Weigh | Measure | GiveBack
+    | Spawn | Retire | Forget | Accepted | Finished | Same | Progressed | Answer | Refusal | Emit | Reloaded | Drained
+    | Trim
 )  # fmt: skip

@@ -1,15 +1,15 @@
 """The scheduler: every input that there is, and one way out.
 
 Deterministic: the same calls with the same ``now`` values (seconds of boot time, never going back) give the same
-effects, in any process. Inputs are methods, those of clients on ``intake``, those of the store on ``recovery``; they
-decide, and change the state. ``flush`` dispatches what can run and hands over the effects; ``next_wake`` says when
-``tick`` is due. The shell (manager/) performs effects and decides nothing; the simulator stands in the shell's place.
+effects, in any process. Inputs are methods, also of its parts; they decide, and change the state. ``flush`` dispatches
+what can run and hands over the effects; ``next_wake`` says when ``tick`` is due. The shell (manager/) performs effects
+and decides nothing; the simulator stands in the shell's place.
 
     submit, cancel, ...  ----> Intake ------------------.--> Lifecycle    what becomes of a task
     recover, loaded, ... ----> Recovery ----------------+--> Storeroom    whether it waits in memory
     attempts_done, ...   --.                            +--> Dispatcher   which worker it gets
-    worker_exited, ...   --+-> Scheduler (is it still --'--> Supervisor   which workers there are
-    tick                 --'   current?)                         |
+    worker_exited, tick  --+-> Scheduler (is it current?)-'-> Supervisor   which workers there are
+    sampled, ...         ----> MemoryLimits (too much?) ---------+
                                                         flush() -'--> effects
 
 Fences. Each dispatch of a task gets the next number of this epoch, which stands for (task id, epoch, attempt). What a
@@ -32,6 +32,7 @@ from poolmgr.core.effects import Drained, Effect, Interrupt, Look, Progressed
 from poolmgr.core.failure import Failure
 from poolmgr.core.intake import Intake
 from poolmgr.core.lifecycle import Lifecycle, Result
+from poolmgr.core.memory_limits import MemoryLimits
 from poolmgr.core.periodic import Periodic
 from poolmgr.core.preemption import MEMORY, Preemption
 from poolmgr.core.pressure import Pressure
@@ -45,7 +46,7 @@ from poolmgr.core.store_trouble import StoreTrouble
 from poolmgr.core.storeroom import Storeroom
 from poolmgr.core.supervisor import Supervisor
 from poolmgr.core.task import Task
-from poolmgr.model import TaskState, WorkerState
+from poolmgr.model import TaskState
 from poolmgr.post_mortem import PostMortem
 
 WINDOW = 16_000  # of the tasks of one line, so many are in memory at most; where there are many lines, fewer
@@ -83,6 +84,7 @@ class Scheduler:
         self.rollout = Rollout(self.state, self.supervisor, self._lifecycle, self.breakers)
         self.store_trouble = StoreTrouble(self.state, self._dispatcher, self._lifecycle, self.supervisor)
         self.periodic = Periodic(self.state, self.intake)
+        self.memory_limits = MemoryLimits(self.state, self.supervisor)
         self.preemption = Preemption(self.state, self._dispatcher, self.supervisor)
         self.pressure = Pressure(self.state, self._lifecycle, self.preemption, self.supervisor)
         self._when_due: dict[str, Callable[[Any, float], None]] = {
@@ -144,8 +146,10 @@ class Scheduler:
         if slot is None or not slot.in_flight or slot.in_flight[0].fence != fence:
             return
         task = slot.in_flight.popleft()
+        failure = self.memory_limits.judged(slot, failure)
         self._lifecycle.failed(task, slot, begun_at, failure, now)
         self._next_of(slot, task, 1, ended_at, now)
+        self.memory_limits.failed(slot, failure, now)
 
     def released(self, worker: str, fence: int, begun_at: float, ended_at: float, now: float) -> None:
         """A worker has given up the task that it ran, as it was asked to."""
@@ -172,6 +176,8 @@ class Scheduler:
         slot.last_activity = now
         slot.slow = False
         self._dispatcher.touch(slot)
+        if slot.watched:
+            self.memory_limits.task_ended(slot)
         if slot.recalling and (not slot.in_flight or slot.in_flight[0].fence > slot.recalling):
             slot.recalling = 0  # all that was recalled has ended; the answer may come whenever it does
         if slot.in_flight:
@@ -301,9 +307,8 @@ class Scheduler:
     ) -> None:
         """The process has ended (``how``), or could not be made; all that it wrote has been taken in before."""
         slot = self.state.slots.get(worker)
-        if slot is None or slot.incarnation != incarnation or slot.state in _NO_PROCESS:
-            return
-        self.supervisor.exited(slot, how, page_fence, begun_at, now, post_mortem)
+        if slot is not None and slot.incarnation == incarnation:
+            self.supervisor.exited(slot, how, page_fence, begun_at, now, post_mortem)
 
     def worker_broken(self, worker: str, incarnation: int, error: str, now: float) -> None:
         """The worker wrote what the protocol does not know: end it."""
@@ -391,6 +396,3 @@ class Scheduler:
             self._drained = True
             state.effects.append(Drained())
         return state.take()
-
-
-_NO_PROCESS = frozenset({WorkerState.STOPPED, WorkerState.FAILED, WorkerState.STUCK})

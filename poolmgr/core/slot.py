@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from poolmgr.config import Group
+from poolmgr.core.memory_trend import MemoryTrend
 from poolmgr.core.task import Task
 from poolmgr.model import WorkerState
 
@@ -23,9 +24,10 @@ class Slot:
     __slots__ = (
         "affinities", "begun_at", "bucket", "cancelled", "capabilities", "charges", "continued_after", "cpu_percent",
         "doomed", "executed", "executed_before", "generation", "group", "heard_at", "id", "in_flight", "incarnation",
-        "interrupted", "last_activity", "leaving", "memory_mb", "next_look", "open", "pid", "preempt_by",
-        "preempt_told", "preempting", "preempting_for", "ready_at", "recalling", "restarts", "retiring", "seen",
-        "slow", "spawned_at", "start_commit", "state", "suspected", "tasks_limit", "trouble",
+        "interrupted", "last_activity", "leaving", "memory_limit_mb", "memory_mb", "memory_peak_mb", "memory_trend",
+        "memory_used_mb", "next_look", "open", "pid", "preempt_by", "preempt_told", "preempting", "preempting_for",
+        "ready_at", "recalling", "restarts", "retiring", "seen", "slow", "spawned_at", "start_commit", "state",
+        "suspected", "tasks_limit", "trimmed", "trouble", "watched", "weighing",
     )  # fmt: skip
 
     def __init__(self, id: str, group: Group = _PLAIN) -> None:
@@ -72,7 +74,14 @@ class Slot:
         self.bucket = -1
         self.affinities: dict[str, None] = {}
         self.cpu_percent = 0.0
-        self.memory_mb = 0.0
+        self.memory_mb = 0.0  # resident
+        self.memory_used_mb = 0.0  # what it has taken, as that counts against its limit
+        self.memory_limit_mb: int = self.group.worker_memory_limit_mb  # in force now; 0: none
+        self.memory_peak_mb = 0.0  # what it was seen to take while its task ran
+        self.memory_trend = MemoryTrend()
+        self.watched = False  # something about its memory is to be looked after when its task has ended
+        self.weighing = False  # a ``Weigh`` has no answer yet
+        self.trimmed = False  # it held too much, and was told to give back what it can
 
     def is_coming(self, now: float) -> bool:
         """Whether its process will be ready before long."""

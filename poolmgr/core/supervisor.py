@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from poolmgr.config import Group
 from poolmgr.config.groups import REST
+from poolmgr.core.blame import blame
 from poolmgr.core.changes import WorkerEnded
 from poolmgr.core.dispatch import Dispatcher
 from poolmgr.core.effects import Continue, Forget, Inspect, Kill, Retire, Spawn
@@ -210,8 +211,10 @@ class Supervisor:
         ``page_fence`` is what its page shows: the task that it had begun last, at ``begun_at``. As the results of those
         before it are in, only the first in line can be charged. That one keeps the ``post_mortem``.
         """
+        if slot.state not in _HAS_PROCESS:  # it was given up as stuck before
+            return
         in_flight = list(slot.in_flight)
-        failure = _blame(slot, in_flight[0].fence, how) if in_flight else None
+        failure = blame(slot, in_flight[0].fence, how, post_mortem) if in_flight else None
         begun = bool(in_flight) and self._has_begun(slot, page_fence, failure)
         slot.open = False
         slot.in_flight.clear()
@@ -355,21 +358,3 @@ class Supervisor:
 
 def _number(slot: Slot) -> int:
     return int(slot.id.rpartition("-")[2])
-
-
-def _blame(slot: Slot, fence: int, how: str) -> Failure | None:
-    """The failure of the task that the worker had begun when it ended, or None if it is not the task's."""
-    if slot.doomed is None:
-        return Failure("worker_died", f"the worker process died: {how}")
-    why, for_fence = slot.doomed
-    if why == "broken":
-        return Failure("worker_died", "its worker wrote what the protocol does not know, and was killed")
-    if for_fence != fence:
-        return None
-    if why == "timeout":
-        return Failure("timeout", "it ran longer than its timeout_s, and its worker was killed")
-    if why == "cancelled":
-        return Failure("cancelled", "it was cancelled, and its worker was killed")
-    if why == "hung":
-        return Failure("worker_died", "its worker hung (no heartbeat, no CPU) and was killed")
-    return None

@@ -77,6 +77,8 @@ def worker_info(slot: Slot, now: float) -> WorkerInfo:
         restarts=slot.restarts,
         generation=slot.generation,
         group=slot.group.name,
+        memory_used_mb=round(slot.memory_used_mb, 1),
+        memory_limit_mb=slot.memory_limit_mb,
     )
 
 

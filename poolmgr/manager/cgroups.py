@@ -18,7 +18,7 @@ from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from poolmgr.manager import procfs
+from poolmgr.manager import memory_controller, procfs
 from poolmgr.manager.delegation import own_cgroup
 from poolmgr.worker.warden import remove_cgroup
 
@@ -46,7 +46,6 @@ class Cgroups:
     def __init__(self, loop: asyncio.AbstractEventLoop, path: str) -> None:
         self.path = path
         self._loop = loop
-        self._daemons = own_cgroup()
         self._labels: set[str] = set()  # of groups that are there, or are being made
         self._sweeping = False
         os.mkdir(path)
@@ -55,21 +54,26 @@ class Cgroups:
         except OSError:
             os.rmdir(path)
             raise
+        self.memory = memory_controller.enable(path)  # "in force", or why ``memory.max`` is not
+        self._daemons = own_cgroup()
         self._thread = ThreadPoolExecutor(1, "cgroups")  # one: a group is made before it is removed
 
-    def join(self, label: str, pid: int, pidfd: int) -> None:
-        """Make the group ``label``, and move the process ``pid`` and its descendants there, once. It may have ended."""
+    def join(self, label: str, pid: int, pidfd: int, limit_mb: int) -> None:
+        """Make the group ``label``, in which all may take so much together (0: anything), and move the process ``pid``
+        and its descendants there, once. It may have ended."""
         if label in self._labels or pidfd < 0:
             return
         self._labels.add(label)
-        self._thread.submit(self._join, label, pid, os.dup(pidfd))
+        self._thread.submit(self._join, label, pid, os.dup(pidfd), limit_mb)
 
-    def _join(self, label: str, pid: int, process: int) -> None:
+    def _join(self, label: str, pid: int, process: int, limit_mb: int) -> None:
         group = os.path.join(self.path, label)
         try:
             if _has_ended(process):
                 return
             os.mkdir(group)
+            if limit_mb and self.memory == memory_controller.IN_FORCE:
+                memory_controller.limit(group, limit_mb)
             _move(pid, group)
             if _has_ended(process) and pid in _members(group):  # perhaps another process has its number
                 _move(pid, self._daemons)
@@ -81,6 +85,30 @@ class Cgroups:
             _log.warning("%s is not in a control group of its own: %s", label, error)
         finally:
             os.close(process)
+
+    def cap(self, label: str, limit_mb: int, more: bool) -> None:
+        """From now on all in the group ``label`` may take so much (0: anything), or so much ``more`` than now."""
+        if limit_mb and self.memory == memory_controller.IN_FORCE:
+            self._thread.submit(self._cap, os.path.join(self.path, label), limit_mb, more)
+
+    def _cap(self, group: str, limit_mb: int, more: bool) -> None:
+        try:
+            memory_controller.cap(group, limit_mb, more)
+        except FileNotFoundError:  # it has ended
+            pass
+        except OSError as error:
+            _log.warning("the limit of %s cannot be set: %s", group, error)
+
+    def oom_killed(self, label: str) -> bool | None:
+        """Whether the kernel has killed the group ``label`` for want of memory; None where that cannot be told."""
+        return memory_controller.oom_killed(os.path.join(self.path, label))
+
+    def members(self, label: str) -> list[int]:
+        """The processes in the group ``label``; none where it is not made yet."""
+        try:
+            return _members(os.path.join(self.path, label))
+        except OSError:
+            return []
 
     def sweep(self, living: Collection[str]) -> None:
         """Kill what is left in the groups of those that are not ``living``, and remove these. A group that is not empty

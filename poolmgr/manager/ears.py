@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from poolmgr.core.failure import Failure
 from poolmgr.core.lifecycle import Result
+from poolmgr.manager import procfs
 from poolmgr.manager.clock import now
 from poolmgr.manager.hearing import result_of, understood
 from poolmgr.manager.journal import log_line
@@ -72,8 +74,9 @@ class Ears:
         kind = word[0]
         if kind == RAISED:
             _, fence, begun_at, ended_at, failure = word
-            if output := process.output_of(fence):
-                failure = failure._replace(post_mortem=PostMortem(output=output))
+            peak_mb = self._peak_mb(process, failure)
+            if (output := process.output_of(fence)) or peak_mb:
+                failure = failure._replace(post_mortem=PostMortem(output=output, peak_memory_mb=peak_mb))
             scheduler.attempt_failed(worker, fence, begun_at, ended_at, failure, at)
         elif kind == RELEASED:
             _, fence, begun_at, ended_at = word
@@ -93,11 +96,17 @@ class Ears:
             scheduler.worker_worn(worker, incarnation, why, at)
         elif kind == READY:
             self._shell.sweeper.worker_came(process)
+            self._shell.worker_watch.worker_came(process)
             process.takes_files = word[2]
             scheduler.worker_ready(worker, incarnation, word[1], at)
         else:
             self.first_trouble = self.first_trouble or word[1]
             scheduler.worker_broken(worker, incarnation, word[1], at)
+
+    def _peak_mb(self, process: WorkerProcess, failure: Failure) -> float:
+        """Of one that has failed for want of memory, and lives on."""
+        starved = "MemoryError" in failure.types or failure.code == "out_of_memory"
+        return round(procfs.peak_mb(process.pid), 1) if starved and process.pid is not None else 0.0
 
     def worker_told(self, process: WorkerProcess, message: list[Any]) -> None:
         """A packet of the control channel."""
@@ -137,11 +146,14 @@ class Ears:
             if not slot.ready_at:
                 self.first_trouble = self.first_trouble or f"{process.worker} ended before it was ready: {how}"
             found = process.post_mortem
+            if found is not None:
+                found = shell.worker_watch.examined(process, found)
             if found is not None and not slot.in_flight:  # no attempt will keep them
                 for line in found.stacks.splitlines():
                     log_line(process.worker, "", "stacks", line)
             shell.scheduler.worker_exited(process.worker, process.incarnation, how, fence, begun_at, at, found)
         process.close()
+        shell.worker_watch.worker_gone(process)
         shell.sweeper.worker_gone()
         shell.templates.release(shell.generations)
         shell.wake()

@@ -18,17 +18,22 @@ from poolmgr.worker.page import DUMP_SIGNAL
 _DUMP_S = 0.1
 
 
-def kill(loop: asyncio.AbstractEventLoop, process: WorkerProcess, grace_s: float) -> None:
-    """Begin to end ``process`` and its group; it has ``grace_s``, or SIGKILL comes at once where that is 0."""
+def kill(loop: asyncio.AbstractEventLoop, process: WorkerProcess, grace_s: float, *, tidy: bool = True) -> None:
+    """Begin to end ``process`` and its group; it has ``grace_s``, or SIGKILL comes at once where that is 0.
+
+    Where it is not to tidy up first (``tidy``), a handler for SIGTERM is not asked.
+    """
     pid = process.pid
     if pid is None:
         process.unwanted = True
     elif grace_s <= 0:
         process.signal_group(signal.SIGKILL)
-    elif procfs.catches(pid, DUMP_SIGNAL) and not procfs.catches(pid, signal.SIGTERM):
+    elif procfs.catches(pid, DUMP_SIGNAL) and not (tidy and procfs.catches(pid, signal.SIGTERM)):
         process.signal(DUMP_SIGNAL)
         process.signal_group(signal.SIGCONT)
         loop.call_later(grace_s, process.signal_group, signal.SIGKILL)
+    elif not tidy:
+        process.signal_group(signal.SIGKILL)
     else:
         process.signal_group(signal.SIGTERM)
         process.signal_group(signal.SIGCONT)

@@ -46,6 +46,7 @@ class Maintenance:
         at = now()
         self._sample(at)
         self._look_at_processors(at)
+        shell.worker_watch.each_second(at)
         self._watch_clock(at)
         if at >= self._expire_at:
             self._expire_at = at + EXPIRE_INTERVAL_S

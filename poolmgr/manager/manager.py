@@ -26,6 +26,7 @@ from poolmgr.errors import StartFailed
 from poolmgr.manager.balancers import load_balancer
 from poolmgr.manager.cgroups import make_cgroups
 from poolmgr.manager.clock import now, wall_offset
+from poolmgr.manager.descendants import Descendants
 from poolmgr.manager.ears import Ears
 from poolmgr.manager.handlers import all_handlers, declared_schedules, resolve
 from poolmgr.manager.launch import Launched
@@ -41,6 +42,7 @@ from poolmgr.manager.sweeper import Sweeper
 from poolmgr.manager.system import become_subreaper
 from poolmgr.manager.templates import Templates
 from poolmgr.manager.timetable import Timetable
+from poolmgr.manager.worker_watch import WorkerWatch
 from poolmgr.model import TaskOptions, WorkerState, last_id_of
 from poolmgr.parcels.parcel import Allowance
 from poolmgr.store.base import Store, left_in
@@ -140,6 +142,8 @@ class Manager:
         shell = self.shell
         cgroups = make_cgroups(self._loop, self._cgroup)
         self._cgroup = cgroups.path if cgroups is not None else ""
+        kin = Descendants(shell.processes, shell.templates, cgroups)
+        shell.worker_watch = WorkerWatch(self._loop, self.scheduler, shell.processes, kin, cgroups, self._wake)
         shell.sweeper = Sweeper(self._loop, shell.processes, shell.dying, shell.templates, cgroups)
         self._wake()
         await self._ready
@@ -176,6 +180,7 @@ class Manager:
         if self._maintenance is not None:
             self._maintenance.stop()
             shell.sweeper.stop()
+            shell.worker_watch.stop()
         if self._memory_watch is not None:
             self._memory_watch.stop()
         if self._grace is not None:
@@ -361,6 +366,7 @@ class Manager:
             "epoch": self.epoch,
             "mode": self.settings.mode,
             "cgroup": self._cgroup or None,
+            "memory_limits": self.shell.worker_watch.describe(),
             "store": {
                 "commits": committed,
                 "pending": self.scheduler.state.commit - 1 - committed,

@@ -61,6 +61,10 @@ class Performer:
             do.Inspect: self._inspect,
             do.Continue: self._continue,
             do.Kill: self._kill,
+            do.Cap: lambda effect: shell.worker_watch.cap(effect),
+            do.Weigh: lambda effect: shell.worker_watch.weigh(effect),
+            do.Measure: lambda effect: shell.worker_watch.measure(effect),
+            do.GiveBack: lambda effect: shell.worker_watch.give_back(effect),
             do.Spawn: self._spawn,
             do.Retire: self._retire,
             do.Forget: self._forget,
@@ -94,6 +98,7 @@ class Performer:
             for process in self._written.values():
                 process.flush()
             self._written.clear()
+            self._shell.worker_watch.started()
         if self._sent:
             for port in self._sent.values():
                 port.flush()
@@ -161,7 +166,7 @@ class Performer:
     def _kill(self, effect: do.Kill) -> None:
         process = self._current(effect.worker, effect.incarnation)
         if process is not None:
-            kill(self._shell.loop, process, effect.grace_s)
+            kill(self._shell.loop, process, effect.grace_s, tidy=effect.reason != "out_of_memory")
 
     def _spawn(self, effect: do.Spawn) -> None:
         shell = self._shell

@@ -16,6 +16,7 @@ from poolmgr.manager.process import WorkerProcess
 from poolmgr.manager.recent_ids import RecentIds
 from poolmgr.manager.sweeper import Sweeper
 from poolmgr.manager.templates import Templates
+from poolmgr.manager.worker_watch import WorkerWatch
 from poolmgr.model import TaskOptions
 from poolmgr.parcels.parcel import Allowance
 from poolmgr.store.base import Store
@@ -49,6 +50,7 @@ class Shell:
         self.writer: StoreWriter
         self.templates: Templates
         self.sweeper: Sweeper
+        self.worker_watch: WorkerWatch
         # For all payloads in files that this process holds.
         self.descriptors = Allowance(resource.getrlimit(resource.RLIMIT_NOFILE)[0] // _SHARE)
         self.recent_ids = RecentIds(now() + wall_offset())

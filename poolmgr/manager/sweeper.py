@@ -67,7 +67,7 @@ class Sweeper:
     def worker_came(self, process: WorkerProcess) -> None:
         """A worker is ready. Before that nothing is done that would hold it up."""
         if self._cgroups is not None and process.pid is not None:
-            self._cgroups.join(process.label, process.pid, process.pidfd)
+            self._cgroups.join(process.label, process.pid, process.pidfd, process.group.worker_memory_limit_mb)
 
     def worker_gone(self) -> None:
         """A worker has ended: look soon."""

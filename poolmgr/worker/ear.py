@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from collections import deque
 from collections.abc import Callable
@@ -14,9 +13,10 @@ from poolmgr.wire.messages import COLLECT, CREDIT, INTERRUPT, RECALL, RECALLED, 
 from poolmgr.worker.context import SoftTimeout
 from poolmgr.worker.control import Control
 from poolmgr.worker.generators import ADVANCE
+from poolmgr.worker.trimming import give_back
 from poolmgr.worker.voice import Shield, Voice
 
-_exit, _collect = os._exit, gc.collect  # a task may replace them in their modules
+_exit = os._exit  # a task may replace it in its module
 
 
 class Ear:
@@ -113,7 +113,7 @@ class Ear:
                 elif message[0] == CREDIT:
                     self.credits[message[1]] = max(message[2], self.credits.get(message[1], 0))
                 elif message[0] == COLLECT and not self.running:
-                    _collect()
+                    give_back()
             self._reading = False
             wanted = self._read_again
         return interrupt

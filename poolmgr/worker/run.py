@@ -69,6 +69,8 @@ def _carried(pack: Callable[[Any], R], value: Any, name: str = "result") -> R:
         return pack(value)
     except (BadValue, PayloadTooLarge) as error:
         raise Failed("bad_result", [], {"type": "", "message": str(error), "traceback": ""}) from error
+    except MemoryError as error:
+        raise _starved(error) from None
     except BaseException as error:  # it may call what the app's classes define
         message = f"the {name} cannot be carried: {type(error).__name__}: {text_of(error)}"
         raise Failed("bad_result", [], {"type": "", "message": message[:MESSAGE_LIMIT], "traceback": ""}) from error
@@ -81,7 +83,9 @@ def unknown(name: str) -> Failed:
 
 
 def undecodable(error: BaseException) -> Failed:
-    """The arguments are no payload that this worker can read."""
+    """The arguments are no payload that this worker can read; or it has not the memory to."""
+    if isinstance(error, MemoryError):
+        return _starved(error)
     return Failed("bad_arguments", [], {"type": "", "message": text_of(error), "traceback": ""})
 
 
@@ -89,6 +93,8 @@ def describe(error: BaseException, handler: Handler, args: Any, kwargs: Any) -> 
     """What a handler raised, as it travels: codes, names of the types, message, traceback without our own frames.
 
     Whatever the exception's class may define, this returns."""
+    if isinstance(error, MemoryError):
+        _let_go(error)
     try:
         return _describe(error, handler, args, kwargs)
     except BaseException as broken:
@@ -121,6 +127,24 @@ def gives_way(error: BaseException) -> bool:
     if kind is BaseExceptionGroup:
         return error.split(Preempted)[1] is None  # type: ignore[attr-defined]
     return Preempted in type.__dict__["__mro__"].__get__(kind)
+
+
+def _starved(error: MemoryError) -> Failed:
+    """There was no memory for what is ours to do for the handler."""
+    _let_go(error)
+    failure = {"type": _name(type(error)), "message": text_of(error), "traceback": traceback_of(error)}
+    return Failed("task_failed", ["MemoryError"], failure)
+
+
+def _let_go(error: BaseException) -> None:
+    """Free what the frames hold that it has passed: else there is none left to tell of it."""
+    passed = error.__traceback__
+    while passed is not None:
+        try:
+            passed.tb_frame.clear()
+        except RuntimeError:  # it still runs: ours
+            pass
+        passed = passed.tb_next
 
 
 def _was_called_wrongly(error: BaseException, handler: Handler, args: Any, kwargs: Any) -> bool:

@@ -25,7 +25,7 @@ from _socket import getdefaulttimeout, setdefaulttimeout
 from _thread import _count as count_threads
 from _thread import get_ident
 from collections.abc import Callable, Sequence
-from resource import RUSAGE_CHILDREN, getrlimit, getrusage, setrlimit
+from resource import RLIMIT_DATA, RUSAGE_CHILDREN, getrlimit, getrusage, setrlimit
 from signal import SIG_SETMASK, SIGKILL, SIGUSR1
 from typing import Any
 
@@ -35,7 +35,7 @@ from poolmgr.worker.warden import OWN_VARIABLES, WORKER, started_with, stat
 LOOK_EVERY_S = 0.010  # of tasks' run time: 20 idle workers take turns, and each would look after every task of its own
 IDLE_MS = 100.0
 
-_LIMITS = tuple(range(16))
+_LIMITS = tuple(each for each in range(16) if each != RLIMIT_DATA)  # which is the manager's affair
 _STATUS_BYTES = 8192
 _PR_SET_PDEATHSIG = 1  # SIGKILL when the daemon is gone; a task may have called it off
 

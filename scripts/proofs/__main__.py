@@ -1,8 +1,9 @@
 """Runs proofs: ``scripts/prove NAME | all | list [--scale X]``.
 
 Each other module in this folder is a proof, but for ``report``, ``pool`` (a private daemon), ``chores`` (its
-handlers), and ``under_systemd`` and ``served`` (what ``systemd`` runs inside of its sandbox). It has a docstring
-whose first line says what it proves, and
+handlers), ``hogs`` (others that take too much memory), and ``under_kernel``, ``under_systemd`` and ``served`` (what
+``memory_kernel`` and ``systemd`` run inside of their sandboxes). It has a docstring whose first line says what it
+proves, and
 
     def prove(scale: float) -> Report
 
@@ -25,9 +26,9 @@ from typing import Any
 
 _HERE = Path(__file__).resolve().parent
 _NOT_PROOFS = {
-    "__init__", "__main__", "ballast", "chores", "deadly", "disk", "disk_model", "flood", "fuzz", "heard",
+    "__init__", "__main__", "ballast", "chores", "deadly", "disk", "disk_model", "flood", "fuzz", "heard", "hogs",
     "hostile_cases", "hostile_tasks", "marks", "memory_group", "offered", "pool", "pressure_tasks", "recorded",
-    "report", "samples", "served", "small_disk", "soak_load", "traced", "under_systemd", "witness",
+    "report", "samples", "served", "small_disk", "soak_load", "traced", "under_kernel", "under_systemd", "witness",
 }  # fmt: skip
 
 

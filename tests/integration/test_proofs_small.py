@@ -22,6 +22,10 @@ from scripts.proofs import (
     hangs,
     hostile,
     kills,
+    memory,
+    memory_deaths,
+    memory_kernel,
+    memory_leaks,
     overload,
     page_cache,
     poison,
@@ -57,6 +61,9 @@ SPEEDS = (
     "with ageing: wait of priority 10, longest",
     "with ageing: wait of priority 50, longest",
     "with ageing: wait of priority 100, longest",
+    *(f"{hog}: peak" for hog in memory.HOGS),
+    "  gone after it passed the limit",
+    "throughput at the end, of that",
 )
 
 
@@ -108,6 +115,17 @@ def _without_speeds(monkeypatch: pytest.MonkeyPatch) -> None:
         (autoscale.prove, 0.1),
         (soak.prove, 0.006),
         (hostile.prove, 0.06),
+        (memory.prove, 0.1),
+        (memory_deaths.prove, 0.2),
+        (memory_leaks.prove, 0.005),
+        pytest.param(
+            memory_kernel.prove,
+            0.3,
+            marks=pytest.mark.skipif(
+                memory_kernel.sandbox() is None,
+                reason="no systemd-sandbox-uml is on the PATH: see scripts/proofs/memory_kernel.py",
+            ),
+        ),
         pytest.param(
             systemd.prove,
             0.1,

@@ -27,6 +27,10 @@ KINDS: Final[dict[str, float]] = {
     "duplicate-reply": 0.1,
     "wrong-reply": 0.05,
     "worn": 0.05,
+    "over-limit": 0.05,
+    "over-estimated": 0.1,
+    "over-at-rest": 0.1,
+    "over-idle": 0.03,
     "slow-pipe": 0.1,
     "wiped-page": 0.5,  # by what kills its worker, or is long
     # the daemon and its store

@@ -390,7 +390,7 @@ class Oracle:
         """Each attempt that ended with its process has that one's; unless nobody has seen that one's end."""
         if attempt.post_mortem is not None:
             assert attempt.post_mortem.output.partition(".")[0] == attempt.worker, f"another's post-mortem: {attempt}"
-        elif attempt.cause == "worker_died":
+        elif attempt.cause in ("worker_died", "out_of_memory"):
             assert attempt.worker in self.stuck, f"no post-mortem: {attempt}"
 
     def _same(self, effect: Same) -> None:
@@ -407,7 +407,7 @@ class Oracle:
         known = self.tasks[id]
         options = known.options
         known.failed_now += 1
-        known.charged += fields["code"] == "worker_died"
+        known.charged += fields["code"] in ("worker_died", "out_of_memory")
         assert known.failed_now <= options.max_retries + 1, f"{id.hex()} failed {known.failed_now} times"
         if not fields["retried"]:
             return

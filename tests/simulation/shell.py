@@ -102,6 +102,7 @@ class Shell:
             do.Persist: self._persist, do.Refill: self._refill, do.Start: self._start,
             do.Look: self._look, do.Recall: self._recall,
             do.Interrupt: self._interrupt, do.Inspect: self._inspect, do.Continue: self._continue,
+            do.Cap: self._cap, do.Weigh: self._weigh, do.Measure: self._measure_worker, do.GiveBack: self._nothing,
             do.Kill: self._kill, do.Spawn: self._spawn, do.Retire: self._retire, do.Forget: self._forget,
             do.Accepted: oracle.accepted, do.Finished: oracle.finished, do.Same: self._nothing,
             do.Progressed: self._nothing, do.Answer: oracle.answered, do.Emit: self._nothing,
@@ -485,6 +486,34 @@ class Shell:
             unread = any(isinstance(each, Done) and each.fence == fence for each in process.outbox)
             assert not unread or effect.reason == "hung", f"{effect.worker} is killed for what it has done already"
             process.kill(effect.reason, effect.grace_s)
+
+    def _cap(self, effect: do.Cap) -> None:
+        process = self._current(effect.worker, effect.incarnation)
+        if process is not None:
+            process.cap_mb = effect.limit_mb
+
+    def sample(self, process: Process, used_mb: float) -> None:
+        """Its memory was looked at."""
+        self.world.after(0.00002, self.hear, self._sampled, process, used_mb)
+
+    def _sampled(self, process: Process, used_mb: float) -> None:
+        self._told(self.scheduler.memory_limits.sampled, process.worker, process.incarnation, used_mb)
+
+    def _weigh(self, effect: do.Weigh) -> None:
+        self.world.after(self.world.between(0.0001, 0.02), self.hear, self._weighed, effect)
+
+    def _weighed(self, effect: do.Weigh) -> None:
+        process = self._current(effect.worker, effect.incarnation)
+        if process is not None:
+            self._read(process)
+            self._told(self.scheduler.memory_limits.weighed, *effect, process.weight_mb)
+
+    def _measure_worker(self, effect: do.Measure) -> None:
+        process = self._current(*effect)
+        if process is not None:
+            over = self._faults.strikes("over-at-rest")
+            arguments = (*effect, 1000.0 if over else 10.0, self.world.now)
+            self._soon.append((self.scheduler.memory_limits.measured, arguments))
 
     def _spawn(self, effect: do.Spawn) -> None:
         self._give_up(effect.worker)

@@ -87,6 +87,10 @@ class Manager(Protocol):
         """The process is dead, and can be reaped."""
         ...
 
+    def sample(self, process: Process, used_mb: float) -> None:
+        """Its memory is looked at."""
+        ...
+
     def begins(self, process: Process, start: Start) -> None:
         """Truth, not a message: it begins this task now."""
         ...
@@ -111,6 +115,8 @@ class Process:
         self.sent_at = 0.0
         self.frozen = ""  # asleep | stopped | running: no heart beats
         self.page = (0, 0.0)
+        self.cap_mb: int | None = None  # the limit of the task that is to begin
+        self.weight_mb = 10.0
         self.wiped = 0  # the fence of a task that has made its page show less
         self.outbox: deque[Message] = deque()
         self.current: Start | None = None
@@ -273,6 +279,14 @@ class Process:
             self._world.after(self._world.between(0.0001, 1.0), self._crash_idle, self._step)
         elif self._faults.strikes("hang-idle"):
             self._freeze(self._world.random.choice(("asleep", "stopped")), self._step)
+        elif self._faults.strikes("over-idle"):
+            self._manager.sample(self, 600.0)
+            self._world.after(1.0, self._sample_idle, self._step)
+
+    def _sample_idle(self, step: int) -> None:
+        """Once it was told to give memory back, which does not always help."""
+        if step == self._step and self.alive:
+            self._manager.sample(self, 600.0 if self._world.chance(0.5) else 10.0)
 
     def _crash_idle(self, step: int) -> None:
         if step == self._step and self.current is None:
@@ -304,6 +318,7 @@ class Process:
         self._step += 1
         self._manager.begins(self, start)
         self._course = way = course(self._world, start.name)
+        self._take_memory()
         if way.wipes and self._faults.strikes("wiped-page"):
             self.page = (0, self.begun_at)
             self.wiped = start.fence
@@ -319,6 +334,13 @@ class Process:
                     self._world.after(way.run_s, self._freeze, kind, self._step)
                     return
             self._world.after(way.run_s, self._finish, self._step)
+
+    def _take_memory(self) -> None:
+        """Too much, or what looks like too much at first; most tasks are not looked at."""
+        over, seems = self._faults.strikes("over-limit"), self._faults.strikes("over-estimated")
+        self.weight_mb = 600.0 if over else 10.0
+        if over or seems:
+            self._manager.sample(self, 600.0)
 
     def _report(self, step: int) -> None:
         if step == self._step and self.current is not None and not self.frozen:

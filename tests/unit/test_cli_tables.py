@@ -99,6 +99,12 @@ def status(**changes: dict[str, Any]) -> dict[str, Any]:
         "epoch": 3,
         "mode": "managed",
         "cgroup": None,
+        "memory_limits": {
+            "worker_memory_limit_mb": 512,
+            "statm": "10 Hz",
+            "rlimit_data": "in force",
+            "cgroup_memory_max": "not enforced by the kernel (no memory controller)",
+        },
         "version": "0.1.0",
         "pool": {
             "size": 20,
@@ -167,6 +173,8 @@ def test_the_status_page_tells_all_in_few_lines() -> None:
         "         wait p50 100 us p95 - p99 -",
         "memory   31% in use, pressure normal",
         "health   healthy, capacity 95%, worker reuse 0.9991",
+        "limits   512 MB a worker, statm 10 Hz, RLIMIT_DATA,",
+        "         cgroup memory.max: not enforced by the kernel (no memory controller)",
     ]
     assert bottom.splitlines()[0].split() == [
         "worker", "pid", "state", "tasks", "running", "up", "cpu", "memory", "restarts"

@@ -257,6 +257,7 @@ def test_out_of_memory_kills_too_and_other_failures_do_not() -> None:
     for _ in range(5):
         pool.fail(task)
     pool.fail(task, _code("out_of_memory"))
+    pool.die("worker-0", "exit code 0")  # which costs nobody
     pool.fail(task)
     assert pool.state(task) == "running"
     pool.fail(task, _code("out_of_memory"))
