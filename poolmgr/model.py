@@ -331,6 +331,9 @@ class TaskInfo(NamedTuple):
     origin: str | None = None  # the dead task that it was requeued from, or "schedule:" and a schedule's id
     requeued_as: str | None = None
     attempts: tuple[AttemptInfo, ...] = ()
+    chunks: int = 0  # how many its handler has yielded that readers may see
+    resumes_at: int | None = None  # the number of the chunk with which it goes on from its last checkpoint
+    waiting_for_reader: bool = False  # it runs, and may yield no more before somebody reads
 
 
 class WorkerInfo(NamedTuple):
@@ -370,8 +373,7 @@ def as_map(info: AttemptInfo | TaskInfo | WorkerInfo) -> dict[str, Any]:
 
 def task_info(found: Mapping[str, Any]) -> TaskInfo:
     """The ``TaskInfo`` of a map that ``as_map`` made, here or on a newer peer: unknown names are left out."""
-    attempts = tuple(_attempt_info(each) for each in found.get("attempts", ()))
-    known = _known(TaskInfo, found)
+    known, attempts = _known(TaskInfo, found), tuple(map(_attempt_info, found.get("attempts", ())))
     return TaskInfo(**{**known, "state": TaskState(known["state"]), "attempts": attempts})
 
 
@@ -381,9 +383,8 @@ def _attempt_info(found: Mapping[str, Any]) -> AttemptInfo:
 
 def worker_info(found: Mapping[str, Any]) -> WorkerInfo:
     """The ``WorkerInfo`` of a map that ``as_map`` made."""
-    known = _known(WorkerInfo, found)
-    known["state"], known["capabilities"] = WorkerState(known["state"]), tuple(known.get("capabilities", ()))
-    return WorkerInfo(**known)
+    known, offers = _known(WorkerInfo, found), tuple(found.get("capabilities", ()))
+    return WorkerInfo(**{**known, "state": WorkerState(known["state"]), "capabilities": offers})
 
 
 def _known(cls: type[AttemptInfo | TaskInfo | WorkerInfo], found: Mapping[str, Any]) -> dict[str, Any]:

@@ -75,7 +75,7 @@ class TaskEnded(NamedTuple):
     """A task reached a final state. ``outcome`` is the result's payload, or the packed failure (wire/messages.py).
 
     ``code`` is '' for a completed task, else the failure's code. ``expires_at`` says when ``outcome`` may be forgotten
-    (a dead task is kept until it is purged: None).
+    (a dead task is kept until it is purged: None). ``streamed`` is what its chunks weigh that are kept as long.
     """
 
     id: bytes
@@ -89,6 +89,7 @@ class TaskEnded(NamedTuple):
     message: str
     outcome: Payload
     expires_at: float | None
+    streamed: int = 0
 
 
 class TaskRequeued(NamedTuple):
@@ -123,6 +124,34 @@ class ScheduleRemoved(NamedTuple):
     id: str
 
 
+class StreamRecord(NamedTuple):
+    """How far the stream of an unfinished task has come (core/stream.py)."""
+
+    id: bytes
+    kept: int  # chunks 0 to kept - 1 were added
+    dropped: int  # and those below are gone
+    size: int  # what the others weigh, in bytes
+    first: int  # where the handler goes on: the number of its next chunk
+    checkpoint: bytes | None  # from what; None: from its beginning
+
+
+class ChunkAdded(NamedTuple):
+    """The next chunk of an unfinished task, and what its handler can go on from behind it; or, without a payload, that
+    alone: ``seq`` is then the number of the next chunk. A chunk that is not the next one is there already."""
+
+    id: bytes
+    seq: int
+    payload: Payload | None
+    checkpoint: bytes | None
+
+
+class ChunksDropped(NamedTuple):
+    """The chunks of this task with numbers below ``below`` are to be forgotten."""
+
+    id: bytes
+    below: int
+
+
 class WorkerEnded(NamedTuple):
     """A worker process has ended. The store knows whose epoch it was."""
 
@@ -131,5 +160,5 @@ class WorkerEnded(NamedTuple):
 
 Change = (
     TaskAdded | TaskMoved | AttemptEnded | TaskEnded | TaskRequeued | TasksPurged | WorkerEnded
-    | ScheduleSet | ScheduleTicked | ScheduleRemoved
+    | ScheduleSet | ScheduleTicked | ScheduleRemoved | ChunkAdded | ChunksDropped
 )  # fmt: skip

@@ -19,8 +19,9 @@ from poolmgr.store.schema import check_owner, has_table
 from poolmgr.store.spool import make_durable, read_whole, spool_of
 
 _INTO: Final = {
-    "payload": "INSERT INTO long_payloads (id, payload) VALUES (?, ?)",
-    "outcome": "INSERT INTO long_outcomes (id, outcome) VALUES (?, ?)",
+    "payload": "INSERT INTO long_payloads (id, payload) VALUES (:id, :content)",
+    "outcome": "INSERT INTO long_outcomes (id, outcome) VALUES (:id, :content)",
+    "chunk": "UPDATE chunks SET payload = :content WHERE id = :id AND seq = :seq",
 }
 
 
@@ -71,10 +72,12 @@ def _take_in_spool(part: Path, spool: Path) -> None:
         copy.execute("PRAGMA synchronous = OFF")
         if not has_table(copy, "spool"):  # it is of an older version
             return
-        for id, kind, file, size in copy.execute("SELECT id, kind, file, bytes FROM spool").fetchall():
+        seq = "seq" if has_table(copy, "chunks") else "0"
+        for id, kind, number, file, size in copy.execute(f"SELECT id, kind, {seq}, file, bytes FROM spool").fetchall():
             with suppress(StoreUnavailable):
-                copy.execute(_INTO[kind], (id, read_whole(spool / file, size, kind)))
-                copy.execute("DELETE FROM spool WHERE id = ? AND kind = ?", (id, kind))
+                content = read_whole(spool / file, size, kind)
+                copy.execute(_INTO[kind], {"id": id, "seq": number, "content": content})
+                copy.execute("DELETE FROM spool WHERE file = ?", (file,))
 
 
 def _publish(part: Path, target: Path) -> None:

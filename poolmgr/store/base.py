@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple, Protocol
 
-from poolmgr.core.changes import Change, ScheduleRecord, TaskRecord
+from poolmgr.core.changes import Change, ScheduleRecord, StreamRecord, TaskRecord
 from poolmgr.core.shelf import LineKey, Place, ShelfSize
 from poolmgr.model import TaskInfo, TaskState
 from poolmgr.payload import Payload
@@ -23,6 +23,22 @@ class Outcome(NamedTuple):
     state: TaskState
     code: str
     outcome: Payload
+
+
+class Chunks(NamedTuple):
+    """Some chunks of a stream.
+
+    Attributes:
+        chunks: their payloads, in order.
+        kept: how many the stream has had.
+        dropped: those below that number are not kept any more.
+        final: the task has ended, and no more come.
+    """
+
+    chunks: list[Payload]
+    kept: int
+    dropped: int
+    final: bool
 
 
 AHEAD_MOST: Final = 10_000
@@ -49,10 +65,11 @@ class Left(NamedTuple):
     keys: list[tuple[str, bytes, float]]
     ids: Ids
     schedules: list[ScheduleRecord]
+    streams: list[StreamRecord]
 
 
 class Store(Protocol):
-    """Keeps tasks, their failed attempts and their outcomes, and what became of worker processes.
+    """Keeps tasks, their failed attempts, streams and outcomes, and what became of worker processes.
 
     Every method raises ``StoreUnavailable`` when the medium refuses (full, locked, corrupt), and has then
     changed nothing; the same call may be tried again.
@@ -99,6 +116,15 @@ class Store(Protocol):
         """Every schedule, by id."""
         ...
 
+    def streams(self) -> list[StreamRecord]:
+        """How far the streams of the tasks have come that are not final."""
+        ...
+
+    def chunks(self, task_id: bytes, offset: int, limit: int, limit_bytes: int = sys.maxsize) -> Chunks | None:
+        """At most ``limit`` chunks of a task's stream, from the one of that number on, and none behind the one with
+        which they weigh ``limit_bytes``. From a number that is dropped, none. None: the task is not known."""
+        ...
+
     def record(self, task_id: bytes) -> TaskRecord | None:
         """The whole task, final or not, or None."""
         ...
@@ -134,7 +160,14 @@ class Store(Protocol):
         """Forget at most ``limit`` final tasks whose ``expires_at`` has passed; how many there were."""
         ...
 
+    def sweep(self, limit: int = 200) -> int:
+        """Remove at most ``limit`` chunks of tasks that are forgotten, of which nothing is told any more; how many."""
+        ...
+
 
 def left_in(store: Store, wall_now: float, newest: bytes) -> Left:
     """Read what a new epoch starts with; ``newest`` is for ``Store.ids``."""
-    return Left(list(store.in_hand()), store.shelves(), store.keys(wall_now), store.ids(newest), store.schedules())
+    return Left(
+        list(store.in_hand()), store.shelves(), store.keys(wall_now), store.ids(newest), store.schedules(),
+        store.streams(),
+    )  # fmt: skip

@@ -18,7 +18,7 @@ from poolmgr.store.inspection import read_only
 from poolmgr.store.refusal import refusal
 from poolmgr.store.rows import UNREADABLE, attempt_of, info_of
 from poolmgr.store.schema import APPLICATION_ID, check_owner, load_migrations, load_statements, version_of
-from poolmgr.store.spool import files_in, read_whole, spool_of
+from poolmgr.store.spool import files_in, named, read_whole, spool_of
 from poolmgr.store.write_ahead_log import trouble_with_log
 
 ENOUGH: Final = 100  # findings: after those, nobody looks at each
@@ -28,7 +28,10 @@ _ORPHANS: Final = {
     "a payload of task {} is kept, and not the task": "SELECT id FROM long_payloads",
     "an outcome of task {} is kept, and not the task": "SELECT id FROM long_outcomes",
     "an attempt of task {} is kept, and not the task": "SELECT DISTINCT id FROM attempts",
-    "a file of task {} is named, and the task is not kept": "SELECT DISTINCT id FROM spool",
+    "a file of task {} is named, and the task is not kept": "SELECT DISTINCT id FROM spool WHERE kind <> 'chunk'",
+    "a stream of task {} is kept, and not the task": "SELECT id FROM streams",
+    "chunks of task {} are kept, and not the task": """
+        SELECT DISTINCT id FROM chunks WHERE id NOT IN (SELECT id FROM forgotten_streams)""",
 }
 _LACKING: Final = {
     "task {} has no payload": """
@@ -37,6 +40,13 @@ _LACKING: Final = {
     "task {} has ended, and has no outcome": """
         SELECT id FROM tasks WHERE ended_at IS NOT NULL AND outcome IS NULL AND id NOT IN (SELECT id FROM long_outcomes)
         AND id NOT IN (SELECT id FROM spool WHERE kind = 'outcome')""",
+    "the stream of task {} lacks chunks, or has some too many": """
+        SELECT id FROM streams WHERE kept - dropped <> (
+            SELECT count(*) FROM chunks WHERE chunks.id = streams.id AND seq >= dropped AND seq < kept)
+        OR EXISTS (SELECT 1 FROM chunks WHERE chunks.id = streams.id AND (seq < dropped OR seq >= kept))""",
+    "a chunk of task {} has no content": """
+        SELECT DISTINCT id FROM chunks WHERE payload IS NULL AND NOT EXISTS (
+            SELECT 1 FROM spool WHERE spool.id = chunks.id AND kind = 'chunk' AND spool.seq = chunks.seq)""",
 }
 
 
@@ -92,7 +102,7 @@ def _rows(connection: sqlite3.Connection) -> Iterator[str]:
 
 def _relations(connection: sqlite3.Connection) -> Iterator[str]:
     for message, statement in _ORPHANS.items():
-        for (id,) in connection.execute(f"{statement} WHERE id NOT IN (SELECT id FROM tasks)"):
+        for (id,) in connection.execute(f"SELECT id FROM ({statement}) WHERE id NOT IN (SELECT id FROM tasks)"):
             yield message.format(_shown(id))
     for message, statement in _LACKING.items():
         for (id,) in connection.execute(statement):
@@ -102,19 +112,19 @@ def _relations(connection: sqlite3.Connection) -> Iterator[str]:
 def _files(connection: sqlite3.Connection, spool: Path, alone: bool) -> Iterator[str]:
     rows = connection.execute(load_statements()["spooled"]).fetchall()
     connection.execute("COMMIT")
-    for id, kind, file, size in rows:
+    for id, kind, seq, file, size in rows:
         try:
-            read_whole(spool / file, size, f"the {kind} of task {_shown(id)}")
+            read_whole(spool / file, size, f"the {named(kind, seq)} of task {_shown(id)}")
         except StoreUnavailable as error:
-            if _still(connection, id, kind):  # else it was forgotten meanwhile
+            if _still(connection, id, kind, seq):  # else it was forgotten meanwhile
                 yield str(error)
     if alone:  # of a daemon's files, some are just being written or removed
-        for file in sorted(files_in(spool) - {file for _, _, file, _ in rows}):
+        for file in sorted(files_in(spool) - {file for *_, file, _ in rows}):
             yield f"no row names the file {spool / file} (the next start removes it)"
 
 
-def _still(connection: sqlite3.Connection, id: bytes, kind: str) -> bool:
-    return connection.execute(load_statements()["spooled_of"], (id, kind)).fetchone() is not None
+def _still(connection: sqlite3.Connection, id: bytes, kind: str, seq: int) -> bool:
+    return connection.execute(load_statements()["spooled_of"], (id, kind, seq)).fetchone() is not None
 
 
 def _shown(id: Any) -> str:

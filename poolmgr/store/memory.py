@@ -19,10 +19,13 @@ from poolmgr.core.allotment import first_of
 from poolmgr.core.changes import (
     AttemptEnded,
     Change,
+    ChunkAdded,
+    ChunksDropped,
     ScheduleRecord,
     ScheduleRemoved,
     ScheduleSet,
     ScheduleTicked,
+    StreamRecord,
     TaskAdded,
     TaskEnded,
     TaskMoved,
@@ -37,7 +40,8 @@ from poolmgr.errors import StoreUnavailable
 from poolmgr.model import AttemptInfo, TaskInfo, TaskState, last_id_of
 from poolmgr.payload import inline
 from poolmgr.post_mortem import ATTEMPTS_KEPT
-from poolmgr.store.base import AHEAD_MOST, Ids, Outcome
+from poolmgr.store.base import AHEAD_MOST, Chunks, Ids, Outcome
+from poolmgr.store.memory_stream import NO_STREAM, MemoryStream
 from poolmgr.worker_life import LIVES_KEPT, WorkerLife
 
 _AHEAD_S = 1.0  # an id that was made so much later than it came is of no known time
@@ -52,6 +56,7 @@ class _Kept:
     ended: TaskEnded | None = None
     requeued_as: bytes | None = None
     attempts: dict[int, AttemptInfo] = field(default_factory=dict)
+    stream: MemoryStream = NO_STREAM
     size: int = 0  # bytes, once it is final
 
 
@@ -109,6 +114,8 @@ class MemoryStore:
                     self._remember_life(life._replace(epoch=self._epoch))
                 case TasksPurged(ids):
                     self._forget([id for id in ids if id in self._final])
+                case ChunkAdded() | ChunksDropped():
+                    self._stream_on(change)
                 case ScheduleSet(schedule):
                     self._schedules[schedule.id] = schedule
                 case ScheduleTicked(id, last_tick):
@@ -131,6 +138,11 @@ class MemoryStore:
         kept.record = kept.record._replace(state=change.state, attempt=change.attempt, failures=change.failures)
         self._final[change.id] = None
         self._weigh(change.id)
+
+    def _stream_on(self, change: ChunkAdded | ChunksDropped) -> None:
+        kept = self._tasks.get(change.id)
+        if kept is not None and kept.ended is None:
+            kept.stream = kept.stream.after(change)
 
     def _weigh(self, id: bytes) -> None:
         """What is known of it has changed: if it is final, others may have to go."""
@@ -167,6 +179,10 @@ class MemoryStore:
         first = heapq.nsmallest(limit, due)
         self._forget([id for _, id in first])
         return len(first)
+
+    def sweep(self, limit: int = 200) -> int:
+        self._check_open()
+        return 0  # they go with their tasks
 
     # ------------------------------------------------------------------------------------------- reading
 
@@ -217,6 +233,16 @@ class MemoryStore:
     def schedules(self) -> list[ScheduleRecord]:
         self._check_open()
         return [self._schedules[id] for id in sorted(self._schedules)]
+
+    def streams(self) -> list[StreamRecord]:
+        self._check_open()
+        unfinished = [(id, kept.stream) for id, kept in self._tasks.items() if kept.ended is None]
+        return [stream.record(id) for id, stream in unfinished if stream is not NO_STREAM]
+
+    def chunks(self, task_id: bytes, offset: int, limit: int, limit_bytes: int = sys.maxsize) -> Chunks | None:
+        self._check_open()
+        kept = self._tasks.get(task_id)
+        return None if kept is None else kept.stream.page(offset, limit, limit_bytes, final=kept.ended is not None)
 
     def record(self, task_id: bytes) -> TaskRecord | None:
         self._check_open()
@@ -293,6 +319,7 @@ def _size(kept: _Kept) -> int:
     held: list[str | bytes] = [inline(kept.record.payload)]
     if kept.ended is not None:
         held += inline(kept.ended.outcome), kept.ended.message
+    held += [*kept.stream.chunks, kept.stream.checkpoint or b""]
     for attempt in kept.attempts.values():
         held += attempt.message, attempt.traceback
         if attempt.post_mortem is not None:
@@ -322,6 +349,8 @@ def _info(kept: _Kept, *, with_attempts: bool = False) -> TaskInfo:
         origin=origin_text(record.origin),
         requeued_as=kept.requeued_as.hex() if kept.requeued_as else None,
         attempts=tuple(kept.attempts[number] for number in sorted(kept.attempts)) if with_attempts else (),
+        chunks=kept.stream.kept,
+        resumes_at=None if kept.stream.checkpoint is None else kept.stream.first,
     )
 
 

@@ -89,13 +89,50 @@ SELECT NOT EXISTS (SELECT 1 FROM tasks WHERE id = ?1);
 SELECT EXISTS (SELECT 1 FROM tasks WHERE id = ?1 AND ended_at IS NULL);
 
 -- name: add_spooled
-INSERT INTO spool (id, kind, file, bytes) VALUES (?1, ?2, ?3, ?4);
+INSERT INTO spool (id, kind, seq, file, bytes) VALUES (?1, ?2, ?3, ?4, ?5);
 
 -- name: spooled
-SELECT id, kind, file, bytes FROM spool;
+SELECT id, kind, seq, file, bytes FROM spool;
 
 -- name: spooled_of
-SELECT file, bytes FROM spool WHERE id = ?1 AND kind = ?2;
+SELECT file, bytes FROM spool WHERE id = ?1 AND kind = ?2 AND seq = ?3;
+
+-- Of a task that is not final; no row for any other.
+-- name: growing_stream
+SELECT coalesce(kept, 0), coalesce(dropped, 0), coalesce(bytes, 0), coalesce(first, 0), checkpoint
+FROM tasks LEFT JOIN streams ON streams.id = tasks.id WHERE tasks.id = ?1 AND ended_at IS NULL;
+
+-- name: set_stream
+INSERT OR REPLACE INTO streams (id, kept, dropped, bytes, first, checkpoint) VALUES (?1, ?2, ?3, ?4, ?5, ?6);
+
+-- name: add_chunk
+INSERT INTO chunks (id, seq, payload, bytes) VALUES (?1, ?2, ?3, ?4);
+
+-- name: drop_chunks
+DELETE FROM chunks WHERE id = ?1 AND seq >= ?2 AND seq < ?3;
+
+-- name: bytes_of_chunks
+SELECT coalesce(sum(bytes), 0) FROM chunks WHERE id = ?1 AND seq >= ?2 AND seq < ?3;
+
+-- name: a_forgotten_stream
+SELECT id FROM forgotten_streams LIMIT 1;
+
+-- name: first_chunks
+SELECT max(seq) FROM (SELECT seq FROM chunks WHERE id = ?1 ORDER BY seq LIMIT ?2);
+
+-- name: stream_is_gone
+DELETE FROM forgotten_streams WHERE id = ?1;
+
+-- name: streams
+SELECT streams.id, kept, dropped, bytes, first, checkpoint
+FROM streams CROSS JOIN tasks ON tasks.id = streams.id WHERE ended_at IS NULL;
+
+-- name: stream
+SELECT coalesce(kept, 0), coalesce(dropped, 0), ended_at IS NOT NULL
+FROM tasks LEFT JOIN streams ON streams.id = tasks.id WHERE tasks.id = ?1;
+
+-- name: chunks
+SELECT seq, payload FROM chunks WHERE id = ?1 AND seq >= ?2 ORDER BY seq LIMIT ?3;
 
 -- name: add_life
 INSERT OR IGNORE INTO worker_lives

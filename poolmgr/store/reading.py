@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from poolmgr.core.allotment import first_of
-from poolmgr.core.changes import ScheduleRecord, TaskRecord
+from poolmgr.core.changes import ScheduleRecord, StreamRecord, TaskRecord
 from poolmgr.core.shelf import LineKey, Place, ShelfSize
 from poolmgr.errors import StoreUnavailable
 from poolmgr.model import TaskInfo, TaskState
-from poolmgr.store.base import AHEAD_MOST, Ids, Outcome
+from poolmgr.payload import Payload
+from poolmgr.store.base import AHEAD_MOST, Chunks, Ids, Outcome
 from poolmgr.store.refusal import CORRUPT, refusal
 from poolmgr.store.rows import (
     UNREADABLE,
@@ -85,6 +86,31 @@ class Reading:
     def schedules(self) -> list[ScheduleRecord]:
         return self._read(schedule_of, "schedules")
 
+    def streams(self) -> list[StreamRecord]:
+        return self._read(lambda row: StreamRecord(*row), "streams")
+
+    def chunks(self, task_id: bytes, offset: int, limit: int, limit_bytes: int = sys.maxsize) -> Chunks | None:
+        row = _first(self._read(lambda row: (int(row[0]), int(row[1]), bool(row[2])), "stream", task_id))
+        if row is None:
+            return None
+        kept, dropped, final = row
+        count = min(limit, kept - offset) if offset >= dropped else 0
+        found: list[Payload] = []
+        if count > 0:
+            with closing(
+                self._each(lambda row: self._chunk_of(task_id, *row), "chunks", task_id, offset, count)
+            ) as some:
+                weighs = 0
+                for payload in some:
+                    found.append(payload)
+                    weighs += len(payload)
+                    if weighs >= limit_bytes:
+                        break
+        return Chunks(found, kept, dropped, final)
+
+    def _chunk_of(self, task_id: bytes, seq: int, payload: bytes | None) -> Payload:
+        return payload if payload is not None else self._content(task_id, "chunk", seq)
+
     def record(self, task_id: bytes) -> TaskRecord | None:
         return _first(self._read(self._record_of, "record", task_id))
 
@@ -122,9 +148,9 @@ class Reading:
     def _record_of(self, row: Row) -> TaskRecord:
         return record_of(row if row[2] is not None else (*row[:2], self._content(row[0], "payload"), *row[3:]))
 
-    def _content(self, id: bytes, kind: Kind) -> bytes:
+    def _content(self, id: bytes, kind: Kind, seq: int = 0) -> bytes:
         with self._translated() as connection:
-            return self._spool.content(connection, id, kind)
+            return self._spool.content(connection, id, kind, seq)
 
     def _read(self, decode: Callable[[Row], T], statement: str, *values: object) -> list[T]:
         """The rows that ``statement`` finds, decoded."""

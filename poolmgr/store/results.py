@@ -1,8 +1,8 @@
 """What the results of finished tasks weigh, and which tasks are forgotten first.
 
-Tasks that ended in another way than dead are kept until they expire, or until all outcomes together weigh more than
-allowed. The sum runs along in memory; where something has happened that it does not know the weight of, it is counted
-anew from an index, the next time that somebody asks.
+Tasks that ended in another way than dead are kept until they expire, or until all outcomes, and the chunks of their
+streams, together weigh more than allowed. The sum runs along in memory; where something has happened that it does not
+know the weight of, it is counted anew from an index, the next time that somebody asks.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Results:
         if known != len(run):
             self._bytes = None
         elif self._bytes is not None:
-            self._bytes += sum(len(each.outcome) for each in run if each.expires_at is not None)
+            self._bytes += sum(len(each.outcome) + each.streamed for each in run if each.expires_at is not None)
 
     def lost_count(self) -> None:
         """Something else has changed them."""

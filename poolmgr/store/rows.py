@@ -159,7 +159,7 @@ def _end_row(change: TaskEnded) -> SharedRow:
             change.worker,
             change.expires_at,
             change.outcome if len(change.outcome) <= SHORT_BYTES else None,
-            len(change.outcome),
+            len(change.outcome) + change.streamed,
         ),
     )
 
@@ -249,7 +249,7 @@ def record_of(row: Row) -> TaskRecord:
 def info_of(row: Row) -> TaskInfo:
     """What is known of the task of a row of ``task_infos``, without its attempts."""
     id, name, state, packed, group, attempt, failures, submitted_at, due_at, started_at, ended_at, *rest = row
-    worker, code, message, origin, requeued_as = rest
+    worker, code, message, origin, requeued_as, kept, first, has_checkpoint = rest
     options = unpack_options(packed)
     return TaskInfo(
         id=id.hex(),
@@ -270,6 +270,8 @@ def info_of(row: Row) -> TaskInfo:
         message=message,
         origin=origin_text(origin),
         requeued_as=requeued_as.hex() if requeued_as else None,
+        chunks=kept or 0,
+        resumes_at=first if has_checkpoint else None,
     )
 
 

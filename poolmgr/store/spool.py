@@ -1,4 +1,4 @@
-"""Large payloads and outcomes: files beside the database, named by its rows.
+"""Large payloads, outcomes and chunks: files beside the database, named by its rows.
 
 A file is written and synced, and its directory too, before the row that names it is committed; it goes after the row
 has gone, and where commits are not synced each by itself (NORMAL), after that has been synced. So a crash at any point
@@ -19,7 +19,7 @@ from typing import Final, Literal, NamedTuple
 from poolmgr.errors import StoreUnavailable
 from poolmgr.payload import Payload, inline
 
-Kind = Literal["payload", "outcome"]
+Kind = Literal["payload", "outcome", "chunk"]
 
 _NAME: Final = re.compile(r"[0-9a-f]+-[0-9a-f]+")  # epoch, number: all that is ever removed
 _NOTE_DROPPED: Final = """
@@ -72,8 +72,8 @@ class Spool:
         connection.execute(_NOTE_DROPPED)
         rows = connection.execute(self._sql["spooled"]).fetchall()
         there = files_in(self.directory)
-        self._remove(there - {file for _, _, file, _ in rows})
-        return [Missing(id, kind, self.directory / file) for id, kind, file, _ in rows if file not in there]
+        self._remove(there - {file for *_, file, _ in rows})
+        return [Missing(id, kind, self.directory / file) for id, kind, _, file, _ in rows if file not in there]
 
     def put(self, connection: sqlite3.Connection, id: bytes, kind: Kind, content: Payload) -> None:
         """Write a file, and its row, for a task that has room for it: one that is not known yet, or not final yet.
@@ -82,12 +82,15 @@ class Spool:
             OSError: the disk refuses.
         """
         (wanted,) = connection.execute(self._sql[f"awaits_{kind}"], (id,)).fetchone()
-        if not wanted:
-            return
+        if wanted:
+            self.write(connection, id, kind, content)
+
+    def write(self, connection: sqlite3.Connection, id: bytes, kind: Kind, content: Payload, seq: int = 0) -> None:
+        """Write a file, and its row. ``seq``: of a chunk. Raises ``OSError``: the disk refuses."""
         self._count += 1
         name = f"{self._epoch:x}-{self._count:x}"
         self._write(name, content)
-        connection.execute(self._sql["add_spooled"], (id, kind, name, len(content)))
+        connection.execute(self._sql["add_spooled"], (id, kind, seq, name, len(content)))
 
     def _write(self, name: str, content: Payload) -> None:
         if not self.directory.is_dir():
@@ -127,17 +130,18 @@ class Spool:
         self._written.clear()
         self._dropped.clear()
 
-    def content(self, connection: sqlite3.Connection, id: bytes, kind: Kind) -> bytes:
-        """The payload or outcome of a task, which has it here.
+    def content(self, connection: sqlite3.Connection, id: bytes, kind: Kind, seq: int = 0) -> bytes:
+        """The payload, outcome or chunk of a task, which has it here.
 
         Raises:
             StoreUnavailable: its file is missing, or not the one that was written.
         """
-        row = connection.execute(self._sql["spooled_of"], (id, kind)).fetchone()
+        row = connection.execute(self._sql["spooled_of"], (id, kind, seq)).fetchone()
+        what = named(kind, seq)
         if row is None:
-            raise StoreUnavailable(f"the {kind} of task {id.hex()} is nowhere: see poolmgr db check")
+            raise StoreUnavailable(f"the {what} of task {id.hex()} is nowhere: see poolmgr db check")
         file, size = row
-        return read_whole(self.directory / file, size, f"the {kind} of task {id.hex()}")
+        return read_whole(self.directory / file, size, f"the {what} of task {id.hex()}")
 
     def _remove(self, names: set[str]) -> None:
         """What stays, the next start removes."""
@@ -148,6 +152,11 @@ class Spool:
             for name in names:
                 with suppress(OSError):
                     (self.directory / name).unlink()
+
+
+def named(kind: Kind, seq: int) -> str:
+    """What people call the content of a file."""
+    return f"{kind} {seq}" if kind == "chunk" else kind
 
 
 def files_in(directory: Path) -> set[str]:

@@ -41,6 +41,7 @@ from poolmgr.store.rows import (
 from poolmgr.store.runs import ShortLife, runs_of
 from poolmgr.store.schema import check_library, in_blocks
 from poolmgr.store.spool import Missing
+from poolmgr.store.stream_rows import STREAM_CHANGES, StreamRows
 from poolmgr.store.write_ahead_log import log_of
 
 _log = logging.getLogger(__name__)
@@ -56,8 +57,8 @@ class SqliteStore(Reading):
         path: of the database; SQLite keeps ``-wal`` and ``-shm`` files beside it, and large payloads and outcomes are
             files in the directory ``spool`` there.
         synchronous: ``FULL`` (default, survives a power loss) or ``NORMAL`` (survives any process's death).
-        results_limit_bytes: what the outcomes of finished tasks may weigh together, dead letters not counted; beyond it
-            ``expire`` forgets those first that would expire first. None: no limit.
+        results_limit_bytes: what the outcomes and chunks of finished tasks may weigh together, dead letters not
+            counted; beyond it ``expire`` forgets those first that would expire first. None: no limit.
         busy_timeout_s: how long a call waits for a lock of another process before it gives up.
     """
 
@@ -77,6 +78,7 @@ class SqliteStore(Reading):
             self._spool.log = self._log
         self._blocks = {name: in_blocks(statement) for name, statement in self._sql.items()}
         self._results = Results(self._sql, results_limit_bytes)
+        self._streams = StreamRows(self._sql, self._spool)
         self._idle_rounds = 0
         self._in_place: list[os.stat_result] = []  # of the files, as they were opened
 
@@ -170,6 +172,9 @@ class SqliteStore(Reading):
     def _apply(self, changes: Sequence[Change], prepare: Callable[[Iterable[SharedRow]], Iterable[SharedRow]]) -> None:
         with self._transaction() as connection:
             for kind, run in runs_of(changes):
+                if kind in STREAM_CHANGES:
+                    self._streams.apply(connection, run)
+                    continue
                 if not has_spooled(kind, run):
                     self._apply_run(connection, kind, run, prepare)
                     continue
@@ -215,6 +220,13 @@ class SqliteStore(Reading):
         if self._idle_rounds == _IDLE_ROUNDS:
             self._truncate_log(connection)
         return forgotten
+
+    def sweep(self, limit: int = 200) -> int:
+        with self._transaction() as connection:
+            swept = self._streams.sweep(connection, max(0, limit))
+        if swept:
+            self._idle_rounds = 0
+        return swept
 
     def vacuum(self) -> None:
         """Give back the space that forgotten tasks have left. Commits wait for it, some seconds a gigabyte."""

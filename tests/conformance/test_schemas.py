@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from poolmgr.core.changes import ChunkAdded
+from poolmgr.store.base import Chunks
 from poolmgr.store.schema import load_migrations
 from poolmgr.store.spool import spool_of
 from poolmgr.store.sqlite import SqliteStore
@@ -66,8 +68,9 @@ def schema(path: Path) -> list[tuple[str, str, str]]:
 def test_a_migrated_file_can_be_worked_with(version: int, tmp_path: Path) -> None:
     with closing(SqliteStore(laid_out(version, tmp_path))) as store:
         store.open()
-        store.apply([added(15), failed(3, 2, post_mortem=REMAINS)])
-        assert 15 in ids(store)
+        store.apply([added(16), failed(3, 2, post_mortem=REMAINS), ChunkAdded(task_id(16), 0, bytes(100_000), None)])
+        assert 16 in ids(store)
+        assert store.chunks(task_id(16), 0, 1) == Chunks([bytes(100_000)], 1, 0, False)
         info = store.task(task_id(3))
         assert info is not None
         assert [each.attempt for each in info.attempts] == [1, 2]

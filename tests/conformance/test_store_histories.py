@@ -10,7 +10,15 @@ from typing import Any, NamedTuple
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poolmgr.core.changes import Change, TaskAdded, TaskMoved, TaskRequeued, TasksPurged
+from poolmgr.core.changes import (
+    Change,
+    ChunkAdded,
+    ChunksDropped,
+    TaskAdded,
+    TaskMoved,
+    TaskRequeued,
+    TasksPurged,
+)
 from poolmgr.model import FINAL, TaskOptions, TaskState
 from poolmgr.store.base import Store
 from poolmgr.store.memory import MemoryStore
@@ -75,6 +83,8 @@ CHANGES = st.one_of(
     ),
     st.builds(lived, SMALL, SMALL, how=st.text()),
     st.builds(TaskRequeued, NUMBERS.map(task_id), NUMBERS.map(task_id)),
+    st.builds(ChunkAdded, NUMBERS.map(task_id), SMALL, st.none() | CONTENTS, st.none() | st.binary(max_size=9)),
+    st.builds(ChunksDropped, NUMBERS.map(task_id), SMALL),
     st.builds(TasksPurged, st.lists(NUMBERS.map(task_id), max_size=2).map(tuple)),
 )
 
@@ -128,6 +138,8 @@ def observed(store: Store) -> list[Any]:
         store.counts(),
         store.lives(),
         store.lives("worker-1", 2),
+        sorted(store.streams()),
+        [store.chunks(id, offset, 2, 300) for id in known for offset in range(4)],
     ]
 
 

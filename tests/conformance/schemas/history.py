@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
-from poolmgr.core.changes import Change, TaskRequeued, TasksPurged
+from poolmgr.core.changes import Change, ChunkAdded, ChunksDropped, TaskRequeued, TasksPurged
 from poolmgr.model import TaskOptions, TaskState
 from poolmgr.store.base import Store
 from tests.conformance.samples import NOW, REMAINS, added, dead, ended, failed, lived, moved, task_id, unfinished
@@ -19,7 +19,7 @@ UNUSUAL = TaskOptions(
 )  # fmt: skip
 LONG = bytes(range(256)) * 4  # beside its row
 LARGE = b"*" * 65_537  # in a file
-TASKS = 15  # ids 1..14 are used
+TASKS = 16  # ids 1..15 are used
 
 
 def history() -> list[list[Change]]:
@@ -45,6 +45,14 @@ def history() -> list[list[Change]]:
         [ended(12), TasksPurged((task_id(12),))],
         [added(13, payload=LARGE), added(14), ended(14, outcome=LARGE)],
         [lived(1), lived(2, 3, retired="max_tasks_per_worker", executed=100, peak_memory_mb=81.5)],
+        [
+            *(ChunkAdded(task_id(1), seq, b"%d" % seq, b"after %d" % seq if seq == 2 else None) for seq in range(5)),
+            ChunkAdded(task_id(1), 5, LARGE, None),
+            ChunksDropped(task_id(1), 1),
+            ChunkAdded(task_id(3), 0, None, b"a checkpoint alone"),
+        ],
+        [added(15), ChunkAdded(task_id(15), 0, LONG, b"after 0"), ChunkAdded(task_id(15), 1, LARGE, None)],
+        [ended(15, outcome=b"", streamed=len(LONG) + len(LARGE))],
     ]
 
 
@@ -57,6 +65,8 @@ def told(store: Store) -> dict[str, Any]:
         "outcomes": {id.hex(): plain(store.outcome(id)) for id in known},
         "states": {str(state): [info.id for info in store.tasks(state=state)] for state in TaskState},
         "lives": plain(store.lives()),
+        "streams": plain(sorted(store.streams())),
+        "chunks": {id.hex(): plain(store.chunks(id, 1, 100)) for id in known},
         "unfinished": [record.id.hex() for record in unfinished(store)],
     }
 
