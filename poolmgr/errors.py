@@ -77,6 +77,12 @@ class NotFound(UsageError):
     code = "not_found"
 
 
+class ChunksDropped(NotFound):
+    """The stream had such a chunk, and it is not kept any more; the message tells the first one that is."""
+
+    code = "chunks_dropped"
+
+
 class NotAllowed(UsageError):
     """The peer's user may not do this: the owner and root may do everything, the group submit and read."""
 

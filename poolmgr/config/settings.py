@@ -78,6 +78,7 @@ class Settings:
     poison_after: int = setting(3, whole(1))
     result_ttl_s: float = setting(3600.0, seconds())
     results_limit_mb: int = setting(1024, whole(0))
+    stream_limit_mb: int = setting(1024, whole(0))
     max_queue_depth: int = setting(0, whole(0))
     aging_s: float = setting(0.0, seconds())
     preempt_grace_s: float = setting(5.0, seconds())

@@ -225,10 +225,13 @@ class Dispatcher:
             slot.memory_limit_mb = options.memory_limit_mb
             slot.watched = True
             state.effects.append(Cap(slot.id, slot.incarnation, options.memory_limit_mb))
+        resume = None
+        if state.streams and (stream := state.streams.get(task.id)) is not None:
+            resume = stream.begin(fence, state.limit_of(stream), now)
         state.effects.append(
             Start(
                 slot.id, slot.incarnation, fence, task.id, task.attempt, task.name, task.payload, options.timeout_s,
-                options.soft_timeout_s, commit,
+                options.soft_timeout_s, commit, resume,
             )
         )  # fmt: skip
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from poolmgr.config.groups import REST
 from poolmgr.core.changes import Change
 from poolmgr.core.shelf import LineKey, Place
+from poolmgr.core.stream import Resume
 from poolmgr.model import TaskState
 from poolmgr.payload import Payload
 
@@ -52,6 +53,18 @@ class Start(NamedTuple):
     timeout_s: float | None
     soft_timeout_s: float | None
     commit: int
+    resume: Resume | None = None  # of a task that has a stream
+
+
+class Credit(NamedTuple):
+    """Tell the worker how far the stream of the task that it runs may go on. It holds until more is said; where the
+    worker does not take it now, say it again."""
+
+    worker: str
+    incarnation: int
+    fence: int
+    up_to: int
+    bytes: int
 
 
 class Look(NamedTuple):
@@ -196,6 +209,13 @@ class Same(NamedTuple):
     commit: int
 
 
+class Streamed(NamedTuple):
+    """A stream has gone on, or has ended: say ``streams.committed``, and wake whoever waits for its chunks."""
+
+    task_id: bytes
+    commit: int
+
+
 class Progressed(NamedTuple):
     """Tell a client how far a task is."""
 
@@ -248,6 +268,6 @@ class Drained(NamedTuple):
 
 Effect = (
     Persist | Refill | Start | Look | Recall | Interrupt | Inspect | Continue | Kill | Cap | Weigh | Measure | GiveBack
-    | Spawn | Retire | Forget | Accepted | Finished | Same | Progressed | Answer | Refusal | Emit | Reloaded | Drained
-    | Trim
+    | Spawn | Retire | Forget | Accepted | Finished | Same | Credit | Streamed
+    | Progressed | Answer | Refusal | Emit | Reloaded | Drained | Trim
 )  # fmt: skip

@@ -13,6 +13,7 @@ from poolmgr.core.limits import NameLimits
 from poolmgr.core.past import NO_PAST, Past
 from poolmgr.core.room import Room, is_urgent
 from poolmgr.core.state import Session, State
+from poolmgr.core.streams import Streams
 from poolmgr.core.task import Task, Watchers
 from poolmgr.errors import IdConflict, NotFound, ShuttingDown, StoreUnavailable, WrongState
 from poolmgr.model import TaskOptions, TaskState
@@ -24,11 +25,14 @@ _WATCHERS_FEW = 8
 class Intake:
     """The clients' side of the scheduler."""
 
-    def __init__(self, state: State, dispatcher: Dispatcher, lifecycle: Lifecycle, room: Room) -> None:
+    def __init__(
+        self, state: State, dispatcher: Dispatcher, lifecycle: Lifecycle, room: Room, streams: Streams
+    ) -> None:
         self.state = state
         self.room = room
         self._dispatcher = dispatcher
         self._lifecycle = lifecycle
+        self._streams = streams
         self._queue_limit = state.settings.max_queue_depth
 
     def connected(self, client: int) -> None:
@@ -41,6 +45,7 @@ class Intake:
         session = self.state.sessions.pop(client, None)
         if session is None:
             return
+        self._streams.disconnected(client, now)
         for task in list(session.calls.values()):
             task.owner = 0
             task.watchers = tuple(each for each in task.watchers if each[0] != client)

@@ -13,6 +13,7 @@ from poolmgr.core.shelf import Shelf, may_be_shelved
 from poolmgr.core.slot import Slot
 from poolmgr.core.state import State
 from poolmgr.core.storeroom import Storeroom
+from poolmgr.core.stream import Stream
 from poolmgr.core.task import Task
 from poolmgr.model import FINAL, TaskState, WorkerState
 
@@ -44,6 +45,8 @@ def check_invariants(scheduler: Scheduler) -> None:
     16. What is to give its worker up may be run again.
     17. How many tasks wait is known without looking at them: all, and those of the names that have a limit. Places that
         were promised are counted.
+    18. A stream is that of a live task; what is dropped of it was committed, and what was committed has come. Those
+        that are not durable hold what they have, and the count of that is right. No worker waits that may go on.
     """
     state = scheduler.state
     in_flight: dict[bytes, Slot] = {}
@@ -76,6 +79,7 @@ def check_invariants(scheduler: Scheduler) -> None:
     _check_room(scheduler)
     _check_schedules(state)
     _check_breakers(state)
+    _check_streams(state)
 
 
 def _check_slot(slot: Slot) -> None:
@@ -214,6 +218,38 @@ def _check_breakers(state: State) -> None:
         assert not breaker.probe or breaker.probe in fences, f"{name}: its probe {breaker.probe} does not run"
         trying = sum(fence > breaker.since for fence in fences)
         assert closed or trying <= breaker.late + (breaker.probe != 0), f"{name}: {trying} probes run"
+
+
+def _check_streams(state: State) -> None:
+    held = 0
+    for id, stream in state.streams.items():
+        where, task = f"the stream of {id.hex()}", state.tasks.get(id)
+        assert task is not None or (stream.readers and not stream.resumable), f"{where} is of no live task"
+        assert not stream.ended, f"{where} has ended"
+        _check_stream(where, stream)
+        held += 0 if stream.durable else stream.bytes
+        if task is not None and task.fence and task.fence == stream.fence and stream.durable:
+            assert not stream.is_owed(state.limit_of(stream)), f"{where}: its worker waits, and may go on"
+    left = 0
+    for id, stream in state.left_streams.items():
+        assert id not in state.tasks, f"the task of the stream {id.hex()}, which was left, lives"
+        _check_stream(f"the left stream of {id.hex()}", stream)
+        left += stream.bytes
+    assert left == state.left_streams.held, f"{left} bytes are left, the count says {state.left_streams.held}"
+    assert held + left == state.streams_held, f"{held + left} bytes are held, the count says {state.streams_held}"
+
+
+def _check_stream(where: str, stream: Stream) -> None:
+    assert 0 <= stream.dropped <= stream.committed <= stream.kept, f"{where} has lost its order"
+    assert 0 <= stream.first <= stream.kept, f"{where} goes on from where it has not been"
+    assert stream.first == 0 or stream.checkpoint is not None, f"{where} goes on from nothing"
+    if stream.durable:
+        assert not stream.held, f"{where} is held in memory"
+    else:
+        assert stream.committed == stream.kept, f"{where} waits for a commit"
+        assert len(stream.held) == stream.kept - stream.dropped, f"{where} holds other chunks than it has"
+    if stream.slowest is not None and not stream.durable:
+        assert not stream.held or stream.dropped >= stream.slowest, f"{where} holds what all have passed"
 
 
 def _name(task: Task) -> str:

@@ -11,7 +11,7 @@ from poolmgr.core.breakers import Breakers
 from poolmgr.core.changes import AttemptEnded, TaskAdded, TaskEnded
 from poolmgr.core.deadlines import Deadlines
 from poolmgr.core.dispatch import Dispatcher
-from poolmgr.core.effects import Answer, Finished
+from poolmgr.core.effects import Answer, Finished, Streamed
 from poolmgr.core.failure import Failure
 from poolmgr.core.retry import is_retried
 from poolmgr.core.slot import Slot
@@ -322,6 +322,8 @@ class Lifecycle:
             state.lingers(task)
         if task.owner and (session := state.sessions.get(task.owner)) is not None:
             session.calls.pop(task.id, None)
+        if state.streams and task.id in state.streams:
+            self._end_stream(task, commit)
         for client, known_as in task.watchers:
             state.effects.append(Finished(client, known_as or task.id, to, code, outcome, commit))
         if task.past.cancel_tokens:
@@ -331,6 +333,14 @@ class Lifecycle:
         else:
             self._count(task, to, code, message, commit)
             state.lingers(task)
+
+    def _end_stream(self, task: Task, commit: int) -> None:
+        """Whoever waits for its next chunk is to hear that there is none."""
+        state = self._state
+        stream = state.streams.pop(task.id)
+        if not stream.durable:
+            state.streams_held -= state.left_streams.add(task.id, stream)
+        state.effects.append(Streamed(task.id, commit))
 
     def _answer_cancels(self, task: Task, to: TaskState, commit: int) -> None:
         stopped = to is TaskState.CANCELLED and (not task.attempt or task.past.kill_wanted)
@@ -357,10 +367,13 @@ class Lifecycle:
         durable = options.durable
         ended_at = now + state.wall_offset
         forget_at = max(ended_at + options.result_ttl_s, task.submitted_at + options.key_window_s)
+        streamed = 0
         if durable:
             state.ended(task)
             if self._storeroom.reading:
                 self._storeroom.ended(task)
+            if state.streams and (stream := state.streams.get(task.id)) is not None:
+                streamed = stream.weight
         else:
             state.fact(TaskAdded(task.record(state.stored_due(task))._replace(state=TaskState.RUNNING)), False)
             for info in task.past.attempts:
@@ -369,7 +382,7 @@ class Lifecycle:
             TaskEnded(
                 task.id, to, ended_at, task.started_at + state.wall_offset if task.started_at else None, task.attempt,
                 past.failures, task.slot or past.last_worker, code, message, outcome,
-                None if to is TaskState.DEAD else forget_at,
+                None if to is TaskState.DEAD else forget_at, streamed,
             ),
             durable,
         )  # fmt: skip

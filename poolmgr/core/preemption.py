@@ -42,11 +42,6 @@ END_COMES_S: Final = 5.0  # so much longer than its time has one that has ended,
 _DOUBLINGS_MOST: Final = 20
 
 
-def is_resumable(task: Task) -> bool:
-    """Whether a later attempt goes on where this one stops: something of its stream is kept, or a checkpoint."""
-    return getattr(task.past, "stream", None) is not None
-
-
 class Preemption:
     """Asks running tasks to give their workers up.
 
@@ -54,12 +49,14 @@ class Preemption:
         is_resumable: which tasks lose nothing by it.
     """
 
-    def __init__(self, state: State, dispatcher: Dispatcher, supervisor: Supervisor) -> None:
+    def __init__(
+        self, state: State, dispatcher: Dispatcher, supervisor: Supervisor, is_resumable: Callable[[Task], bool]
+    ) -> None:
         self._state = state
         self._dispatcher = dispatcher
         self._supervisor = supervisor
         self._wakes_at = NEVER
-        self.is_resumable: Callable[[Task], bool] = is_resumable
+        self.is_resumable = is_resumable
 
     # ------------------------------------------------------------------------------------------ asking
 

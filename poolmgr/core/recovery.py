@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from poolmgr.core.changes import TaskRecord
+from poolmgr.core.changes import StreamRecord, TaskRecord
 from poolmgr.core.intake import Intake
 from poolmgr.core.lifecycle import Lifecycle
 from poolmgr.core.shelf import ShelfSize
 from poolmgr.core.state import State
 from poolmgr.core.storeroom import Storeroom
+from poolmgr.core.stream import Stream
 from poolmgr.core.task import Task
 from poolmgr.model import TaskState
 
@@ -30,6 +31,7 @@ class Recovery:
         now: float,
         shelves: Iterable[ShelfSize] = (),
         keys: Iterable[tuple[str, bytes, float]] = (),
+        streams: Iterable[StreamRecord] = (),
     ) -> None:
         """Take over the unfinished tasks of earlier epochs. One that ran when its daemon died was interrupted.
 
@@ -38,9 +40,12 @@ class Recovery:
             known: whether the app has a handler of that name.
             shelves: how many others there are, and where.
             keys: deduplication keys of final tasks whose windows last: (key, task, wall time until when).
+            streams: those of ``records``.
         """
         state = self._state
         state.known = known
+        for stream in streams:
+            state.streams[stream.id] = Stream.restored(stream)
         for key, id, until in keys:
             state.keys[key] = (id, until - state.wall_offset)
             state.deadlines.add(until - state.wall_offset, "key", key)

@@ -44,6 +44,7 @@ from poolmgr.core.slot import Slot
 from poolmgr.core.state import State
 from poolmgr.core.store_trouble import StoreTrouble
 from poolmgr.core.storeroom import Storeroom
+from poolmgr.core.streams import Streams
 from poolmgr.core.supervisor import Supervisor
 from poolmgr.core.task import Task
 from poolmgr.model import TaskState
@@ -77,15 +78,16 @@ class Scheduler:
         self.storeroom = Storeroom(self.state, window)
         self._lifecycle = Lifecycle(self.state, self._dispatcher, self.storeroom, self.breakers)
         self.room = Room(self.state)
-        self.intake = Intake(self.state, self._dispatcher, self._lifecycle, self.room)
-        self.recovery = Recovery(self.state, self.storeroom, self._lifecycle, self.intake)
         self.supervisor = Supervisor(self.state, self._dispatcher, self._lifecycle)
         self.autoscaler = Autoscaler(self.state, self.supervisor)
+        self.streams = Streams(self.state, self._dispatcher, self.supervisor)
+        self.intake = Intake(self.state, self._dispatcher, self._lifecycle, self.room, self.streams)
+        self.recovery = Recovery(self.state, self.storeroom, self._lifecycle, self.intake)
         self.rollout = Rollout(self.state, self.supervisor, self._lifecycle, self.breakers)
         self.store_trouble = StoreTrouble(self.state, self._dispatcher, self._lifecycle, self.supervisor)
         self.periodic = Periodic(self.state, self.intake)
         self.memory_limits = MemoryLimits(self.state, self.supervisor)
-        self.preemption = Preemption(self.state, self._dispatcher, self.supervisor)
+        self.preemption = Preemption(self.state, self._dispatcher, self.supervisor, self.streams.is_resumable)
         self.pressure = Pressure(self.state, self._lifecycle, self.preemption, self.supervisor)
         self._when_due: dict[str, Callable[[Any, float], None]] = {
             "due": self._lifecycle.due, "expires": self._lifecycle.expire, "key": self._lifecycle.key_due,
@@ -205,10 +207,12 @@ class Scheduler:
         if self.preemption.is_over(slot, fence, now):
             return
         task = slot.in_flight[0]
-        options = task.options
+        timeout_s, soft_timeout_s = task.options.timeout_s, task.options.soft_timeout_s
+        if self.state.streams:
+            timeout_s, soft_timeout_s = self.streams.extended(task, timeout_s, soft_timeout_s)
         if fence != task.fence and slot.seen != task.fence:
             # Not begun yet, or its result is on its way; or the task has written to the page, to have no time limit.
-            if options.timeout_s is not None and now >= slot.begun_at + options.timeout_s + _UNSEEN_S:
+            if timeout_s is not None and now >= slot.begun_at + timeout_s + _UNSEEN_S:
                 self.supervisor.doom(slot, "timeout", task.fence, now)
                 return
             wait_s = min(max(now - slot.begun_at, _LOOK_SOON_S), _LOOK_LATE_S)
@@ -221,20 +225,20 @@ class Scheduler:
         if task.past.kill_wanted:
             self.supervisor.doom(slot, "cancelled", fence, now)
             return
-        if options.timeout_s is not None and now >= begun_at + options.timeout_s:
+        if timeout_s is not None and now >= begun_at + timeout_s:
             self.supervisor.doom(slot, "timeout", fence, now)
             return
         if task.past.cancel_wanted and slot.cancelled != fence:
             slot.cancelled = fence
             self.state.effects.append(Interrupt(slot.id, incarnation, fence, "cancelled"))
-        soft_at = NEVER if options.soft_timeout_s is None else begun_at + options.soft_timeout_s
+        soft_at = NEVER if soft_timeout_s is None else begun_at + soft_timeout_s
         if slot.interrupted == fence:
             soft_at = NEVER
         elif now >= soft_at:
             slot.interrupted = fence
             self.state.effects.append(Interrupt(slot.id, incarnation, fence, "soft_timeout"))
             soft_at = NEVER
-        hard_at = NEVER if options.timeout_s is None else begun_at + options.timeout_s
+        hard_at = NEVER if timeout_s is None else begun_at + timeout_s
         slow_at = begun_at + RECALL_AFTER_S
         if len(slot.in_flight) > 1:
             if now >= slow_at:

@@ -260,6 +260,9 @@ class Supervisor:
         task = slot.in_flight[0]
         if page_fence >= task.fence or slot.seen == task.fence:  # of the later ones, no honest worker has begun any
             return True
+        stream = self._state.streams.get(task.id)
+        if stream is not None and stream.fence == task.fence and stream.was_heard:
+            return True
         if failure is not None:
             task.past = task.past._replace(unshown=task.past.unshown + 1)
         return failure is not None and task.past.unshown > self._state.settings.poison_after

@@ -35,6 +35,7 @@ def task_info(state: State, task: Task) -> TaskInfo:
     running = task.state is TaskState.RUNNING
     past = task.past
     last = past.attempts[-1] if past.attempts else None
+    stream = state.streams.get(task.id)
     return TaskInfo(
         id=task.id.hex(),
         name=task.name,
@@ -53,6 +54,9 @@ def task_info(state: State, task: Task) -> TaskInfo:
         message=last.message if last is not None else "",
         origin=origin_text(past.origin),
         attempts=past.attempts,
+        chunks=stream.committed if stream is not None else 0,
+        resumes_at=stream.first if stream is not None and stream.checkpoint is not None else None,
+        waiting_for_reader=running and stream is not None and stream.waits_for_reader,
     )
 
 
@@ -158,6 +162,7 @@ def metrics(state: State, now: float, trouble: tuple[str, ...] = ()) -> dict[str
         "memory": _memory(state),
         "queue": _queue(state),
         "breakers": [info._asdict() for info in breaker_infos(state, now)],
+        "streams": _streams(state),
     }
 
 
@@ -218,6 +223,18 @@ def task_counts(state: State) -> dict[str, int]:
         "interrupted": statistics.interrupted,
         "preempted": statistics.preempted,
         "shed": statistics.shed,
+    }
+
+
+def _streams(state: State) -> dict[str, int]:
+    """Of the tasks that have not ended: how many have a stream, and of those that run, how many wait for a reader."""
+    running = [slot.in_flight[0].id for slot in state.slots.values() if slot.in_flight]
+    return {
+        "live": len(state.streams),
+        "waiting_for_reader": sum(state.streams[id].waits_for_reader for id in running if id in state.streams),
+        "readers": sum(len(stream.readers) for stream in state.streams.values()),
+        "kept_bytes": sum(stream.bytes for stream in state.streams.values()),
+        "held_bytes": state.streams_held,
     }
 
 

@@ -13,8 +13,10 @@ from poolmgr.manager.hearing import result_of, understood
 from poolmgr.manager.journal import log_line
 from poolmgr.manager.process import WorkerProcess
 from poolmgr.manager.shell import Shell
+from poolmgr.manager.stream_words import chunk_of
 from poolmgr.post_mortem import PostMortem
 from poolmgr.wire.messages import (
+    CHUNK,
     DONE,
     HEARTBEAT,
     LOG,
@@ -54,7 +56,7 @@ class Ears:
                         message[4] = process.result_file(message[1], message[4])
                     done.append(result_of(message, at))
                     continue
-                word = understood(message, at)
+                word = (CHUNK, *chunk_of(message)) if message[0] == CHUNK else understood(message, at)
             except Exception as error:  # whatever is wrong with it: nothing of it has been acted upon
                 self._done(process, done, at)
                 self.worker_babbled(process, f"a message that the protocol does not know: {error!r}")
@@ -72,7 +74,10 @@ class Ears:
     def _other(self, process: WorkerProcess, word: Sequence[Any], at: float) -> None:
         scheduler, worker, incarnation = self._shell.scheduler, process.worker, process.incarnation
         kind = word[0]
-        if kind == RAISED:
+        if kind == CHUNK:
+            _, fence, seq, payload, checkpoint = word
+            scheduler.streams.chunk(worker, fence, seq, payload, checkpoint, at)
+        elif kind == RAISED:
             _, fence, begun_at, ended_at, failure = word
             peak_mb = self._peak_mb(process, failure)
             if (output := process.output_of(fence)) or peak_mb:
@@ -97,7 +102,7 @@ class Ears:
         elif kind == READY:
             self._shell.sweeper.worker_came(process)
             self._shell.worker_watch.worker_came(process)
-            process.takes_files = word[2]
+            process.takes_files, process.takes_streams = word[2:]
             scheduler.worker_ready(worker, incarnation, word[1], at)
         else:
             self.first_trouble = self.first_trouble or word[1]

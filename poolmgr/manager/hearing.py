@@ -35,7 +35,8 @@ def result_of(message: list[Any], now: float) -> Result:
 def understood(message: list[Any], now: float) -> Sequence[Any]:
     """A message other than DONE, its type first, with every value of the type that the scheduler expects.
 
-    RAISED comes out as (RAISED, fence, begun at, ended at, Failure), READY as (READY, capabilities, takes files).
+    RAISED comes out as (RAISED, fence, begun at, ended at, Failure), READY as (READY, capabilities, takes
+    files, takes streams).
 
     Raises:
         Exception: of whatever kind, where the message is not as docs/protocol.md says.
@@ -61,7 +62,8 @@ def understood(message: list[Any], now: float) -> Sequence[Any]:
         if message[1] != PROTOCOL_VERSION:
             raise ValueError(f"protocol version {message[1]}, expected {PROTOCOL_VERSION}")
         info = message[4] if len(message) > 4 and type(message[4]) is dict else {}
-        return READY, frozenset(_text(each, NAME_LIMIT) for each in message[3]), info.get("files") is True
+        capabilities = frozenset(_text(each, NAME_LIMIT) for each in message[3])
+        return READY, capabilities, info.get("files") is True, info.get("streams") is True
     if kind == WORN:
         _, fence, why = message
         if type(fence) is not int:

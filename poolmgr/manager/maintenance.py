@@ -20,6 +20,7 @@ CLOCK_JUMP_S = 1.0  # a wall clock that is so far from where it should be was se
 EXPIRE_INTERVAL_S = 10.0
 TRIM_INTERVAL_S = 30.0
 _AT_ONCE = 1000  # old results that are forgotten in one transaction
+_SWEPT_AT_ONCE = 200  # chunks of theirs that are removed in one
 
 
 class Maintenance:
@@ -67,6 +68,8 @@ class Maintenance:
         writer = self._shell.writer
         with suppress(StoreUnavailable):
             while await asyncio.wrap_future(writer.read(lambda store: store.expire(wall, _AT_ONCE))) == _AT_ONCE:
+                pass
+            while await asyncio.wrap_future(writer.read(lambda store: store.sweep(_SWEPT_AT_ONCE))) == _SWEPT_AT_ONCE:
                 pass
 
     def _sample(self, at: float) -> None:

@@ -132,7 +132,7 @@ class Manager:
         self.shell.recent_ids.begin(left.ids.last, left.ids.ahead)
         at = now()
         known = self.shell.handlers.__contains__
-        self.scheduler.recovery.recover(left.in_hand, known, at, left.shelves, left.keys)
+        self.scheduler.recovery.recover(left.in_hand, known, at, left.shelves, left.keys, left.streams)
         periodic = self.scheduler.periodic
         periodic.begin(left.schedules, self.timetable, self._options_of, at)
         periodic.declare(declared, at)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Protocol
 
-from poolmgr.core.effects import Accepted, Answer, Emit, Finished, Same, Start
+from poolmgr.core.effects import Accepted, Answer, Emit, Finished, Same, Start, Streamed
 from poolmgr.payload import Payload
 
-Held = Accepted | Answer | Emit | Finished | Same | Start
+Held = Accepted | Answer | Emit | Finished | Same | Start | Streamed
 
 
 class Port(Protocol):

@@ -19,6 +19,7 @@ from poolmgr.manager.maintenance import collect_garbage
 from poolmgr.manager.outbox import Port
 from poolmgr.manager.process import Listener, WorkerProcess
 from poolmgr.manager.shell import Shell
+from poolmgr.manager.stream_effects import StreamEffects, start_again
 from poolmgr.manager.system import give_back_memory
 from poolmgr.model import TaskState
 from poolmgr.wire.framing import encode, in_parts
@@ -51,6 +52,7 @@ class Performer:
         self._ports = shell.ports
         self._written: dict[str, WorkerProcess] = {}
         self._sent: dict[int, Port] = {}
+        streams = StreamEffects(shell)
         self._table: dict[type, Callable[[Any], None]] = {
             do.Persist: self._persist,
             do.Refill: self._refill,
@@ -71,6 +73,8 @@ class Performer:
             do.Accepted: self._accepted,
             do.Finished: self._finished,
             do.Same: self._same,
+            do.Credit: streams.credit,
+            do.Streamed: streams.streamed,
             do.Progressed: self._progressed,
             do.Answer: self._answer,
             do.Refusal: self._answer,
@@ -111,7 +115,7 @@ class Performer:
         return process if process is not None and process.incarnation == incarnation else None
 
     def _start(self, effect: do.Start) -> None:
-        worker, incarnation, fence, task_id, attempt, name, payload, timeout_s, soft_timeout_s, commit = effect
+        worker, incarnation, fence, task_id, attempt, name, payload, timeout_s, soft_timeout_s, commit, resume = effect
         if commit and commit > self._shell.outbox.committed:
             self._shell.outbox.hold(effect)
             return
@@ -119,7 +123,9 @@ class Performer:
         if process is not None and process.incarnation == incarnation:
             process.started.append((fence, task_id, name))
             carried = payload if isinstance(payload, bytes) else process.pass_on(fence, payload)
-            if isinstance(carried, bytes) and len(carried) >= LARGE_BYTES:
+            if resume is not None and process.takes_streams:
+                start_again(process, effect, carried, resume)
+            elif isinstance(carried, bytes) and len(carried) >= LARGE_BYTES:
                 start = (START, fence, task_id, attempt, name, None, timeout_s, soft_timeout_s)
                 process.queue_parts(in_parts(start, 5, [carried]))
             else:

@@ -75,6 +75,7 @@ class WorkerProcess:
         self._loop = loop
         self._listener = listener
         self._descriptors = descriptors
+        self.takes_streams = False  # it knows chunks and checkpoints; known when it is ready
         self.takes_files = False  # payloads, on the control channel; known when it is ready
         self._decoder = Decoder()
         self._out: list[Part] = []

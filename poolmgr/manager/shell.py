@@ -13,6 +13,7 @@ from poolmgr.manager.clock import now, wall_offset
 from poolmgr.manager.journal import log_line
 from poolmgr.manager.outbox import Outbox, Port
 from poolmgr.manager.process import WorkerProcess
+from poolmgr.manager.readers import Readers
 from poolmgr.manager.recent_ids import RecentIds
 from poolmgr.manager.sweeper import Sweeper
 from poolmgr.manager.templates import Templates
@@ -42,6 +43,7 @@ class Shell:
         self.dying: dict[int, WorkerProcess] = {}  # by pid: given up (stuck), and not gone yet
         self.ports: dict[int, Port] = {}
         self.backlog = Backlog(self.ports)
+        self.readers = Readers(self.loop)
         self.listeners: dict[int, Port] = {}  # those who want events
         self.answers: dict[int, tuple[int, int]] = {}  # the scheduler's token -> (client, the client's request)
         self.handlers: dict[str, TaskOptions] = {}

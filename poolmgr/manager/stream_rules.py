@@ -48,16 +48,21 @@ def keeps_to_its_credit(worker: Trial, known: Known) -> None:
     fence = worker.start_stream(job, credit=1)
     _take(worker, fence, 0, 1)
     _is_silent(worker, "the first chunk, for which alone there is credit")
-    worker.tell([CREDIT, fence, 2])
+    worker.tell([CREDIT, fence, 2, _ALL])
     _take(worker, fence, 1, 2)
     _is_silent(worker, "the second chunk, for which alone there is credit")
-    worker.tell([CREDIT, fence, _ALL])
+    worker.tell([CREDIT, fence, _ALL, _ALL])
     if (end := _take(worker, fence, 2)) is None or end[0] != DONE:
         raise Violation(f"{job.name} does not end with DONE once there is credit")
+    fence = worker.start_stream(job, credit=_ALL, size=1)
+    _take(worker, fence, 0, 1)
+    _is_silent(worker, "the first chunk, with which it has sent as many bytes as it may")
+    worker.tell([CREDIT, fence, _ALL, _ALL])
+    _take(worker, fence, 1)
     for fence in (worker.start(job)[0], worker.start(job)[0]):  # the short and the long START
         if not _run(worker, job, fence, CREDIT_BY_DEFAULT).end:
             _is_silent(worker, f"chunk {CREDIT_BY_DEFAULT - 1}, and START gives credit for {CREDIT_BY_DEFAULT}")
-            worker.tell([CREDIT, fence, _ALL])
+            worker.tell([CREDIT, fence, _ALL, _ALL])
             _take(worker, fence, CREDIT_BY_DEFAULT)
 
 

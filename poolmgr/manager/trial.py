@@ -23,6 +23,7 @@ from poolmgr.wire.messages import (
     BROKEN,
     CHUNK,
     CREDIT_BY_DEFAULT,
+    CREDIT_BYTES_BY_DEFAULT,
     DONE,
     HEARTBEAT,
     LOG,
@@ -141,10 +142,12 @@ class Trial:
         self.write(b"".join(start(fence, job) for fence, job in zip(fences, jobs, strict=True)))
         return fences
 
-    def start_stream(self, job: Job, resume: list[Any] | None = None, credit: int = CREDIT_BY_DEFAULT) -> int:
-        """Write the START of a stream; its fence."""
+    def start_stream(
+        self, job: Job, resume: list[Any] | None = None, credit: int = CREDIT_BY_DEFAULT, size: int = 1 << 40
+    ) -> int:
+        """Write the START of a stream, which may send so many chunks, and bytes; its fence."""
         fence = self.next_fence()
-        self.write(start(fence, job, resume, credit))
+        self.write(start(fence, job, resume, credit, size))
         return fence
 
     def next_fence(self) -> int:
@@ -331,13 +334,19 @@ class Trial:
             raise Violation(f"{_shown(message)}: {error}") from None
 
 
-def start(fence: int, job: Job, resume: list[Any] | None = None, credit: int = CREDIT_BY_DEFAULT) -> bytes:
+def start(
+    fence: int,
+    job: Job,
+    resume: list[Any] | None = None,
+    credit: int = CREDIT_BY_DEFAULT,
+    size: int = CREDIT_BYTES_BY_DEFAULT,
+) -> bytes:
     """A START message. Every other is as short as it can be; the rest have one element more than this version
     describes: those are ignored."""
     task = fence.to_bytes(16, "big"), 1, job.name, job.payload, 300.0, None
     if resume is None and credit == CREDIT_BY_DEFAULT and fence % 2:
         return encode((START, fence, *task))
-    return encode((START, fence, *task, resume, credit, "a later element"))
+    return encode((START, fence, *task, resume, credit, size, "a later element"))
 
 
 def _group(leader: int) -> list[int]:

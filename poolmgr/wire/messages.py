@@ -15,7 +15,10 @@ FRAME_LIMIT: Final = 64 * 1024 * 1024  # bytes of one message
 PAYLOAD_LIMIT: Final = FRAME_LIMIT - 64 * 1024  # what a frame leaves for the payload beside ids, names and options
 CHUNK_LIMIT: Final = 50 * 1024 * 1024  # bytes of one chunk of a stream
 CHECKPOINT_LIMIT: Final = 8 * 1024 * 1024  # ... and of a checkpoint, which may go with a chunk in one message
-CREDIT_BY_DEFAULT: Final = 10  # chunks that a worker may send where START does not say otherwise
+# How many chunks a worker may send where START does not say otherwise, while those that it has sent weigh less than so
+# many bytes.
+CREDIT_BY_DEFAULT: Final = 10
+CREDIT_BYTES_BY_DEFAULT: Final = 50 * 1024 * 1024
 
 # ------------------------------------------------------------------------------- both ways, first on a connection
 HELLO: Final = 1  # [HELLO, version, role, info: map]   role: "client" | "worker" | "template"
@@ -41,15 +44,15 @@ REFUSAL: Final = 27  # [REFUSAL, number, code, message]                a request
 SAME: Final = 28  # [SAME, id, first]     this submit is the task ``first``, by its key; its end is told under ``id``
 
 # ------------------------------------------------------------------------------- manager to worker, on the task pipe
-# resume: [first, kept, checkpoint | nil]; it and the credit may be left out together: nil, and 10
-START: Final = 40  # [START, fence, id, attempt, name, payload | size, timeout_s | nil, soft_timeout_s | nil, resume | nil, credit]  # noqa: E501 # fmt: skip
+# resume: [first, kept, checkpoint | nil]; the last three may be left out together: nil, 10, and 50 MB
+START: Final = 40  # [START, fence, id, attempt, name, payload | size, timeout_s | nil, soft_timeout_s | nil, resume | nil, credit, bytes]  # noqa: E501 # fmt: skip
 
 # ---------------------------------------------------------------------------- manager to worker, on the control channel
 RECALL: Final = 50  # [RECALL, fence]     what has not begun and has this or a smaller fence: do not begin it
 INTERRUPT: Final = 51  # [INTERRUPT, fence, reason]    "soft_timeout" | "cancelled" | "preempt"; SIGUSR1 follows
 COLLECT: Final = 52  # [COLLECT]            run the garbage collector, when idle
 ARGUMENTS: Final = 53  # [ARGUMENTS, fence]   with the file of that START's payload (SCM_RIGHTS)
-CREDIT: Final = 54  # [CREDIT, fence, up_to]      chunks with a smaller number may be sent
+CREDIT: Final = 54  # [CREDIT, fence, up_to, bytes]  chunks with a smaller number, while those sent weigh less
 
 # ------------------------------------------------------------------------------- worker to manager, on the result pipe
 READY: Final = 60  # [READY, version, pid, capabilities: array, info: map]

@@ -2,7 +2,8 @@
 
 Chunks are numbered over all attempts of a task. An attempt goes on where the last checkpoint was made, and what it
 yields again that is kept already is left out. A chunk is written before its generator is advanced further, if there is
-credit for it: the manager says up to which number. A chunk without credit is held back, and so is all behind it.
+credit for it: the manager says up to which number, and how many bytes. A chunk without credit is held back, and so is
+all behind it.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from collections import deque
 from typing import Any, Final, NamedTuple
 
 from poolmgr.wire.framing import encode, in_parts
-from poolmgr.wire.messages import CHUNK, CREDIT_BY_DEFAULT
+from poolmgr.wire.messages import CHUNK, CREDIT_BY_DEFAULT, CREDIT_BYTES_BY_DEFAULT
 from poolmgr.wire.parts import LARGE_BYTES, Part
 from poolmgr.worker.context import Chunk
 from poolmgr.worker.run import encode_checkpoint, encode_chunk
 from poolmgr.worker.voice import Voice
 
-_RESUME, _CREDIT = 8, 9  # where START has them
+_RESUME, _CREDIT, _BYTES = 8, 9, 10  # where START has them
 _AT_PAYLOAD: Final = 3  # where CHUNK has it
 
 
@@ -40,7 +41,7 @@ class Chunks:
         lost: a chunk of it could not be carried: what it says behind that does not count.
     """
 
-    def __init__(self, start: list[Any], credits: dict[int, int], voice: Voice) -> None:
+    def __init__(self, start: list[Any], credits: dict[int, tuple[int, int]], voice: Voice) -> None:
         self.fence: int = start[1]
         self.closing = self.lost = False
         resume = resume_of(start)
@@ -48,6 +49,8 @@ class Chunks:
         self._written: int = resume[0] if resume is not None else 0  # the number of the next chunk to be written
         self._next = self._written  # ... and to be yielded
         self._credit: int = start[_CREDIT] if len(start) > _CREDIT else CREDIT_BY_DEFAULT
+        self._credit_bytes: int = start[_BYTES] if len(start) > _BYTES else CREDIT_BYTES_BY_DEFAULT
+        self._sent = 0  # bytes of chunks
         self._credits = credits  # what the manager has said since, by fences
         self._voice = voice
         self._held: deque[_Held] = deque()
@@ -81,8 +84,10 @@ class Chunks:
 
     def may_write(self) -> bool:
         """Whether there is credit for the first that is held back."""
-        credit = max(self._credit, self._credits.get(self.fence, 0))
-        return self._held[0].payload is None or self._written < credit
+        if self._held[0].payload is None:
+            return True
+        credit, size = self._credits.get(self.fence, (0, 0))
+        return self._written < max(self._credit, credit) and self._sent < max(self._credit_bytes, size)
 
     def keep(self, checkpoint: bytes) -> None:
         """A checkpoint behind all chunks so far; also from another thread."""
@@ -93,7 +98,9 @@ class Chunks:
                 self._put(self._written, None, checkpoint)
 
     def _put(self, seq: int, payload: list[Part] | None, checkpoint: bytes | None) -> None:
-        if payload is not None and sum(map(len, payload)) >= LARGE_BYTES:
+        size = 0 if payload is None else sum(map(len, payload))
+        self._sent += size
+        if payload is not None and size >= LARGE_BYTES:
             self._voice.put_locked(in_parts((CHUNK, self.fence, seq, None, checkpoint), _AT_PAYLOAD, payload))
         else:
             whole = None if payload is None else b"".join(payload)

@@ -32,7 +32,7 @@ class Ear:
         dropped: what a recall found that is still to be told; None: there was none.
         early_fence: the last one for which an interrupt came while it was not running.
         early: ... and the reasons.
-        credits: of fences that have not ended: up to which chunk, as we were told last.
+        credits: of fences that have not ended: up to which chunk, and bytes, as we were told last.
         is_copy: a handler has forked, and this is the child.
     """
 
@@ -43,7 +43,7 @@ class Ear:
         self.dropped: list[int] | None = None
         self.early_fence = 0
         self.early: set[str] = set()
-        self.credits: dict[int, int] = {}
+        self.credits: dict[int, tuple[int, int]] = {}
         self.is_copy = False
         self._waiting = waiting
         self._voice = voice
@@ -111,7 +111,7 @@ class Ear:
                 elif message[0] == INTERRUPT:
                     interrupt = self._interrupted(message[1], message[2]) or interrupt
                 elif message[0] == CREDIT:
-                    self.credits[message[1]] = max(message[2], self.credits.get(message[1], 0))
+                    self._credit(*message[1:4])
                 elif message[0] == COLLECT and not self.running:
                     give_back()
             self._reading = False
@@ -146,6 +146,10 @@ class Ear:
             self.early = {reason, *self.early} if fence == self.early_fence else {reason}
             self.early_fence = fence
         return False
+
+    def _credit(self, fence: int, up_to: int, size: int) -> None:
+        before = self.credits.get(fence, (0, 0))
+        self.credits[fence] = max(up_to, before[0]), max(size, before[1])
 
     def forget_credits(self, fence: int) -> None:
         """The task has ended."""

@@ -95,6 +95,7 @@ def test_what_a_worker_breaks_is_named(misbehaviour: str, rule: str, reason: str
         ("knows-no-streams", "chunks come in order", 'does not say {"streams": true}'),
         ("numbers-from-one", "chunks come in order", "chunk 1 comes where chunk 0 is the next"),
         ("ignores-credit", "credit is kept", "goes on behind the first chunk, for which alone there is credit"),
+        ("ignores-bytes", "credit is kept", "goes on behind the first chunk, with which it has sent as many bytes as"),
         ("is-not-preempted", "it is preempted at the next chunk", "no CHUNK, RELEASED, DONE or RAISED"),
         ("goes-on-elsewhere", "it goes on from a checkpoint", "it does not yield what was left"),
         ("forgets-what-is-kept", "what is kept does not come again", "chunk 0 comes where chunk 1 is the next"),

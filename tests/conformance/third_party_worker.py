@@ -41,7 +41,7 @@ class Worker:
         self.recalled = 0
         self.waiting: list[list[Any]] = []
         self.dropped: list[int] | None = None
-        self.credits: dict[int, int] = {}
+        self.credits: dict[int, list[int]] = {}
         self.preempted = 0  # a fence
 
     def write(self, *message: Any) -> None:
@@ -83,7 +83,7 @@ class Worker:
                 ]
                 self.waiting = [start for start in self.waiting if start[1] > self.recalled]
             elif message[0] == CREDIT:
-                self.credits[message[1]] = message[2]
+                self.credits[message[1]] = message[2:4]
             elif message[0] == INTERRUPT and message[2] == "preempt":
                 self.preempted = message[1]
             elif message[0] == INTERRUPT and (message[1] == self.running or MISBEHAVE == "late-interrupt"):
@@ -125,7 +125,7 @@ class Worker:
         if message[0] != START:
             return
         _, fence, _id, _attempt, name, payload, _timeout_s, _soft_timeout_s, *more = message
-        resume, credit = more[:2] if more else (None, 10)
+        resume, *credit = more[:3] if more else (None, 10, 50 << 20)
         begun_at = time.clock_gettime(time.CLOCK_BOOTTIME)
         try:
             self.publish(fence, begun_at)
@@ -149,7 +149,7 @@ class Worker:
                 self.write(DONE, fence, begun_at, ended_at, result)
         self.tell_dropped()
 
-    def call(self, fence: int, name: str, payload: bytes, resume: list[Any], credit: int) -> Any:
+    def call(self, fence: int, name: str, payload: bytes, resume: list[Any], credit: list[int]) -> Any:
         if name not in HANDLERS:
             if MISBEHAVE == "dies-of-unknown-tasks":
                 os._exit(1)
@@ -170,17 +170,25 @@ class Worker:
     def stream(self, fence: int, chunks: Iterator[tuple[Any, bytes | None]], seq: int, kept: int) -> Any:
         if MISBEHAVE == "forgets-what-is-kept":
             kept = seq
+        sent = 0
         for value, checkpoint in chunks:
-            while seq >= max(kept, self.credits[fence]) and MISBEHAVE != "ignores-credit":
+            while seq >= kept and not self.may_send(fence, seq, sent):
                 self.read_control()
                 if self.preempted == fence and MISBEHAVE != "is-not-preempted":
                     raise GivesWay
                 time.sleep(0.001)
             if seq >= kept:
                 number = seq + (MISBEHAVE == "numbers-from-one")
-                self.write(CHUNK, fence, number, msgpack.packb(value), checkpoint)
+                payload = msgpack.packb(value)
+                sent += len(payload)
+                self.write(CHUNK, fence, number, payload, checkpoint)
             seq += 1
         return seq
+
+    def may_send(self, fence: int, seq: int, sent: int) -> bool:
+        up_to, size = self.credits[fence]
+        by_number = seq < up_to or MISBEHAVE == "ignores-credit"
+        return by_number and (sent < size or MISBEHAVE == "ignores-bytes")
 
     def tell(self, fence: int, begun_at: float, error: BaseException) -> None:
         code = "timeout" if isinstance(error, Interrupted) else "task_failed"

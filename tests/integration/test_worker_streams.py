@@ -62,7 +62,7 @@ def interrupt(worker: Trial, fence: int, reason: str) -> None:
 
 
 def give(worker: Trial, fence: int, up_to: int = ALL) -> None:
-    worker.tell([CREDIT, fence, up_to])
+    worker.tell([CREDIT, fence, up_to, ALL])
 
 
 def holds_back(worker: Trial, fence: int) -> None:

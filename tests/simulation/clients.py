@@ -14,6 +14,7 @@ from poolmgr.schedule import MISSED
 from tests.simulation.drafts import Draft, Drafter
 from tests.simulation.faults import Faults
 from tests.simulation.oracle import Oracle
+from tests.simulation.readers import Readers
 from tests.simulation.shell import Shell
 from tests.simulation.ticks import NAMES, OPTIONS, TIMINGS
 from tests.simulation.world import World
@@ -25,12 +26,13 @@ _CATCHES_UP_WITHIN_S: Final = 150.0  # a schedule of ten ticks a second is over 
 class Clients:
     """Everybody outside of the daemon. ``shell`` is the life that they talk to, None while there is none."""
 
-    def __init__(self, world: World, faults: Faults, oracle: Oracle, acts: int) -> None:
+    def __init__(self, world: World, faults: Faults, oracle: Oracle, readers: Readers, acts: int) -> None:
         self.shell: Shell | None = None
         self.acts_left = acts
         self._world = world
         self._faults = faults
         self._oracle = oracle
+        self._readers = readers
         self._drafter = Drafter(world)
         self._pace_s = world.random.choice((0.005, 0.05, 0.4))
         self._connected: list[int] = []
@@ -40,7 +42,8 @@ class Clients:
         self._actions: list[Callable[[Shell], None]] = []
         weights: dict[Callable[[Shell], None], int] = {
             self._submit: 50, self._burst: 4, self._resend: 4, self._conflict: 2, self._cancel: 7, self._kill: 4,
-            self._preempt: 8, self._watch: 4, self._connect: 2, self._disconnect: 1, self._pause: 2, self._resume: 3,
+            self._preempt: 8, self._watch: 4, self._read: 6, self._connect: 2, self._disconnect: 1, self._pause: 2,
+            self._resume: 3,
             self._scale: 2,
             self._start_worker: 1, self._stop_worker: 2, self._clear: 1, self._requeue: 4, self._purge: 1,
             self._reload: 2, self._schedule: 4, self._unschedule: 2, self._pause_schedule: 1, self._resume_schedule: 2,
@@ -125,6 +128,15 @@ class Clients:
             refused = True
         shell.order.limits_may_have_changed()
         self._oracle.submitted(client, draft.id, watch, refused, self._world.now)
+        if draft.name == "stream" and client and not refused and self._world.chance(0.6):
+            self._readers.attach(draft.id, client)
+
+    def _read(self, shell: Shell) -> None:
+        """A stream, from its beginning; it may have another reader, or have ended."""
+        client = self._client()
+        known = [draft.id for draft in self._drafts if draft.name == "stream" and draft.id in self._oracle.tasks]
+        if client and known:
+            self._readers.attach(self._world.random.choice(known), client)
 
     def _send_as_one_of_many(self, shell: Shell, client: int, draft: Draft, watch: bool) -> bool:
         """How every other client submits; false where it is to be done in the other way."""
@@ -339,6 +351,7 @@ class Clients:
     def tend(self, shell: Shell) -> None:
         """Put right what was asked for in jest, so that everything can end."""
         scheduler = shell.scheduler
+        self._readers.tend()
         for name in list(scheduler.state.paused):
             shell.tell(scheduler.intake.resume, name)
         for id, schedule in list(scheduler.state.schedules.items()):

@@ -170,6 +170,10 @@ class Disk:
             self._die()
         else:
             self._try(self._trouble(), lambda: self.ledger.expired(wall_now, self.store.expire(wall_now)))
+            self._try(self._trouble(), self._sweep)
+
+    def _sweep(self) -> None:
+        self.store.sweep(self._world.random.choice((1, 5, 200)))
 
     def heal(self) -> None:
         """The disk has room again."""

@@ -8,7 +8,10 @@ from typing import Any, Final, NamedTuple
 from poolmgr.model import TaskOptions
 from tests.simulation.world import World
 
-NAMES: Final = ("quick", "quick", "blink", "work", "work", "long", "limited", "flaky", "deadly", "poison", "dropped")
+NAMES: Final = (
+    "quick", "quick", "blink", "work", "work", "long", "limited", "flaky", "deadly", "poison", "dropped", "stream",
+    "stream", "stream",
+)  # fmt: skip
 
 
 class Draft(NamedTuple):

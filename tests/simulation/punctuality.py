@@ -36,8 +36,12 @@ def check_punctual(state: State, processes: Iterable[Process], now: float, unblo
         if slot.in_flight and slot.preempting == slot.in_flight[0].fence:
             over_s = now - max(slot.preempt_by, unblocked_at)
             assert over_s < OVERSHOOT_S, f"{slot.id} was to give {start.fence} up {over_s:.3f} s ago"
+        stream = state.streams.get(start.task_id)
+        waited_s = 0.0
+        if stream is not None and stream.fence == start.fence:  # the time for which it has to wait does not count
+            waited_s = float("inf") if stream.is_paused else stream.paused_s
         if start.timeout_s is not None:
-            over_s = now - max(process.begun_at + start.timeout_s, unblocked_at)
+            over_s = now - max(process.begun_at + start.timeout_s + waited_s, unblocked_at)
             assert over_s < OVERSHOOT_S + (0.0 if shown else WIPED_S), (
                 f"{slot.id} runs {start.fence} {over_s:.3f} s over its time-out"
             )

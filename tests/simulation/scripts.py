@@ -76,6 +76,16 @@ def _poison(world: World) -> Course:
     return Course(world.between(0.0001, 0.05), crash=True, wipes=True)
 
 
+def _stream(world: World) -> Course:
+    """The time is that of one chunk; how it goes is how it goes after some."""
+    run_s = world.random.choice((0.0001, 0.005, 0.1))
+    if world.chance(0.8):
+        return Course(run_s, deaf=world.chance(0.2))
+    if world.chance(0.3):
+        return Course(run_s, crash=True)
+    return Course(run_s, Failure("task_failed", "no luck", "ValueError", "a traceback", ("ValueError", "Exception")))
+
+
 _COURSES: Final[dict[str, Callable[[World], Course]]] = {
     "quick": _quick,
     "blink": _quick,
@@ -86,4 +96,5 @@ _COURSES: Final[dict[str, Callable[[World], Course]]] = {
     "deadly": _deadly,
     "poison": _poison,
     "dropped": _work,  # a later version of the app may lack it
+    "stream": _stream,
 }

@@ -32,7 +32,9 @@ from tests.simulation.old_news import OldNews
 from tests.simulation.oracle import Oracle
 from tests.simulation.order import LATE_S, OrderCheck
 from tests.simulation.punctuality import check_punctual
+from tests.simulation.readers import Readers
 from tests.simulation.rolling import RollCheck
+from tests.simulation.streaming import Chunk
 from tests.simulation.ticks import TickCheck, options_of
 from tests.simulation.tripping import BreakerCheck
 from tests.simulation.workers import Done, Garbage, Message, Process, Raised, Ready, Recalled, Released, Report, Worn
@@ -51,6 +53,7 @@ class Shell:
         faults: Faults,
         disk: Disk,
         oracle: Oracle,
+        readers: Readers,
         ticks: TickCheck,
         settings: Settings,
         window: tuple[int, int],
@@ -59,6 +62,7 @@ class Shell:
         self.world = world
         self.disk = disk
         self.oracle = oracle
+        self.readers = readers
         self.ticks = ticks
         self.settings = settings
         self.alive = True
@@ -77,7 +81,10 @@ class Shell:
             window=window[0],
             window_bytes=window[1],
         )
-        self.scheduler.preemption.is_resumable = lambda task: task.name in ("work", "long")
+        streams = self.scheduler.streams
+        self.scheduler.preemption.is_resumable = lambda task: (
+            task.name in ("work", "long") or streams.is_resumable(task)
+        )
         self.look_ups = LookUps(self)
         self.order = OrderCheck(self.scheduler)
         self.rolling = RollCheck(self.scheduler)
@@ -105,7 +112,8 @@ class Shell:
             do.Cap: self._cap, do.Weigh: self._weigh, do.Measure: self._measure_worker, do.GiveBack: self._nothing,
             do.Kill: self._kill, do.Spawn: self._spawn, do.Retire: self._retire, do.Forget: self._forget,
             do.Accepted: oracle.accepted, do.Finished: oracle.finished, do.Same: self._nothing,
-            do.Progressed: self._nothing, do.Answer: oracle.answered, do.Emit: self._nothing,
+            do.Credit: self._credit, do.Streamed: self._streamed, do.Progressed: self._nothing,
+            do.Answer: oracle.answered, do.Emit: self._nothing,
             do.Reloaded: self._reloaded, do.Drained: self._drained, do.Trim: self._nothing,
         }  # fmt: skip
 
@@ -227,7 +235,7 @@ class Shell:
                     times.add([0.0001])
         left = left_in(self.disk.store, now + self.world.wall_offset, b"")
         self._known = known
-        self.tell(self.scheduler.recovery.recover, left.in_hand, known, now, left.shelves, left.keys)
+        self.tell(self.scheduler.recovery.recover, left.in_hand, known, now, left.shelves, left.keys, left.streams)
         self.tell(self._begin_schedules, self.ticks.begin(self.disk.store), now)
         self.order.limits_may_have_changed()
         self.tell(self.scheduler.begin, now)
@@ -331,6 +339,10 @@ class Shell:
         """It has ended a task."""
         self.oracle.leaves(start)
 
+    def cut_short(self, start: do.Start) -> None:
+        """It was told to end a task early."""
+        self.readers.cut.add(start.task_id)
+
     def _heartbeat(self, process: Process) -> None:
         self._told(self.scheduler.heartbeat, process.worker, process.incarnation)
 
@@ -361,6 +373,8 @@ class Shell:
                 self._told(scheduler.recalled, worker, incarnation, message.fences)
             case Report():
                 self.tell(scheduler.progressed, worker, *message)
+            case Chunk():
+                self.tell(scheduler.streams.chunk, worker, *message, self.world.now)
             case Ready():
                 self._told(scheduler.worker_ready, worker, incarnation, message.capabilities)
             case Worn():
@@ -445,6 +459,15 @@ class Shell:
         process = self._current(effect.worker, effect.incarnation)
         if process is not None:
             process.send(effect)
+
+    def _credit(self, effect: do.Credit) -> None:
+        process = self._current(effect.worker, effect.incarnation)
+        if process is not None:
+            process.credit(*effect[2:])
+
+    def _streamed(self, effect: do.Streamed) -> None:
+        self.tell(self.scheduler.streams.committed, *effect, self.world.now)
+        self.readers.woken(effect.task_id)
 
     def _look(self, effect: do.Look) -> None:
         process = self._current(*effect)

@@ -21,6 +21,7 @@ from tests.simulation.faults import Faults
 from tests.simulation.journal import Journal
 from tests.simulation.medium import Medium, Memory
 from tests.simulation.oracle import Oracle
+from tests.simulation.readers import Readers
 from tests.simulation.shell import HEARTBEAT_S, Shell
 from tests.simulation.sqlite_file import File
 from tests.simulation.ticks import TickCheck
@@ -65,10 +66,11 @@ class Simulation:
         self.medium: Medium = Memory() if seed % _IN_MEMORY == 0 else File()
         self.disk = Disk(self.world, self.faults, self.medium)
         self.oracle = Oracle(self.disk)
+        self.readers = Readers(self.world, self.oracle)
         self.ticks = TickCheck(self.world, self.oracle)
         self.settings = _settings(self.world, _AGING_S[seed % len(_AGING_S)])
         self.window = self.world.random.choice((2, 4, 8, 4000)), _BYTES[seed % len(_BYTES)]  # tasks, bytes of payloads
-        self.clients = Clients(self.world, self.faults, self.oracle, self.world.random.randrange(10, 70))
+        self.clients = Clients(self.world, self.faults, self.oracle, self.readers, self.world.random.randrange(10, 70))
         self.shell: Shell | None = None
         self.steps = 0
         self.epochs = 0
@@ -95,19 +97,21 @@ class Simulation:
     def _start(self) -> None:
         self.epochs += 1
         shell = Shell(
-            self.world, self.journal, self.faults, self.disk, self.oracle, self.ticks, self.settings, self.window,
-            self._over,
+            self.world, self.journal, self.faults, self.disk, self.oracle, self.readers, self.ticks, self.settings,
+            self.window, self._over,
         )  # fmt: skip
         self.shell = shell
         changed = self.faults.strikes("app-changed")
         shell.begin(lambda name: not (changed and name == "dropped"))
         self.clients.begin(shell)
+        self.readers.begin(shell)
 
     def _over(self, how: str) -> None:
         assert self.shell is not None
         self.steps += self.shell.steps
         self.shell = None
         self.clients.gone()
+        self.readers.gone()
         self.world.after(self.world.between(0.05, 3.0), self._start)
 
     def _steps(self) -> int:
@@ -195,6 +199,7 @@ def _settings(world: World, aging_s: float) -> Settings:
         autoscale=world.chance(0.3),
         autoscale_wait_s=one((0.2, 2.0)),
         autoscale_idle_s=one((2.0, 20.0)),
+        stream_limit_mb=one((0, 1, 1024)),
     )
 
 

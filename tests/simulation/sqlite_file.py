@@ -11,7 +11,7 @@ import os
 import resource
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from shutil import rmtree
@@ -81,10 +81,8 @@ class File:
 
     def crash_in(self, action: Callable[[Store], object], share: float) -> None:
         database, log = self._bytes()
-        try:
+        with self.store.files_held(), suppress(StoreUnavailable):  # it goes before it would remove any
             action(self.store)
-        except StoreUnavailable:
-            pass
         database_after, log_after = self._bytes()
         if len(log_after) < len(log):  # it was moved into the database, and then truncated
             self._leave(_torn(database, database_after, share), log)

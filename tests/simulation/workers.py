@@ -15,6 +15,7 @@ from poolmgr.core.failure import Failure
 from poolmgr.payload import inline
 from tests.simulation.faults import Faults
 from tests.simulation.scripts import CANCELLED, INTERRUPTED, Course, course, result_of
+from tests.simulation.streaming import Chunk, Streaming
 from tests.simulation.world import World
 
 POLL_AFTER_S = 0.001  # as the worker has it
@@ -69,7 +70,7 @@ class Garbage(NamedTuple):
     error: str
 
 
-Message = Ready | Done | Raised | Released | Recalled | Report | Worn | Garbage
+Message = Ready | Done | Raised | Released | Recalled | Report | Worn | Garbage | Chunk
 
 
 class Manager(Protocol):
@@ -97,6 +98,10 @@ class Manager(Protocol):
 
     def leaves(self, process: Process, start: Start) -> None:
         """Truth, not a message: it no longer runs this task."""
+        ...
+
+    def cut_short(self, start: Start) -> None:
+        """Truth, not a message: it was told to end this task early, and does."""
         ...
 
 
@@ -133,6 +138,8 @@ class Process:
         self._selects = world.chance(0.5)  # reads the control channel also while it is idle
         self._last_s = 0.0
         self._course = Course(0.0)
+        self._streaming: Streaming | None = None  # while it runs a generator that was not told to end
+        self._credits: dict[int, tuple[int, int]] = {}
         self._step = 0  # what was arranged for an earlier step is void
         self._last_fence = 0
 
@@ -224,13 +231,18 @@ class Process:
         self._read_control()
         if self.current is not None and self.current.fence == fence and not self._course.deaf:
             if reason == "preempt":
-                if self._world.chance(0.6):  # else it keeps no checkpoints, and does not look
+                if self._streaming is not None:  # it does at its next chunk, or as it waits
+                    self._streaming.gives_way = self._world.chance(0.9)
+                    self._world.after(self._world.between(0.00001, 0.001), self._next_chunk, self._step)
+                elif self._world.chance(0.6):  # else it keeps no checkpoints, and does not look
                     self._world.after(self._world.between(0.00001, 0.5), self._release, self._step)
                 return
             if reason == "cancelled" and self._world.chance(0.5):
                 return  # it does not look
             heard = (None, CANCELLED) if reason == "cancelled" else (INTERRUPTED,)
             self._course = Course(0.0, self._world.random.choice(heard))
+            self._streaming = None
+            self._manager.cut_short(self.current)
             self._step += 1
             self._world.after(self._world.between(0.00001, 0.01), self._finish, self._step)
 
@@ -241,9 +253,15 @@ class Process:
             if self._faults.strikes("hang-stopped"):
                 self._world.after(0.3, self._freeze, "stopped", self._step)
             if self.current is not None:
-                self._world.after(self._world.between(0.0001, 0.1), self._finish, self._step)
+                self._world.after(self._world.between(0.0001, 0.1), self._go_on, self._step)
             else:
                 self._turn()
+
+    def credit(self, fence: int, up_to: int, size: int) -> None:
+        """CREDIT on the control channel."""
+        self._credits[fence] = (up_to, size)
+        if self._streaming is not None and self._streaming.fence == fence:
+            self._world.after(self._world.between(0.00001, 0.0005), self._next_chunk, self._step)
 
     def kill(self, reason: str, grace_s: float) -> None:
         """SIGTERM and SIGCONT now, SIGKILL when the grace is over."""
@@ -324,6 +342,39 @@ class Process:
             self.wiped = start.fence
         if way.progress:
             self._world.after(way.run_s / 2, self._report, self._step)
+        if start.name == "stream":
+            self._streaming = Streaming(self._world, start, self._credits)
+            self._world.after(way.run_s, self._next_chunk, self._step)
+        else:
+            self._suffer(way)
+
+    def _next_chunk(self, step: int) -> None:
+        """A generator goes on, if it may."""
+        streaming = self._streaming
+        if step != self._step or streaming is None or not self.alive or self.frozen:
+            return
+        if streaming.trouble_in == 0:
+            streaming.trouble_in = -1
+            self._suffer(self._course)
+            return
+        if streaming.next >= streaming.total:
+            self._course = Course(0.0)
+            self._finish(step)
+            return
+        messages = streaming.messages()
+        for message in messages or ():
+            self._write(message)
+        if streaming.gives_way:
+            self._release(step)
+            return
+        if messages is None:
+            return  # until it has credit
+        streaming.trouble_in -= 1
+        self._step += 1
+        self._world.after(self._course.run_s, self._next_chunk, self._step)
+
+    def _suffer(self, way: Course) -> None:
+        """What is to go wrong does, or else the task goes on to its end."""
         if way.crash or self._faults.strikes("crash-in-task"):
             self._world.after(way.run_s, self._crash_in_task, self._step)
         elif self._faults.strikes("garbage"):
@@ -333,7 +384,15 @@ class Process:
                 if self._faults.strikes(f"hang-{kind}"):
                     self._world.after(way.run_s, self._freeze, kind, self._step)
                     return
-            self._world.after(way.run_s, self._finish, self._step)
+            if way.failure is not None:
+                self._streaming = None
+            self._world.after(way.run_s, self._go_on, self._step)
+
+    def _go_on(self, step: int) -> None:
+        if self._streaming is not None:
+            self._next_chunk(step)
+        else:
+            self._finish(step)
 
     def _take_memory(self) -> None:
         """Too much, or what looks like too much at first; most tasks are not looked at."""
@@ -353,7 +412,7 @@ class Process:
     def _garble(self, step: int) -> None:
         if step == self._step and self.alive:
             self._write(Garbage("bytes that are no message"))
-            self._world.after(0.5, self._finish, step)
+            self._world.after(0.5, self._go_on, step)
 
     def _freeze(self, kind: str, step: int) -> None:
         if step != self._step or not self.alive:
@@ -365,7 +424,7 @@ class Process:
     def _comes_back(self, step: int) -> None:
         if step == self._step and self.alive:
             self._thaw()
-            self._finish(step)
+            self._go_on(step)
 
     def _thaw(self) -> None:
         self.frozen = ""
@@ -399,7 +458,7 @@ class Process:
 
     def _leave(self, start: Start, answer: Message) -> None:
         self._manager.leaves(self, start)
-        self.current = None
+        self.current = self._streaming = None
         self._step += 1
         self._write(answer)
         if self._faults.strikes("duplicate-reply"):

@@ -45,6 +45,7 @@ PUBLISHED = {
     "payload_lost",
     "not_allowed",
     "not_found",
+    "chunks_dropped",
     "not_running",
     "out_of_memory",
     "outcome_unknown",

@@ -120,7 +120,7 @@ def test_what_is_held_back_keeps_its_order() -> None:
     reader, writer = os.pipe()
     voice = Voice()
     voice.open(writer)
-    credits: dict[int, int] = {}
+    credits: dict[int, tuple[int, int]] = {}
     chunks = Chunks([40, 7, b"", 1, "name", b"", None, None, [1, 3, None], 3], credits, voice)
     said = msgpack.Unpacker()
 
@@ -141,13 +141,13 @@ def test_what_is_held_back_keeps_its_order() -> None:
         assert written() == [(3, None, pack("behind two")), (3, None, pack("alone, behind what is held"))]
         chunks.keep(pack("behind three"))
         chunks.add(Chunk("four", checkpoint="behind four"))
-        credits[8] = 9
+        credits[8] = (9, 100)
         assert not chunks.write()
         assert written() == []
-        credits[7] = 4
+        credits[7] = (4, 100)
         assert not chunks.write()
         assert written() == [(3, pack("three"), None), (4, None, pack("behind three"))]
-        credits[7] = 5
+        credits[7] = (5, 100)
         assert chunks.write()
         chunks.keep(pack("at the end"))
         assert written() == [(4, pack("four"), pack("behind four")), (5, None, pack("at the end"))]
