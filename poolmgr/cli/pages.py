@@ -197,6 +197,7 @@ def task_page(task: TaskInfo) -> str:
         ("cause", f"{task.cause}: {task.message}" if task.cause else ""),
         ("options", f"priority {task.priority}, {'durable' if task.durable else 'not durable'}, group {task.group}"),
         ("attempts", f"{task.attempt}, {task.failures} failed, {task.max_retries} retries allowed"),
+        ("stream", _stream(task)),
         ("submitted", _moment(task.submitted_at)),
         ("due", _moment(task.due_at)),
         ("started", _moment(task.started_at)),
@@ -206,6 +207,15 @@ def task_page(task: TaskInfo) -> str:
     ]
     lines = [f"{label:<11}{printable(value)}" for label, value in known if value]
     return "\n".join(lines + [part for attempt in task.attempts for part in _attempt_lines(attempt)])
+
+
+def _stream(task: TaskInfo) -> str:
+    found = [f"{task.chunks:,} chunks"] if task.chunks else []
+    if task.resumes_at is not None:
+        found.append(f"a checkpoint before chunk {task.resumes_at:,}")
+    if task.waiting_for_reader:
+        found.append(f"waits for a reader (poolmgr chunks {task.id} --follow)")
+    return ", ".join(found)
 
 
 def _attempt_lines(attempt: AttemptInfo) -> Iterator[str]:

@@ -41,6 +41,7 @@ COMMANDS: Final = {
     "submit": "tasks:submit",
     "task": "tasks:task",
     "result": "tasks:result",
+    "chunks": "chunks:chunks",
     "cancel": "tasks:cancel",
     "preempt": "tasks:preempt",
     "tasks": "tasks:tasks",

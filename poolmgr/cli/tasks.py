@@ -9,6 +9,7 @@ from typing import Any, Final
 import click
 
 from poolmgr.cli import pages
+from poolmgr.cli.chunks import show_chunks, show_end
 from poolmgr.cli.session import Session, answering, as_json
 from poolmgr.model import TaskState, as_map
 
@@ -67,6 +68,7 @@ def _refuse_constant(name: str) -> Any:
     "--block", is_flag=False, flag_value=_FOR_EVER, type=click.FloatRange(0.0), metavar="[S]",
     help="While the queue is full, wait: for so many seconds, or as long as it takes.",
 )  # fmt: skip
+@click.option("--stream", is_flag=True, help="Print what it yields, as it comes, and then its result.")
 @answering
 def submit(
     session: Session,
@@ -75,6 +77,7 @@ def submit(
     kwargs: dict[str, Any],
     wait: bool,
     block: float | None,
+    stream: bool,
     **options: Any,
 ) -> None:
     """Hand over a durable task, and print its id once it is accepted.
@@ -87,11 +90,18 @@ def submit(
     with session.client() as pool:
         future = pool.using(**given).submit(name, *[argument(each) for each in args], **kwargs)
         future.accepted()
-        if not wait:
+        if stream:
+            session.remark(f"task {future.id}")
+            show_chunks(session, iter(future))
+        elif not wait:
             session.answer({"id": future.id}, future.id)
             return
         value = future.result()
-    session.answer({"id": future.id, "state": "completed", "result": value}, lambda: _shown(value))
+    answer = {"id": future.id, "state": "completed", "result": value}
+    if stream:
+        show_end(session, answer)
+    else:
+        session.answer(answer, lambda: _shown(value))
 
 
 @click.command()

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
@@ -12,6 +12,7 @@ from poolmgr.client import commands
 from poolmgr.client.aio_future import AsyncTaskFuture
 from poolmgr.client.aio_link import AsyncLink, get_room
 from poolmgr.client.aio_results import AsyncEventStream, AsyncMapResults
+from poolmgr.client.aio_streams import AsyncChunkStream, Begun
 from poolmgr.client.awaited import Awaited
 from poolmgr.client.batches import CHUNK, Batches
 from poolmgr.client.breakers import AsyncBreakers
@@ -174,6 +175,35 @@ class AsyncCaller:
             raise
 
     @overload
+    def stream(
+        self, handler: Callable[P, Generator[R, Any, Any]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> AsyncChunkStream[R]: ...
+    @overload
+    def stream(
+        self, handler: Callable[P, AsyncGenerator[R, Any]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> AsyncChunkStream[R]: ...
+    @overload
+    def stream(self, handler: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> AsyncChunkStream[Any]: ...
+    def stream(self, handler: Any, /, *args: Any, **kwargs: Any) -> AsyncChunkStream[Any]:
+        """Call a handler that is a generator, and iterate over what it yields (``async for``); see ``Client.stream``.
+
+        It is called when the first chunk is asked for.
+        """
+        options, redial = self._options, self._redial
+
+        async def begin() -> Begun:
+            link = await redial.live()
+            end: Awaited[Any] = Awaited(options.calls_durable)
+            name, payload = handler_name(handler), packed(args, kwargs, link.protocol.files)
+            if options.block:
+                await get_room(link, commands.room(name, 1, options.for_call, options.block_timeout_s))
+            link.submit(end, name, payload, options.for_call, options.block)
+            return link, end
+
+        is_call = not options.calls_durable
+        return AsyncChunkStream(begin, redial.live, b"", 0, is_call=is_call, timeout_s=redial.timeout_s)
+
+    @overload
     def map(
         self,
         handler: Callable[..., Coroutine[Any, Any, R]],
@@ -203,6 +233,16 @@ class AsyncCaller:
         durable = options.calls_durable
         batches: Batches[Any] = Batches(inputs, handler_name(handler), options, chunksize, lambda: Awaited(durable))
         return AsyncMapResults(self._redial.live, batches, timeout)
+
+    def chunks(self, task_id: str, offset: int = 0) -> AsyncChunkStream[Any]:
+        """The stream of a task that anybody has submitted, from the chunk of this number on; see ``Client.chunks``."""
+        key, redial = commands.key_of(task_id), self._redial
+
+        async def begin() -> Begun:
+            link = await redial.live()
+            return link, await link.watch(key, redial.timeout_s)
+
+        return AsyncChunkStream(begin, redial.live, key, offset, is_call=False, timeout_s=redial.timeout_s)
 
 
 class AsyncClient(AsyncCaller, AsyncBreakers, AsyncSchedules, AsyncPreempting):

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from poolmgr.client import commands
 from poolmgr.client.aio_link import AsyncLink
+from poolmgr.client.aio_streams import AsyncChunkStream, Begun
 from poolmgr.client.awaited import Awaited
 from poolmgr.client.pending import error_of, is_cancelled
 from poolmgr.errors import NotFound, PoolError
@@ -69,6 +70,14 @@ class AsyncTaskFuture(Awaited[R]):
                 raise
             return error
         return None
+
+    def __aiter__(self) -> AsyncChunkStream[Any]:
+        """The chunks that the task yields, from its first one; see ``AsyncClient.chunks``."""
+
+        async def begin() -> Begun:
+            return self._link, self
+
+        return AsyncChunkStream(begin, None, self.first or self.key, 0, is_call=False)
 
     async def cancel(self) -> bool:
         """Cancel the task, in one round trip. True only if it never began."""

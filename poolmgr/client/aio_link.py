@@ -22,6 +22,7 @@ from poolmgr.client.dial import Route, dial
 from poolmgr.client.outgoing import Outgoing
 from poolmgr.client.pending import Pending
 from poolmgr.client.protocol import Protocol, Settled
+from poolmgr.client.resume import ended
 from poolmgr.client.together import Submit
 from poolmgr.errors import ConnectionLost, PoolError, Unavailable
 from poolmgr.parcels.passing import FileMessage
@@ -45,7 +46,8 @@ class AsyncLink:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, route: Route | None = None) -> None:
-        self.protocol = Protocol(0.0 if route is None else route.reconnect_s)
+        self.patience_s = 0.0 if route is None else route.reconnect_s  # for which a broken connection is made again
+        self.protocol = Protocol(self.patience_s)
         self._route = route
         self._loop = loop
         self._pid = os.getpid()
@@ -151,6 +153,17 @@ class AsyncLink:
         assert isinstance(found, Awaited)  # all that this client sends is
         return found
 
+    def leave(self, word: commands.Question[None]) -> None:
+        """Say something as one goes: nobody waits for its answer, nor does it matter where there is no connection. From
+        any thread."""
+
+        def say() -> None:
+            if self.protocol.down is None:
+                self.put(word)
+
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(say)
+
     def abandon(self, calls: Iterable[Pending[Any]]) -> None:
         """Nobody waits for these calls any longer: cancel those that have not ended. From any thread."""
         left = [each for each in calls if each.outcome is None and each.key]
@@ -227,7 +240,7 @@ class AsyncLink:
     def resume_writing(self) -> None: ...
 
     def connection_lost(self, exc: Exception | None) -> None:
-        cause = ConnectionLost(f"the connection to the daemon broke: {exc}") if exc else self.protocol.ended()
+        cause = ConnectionLost(f"the connection to the daemon broke: {exc}") if exc else ended()
         self._transport = None
         self._unsent.clear()
         self._settle(self.protocol.interrupt(cause))

@@ -101,6 +101,25 @@ def dead_letters(limit: int, which: Which) -> Question[list[TaskInfo]]:
     return Question("dead_letters", {"limit": limit, **which.arguments()}, _tasks)
 
 
+class Page(NamedTuple):
+    """Some chunks of a stream. ``ended``: they are the last."""
+
+    chunks: list[bytes]
+    ended: bool
+
+
+def _page(value: Mapping[str, Any]) -> Page:
+    return Page(list(value["chunks"]), bool(value["ended"]))
+
+
+def chunks(key: bytes, offset: int, reader: int) -> Question[Page]:
+    return Question("chunks", {"id": key, "offset": offset, "reader": reader}, _page)
+
+
+def leave_chunks(key: bytes, reader: int) -> Question[None]:
+    return Question("chunks", {"id": key, "reader": reader, "detach": True}, _nothing)
+
+
 def watch(key: bytes) -> Question[None]:
     return Question("watch", {"id": key}, _nothing)
 

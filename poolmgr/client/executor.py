@@ -15,9 +15,9 @@ from poolmgr.client import commands
 from poolmgr.client.call_future import BrokenPool, Call, CallFuture
 from poolmgr.client.call_line import line_of, private_line
 from poolmgr.client.call_link import CallLink
+from poolmgr.client.caller import Caller
 from poolmgr.client.calling import Options
 from poolmgr.client.outgoing import packed
-from poolmgr.client.sync import Caller
 from poolmgr.client.together import Submit
 from poolmgr.errors import PoolError
 from poolmgr.payload import Payload

@@ -19,6 +19,9 @@ from poolmgr.client.pending import Outcome, Pending, error_of, is_cancelled
 from poolmgr.errors import NotFound
 from poolmgr.wire.messages import COMPLETED, REFUSED
 
+if TYPE_CHECKING:
+    from poolmgr.client.streams import ChunkStream
+
 R = TypeVar("R")
 
 _SHOWN: Final = {PENDING: "pending", RUNNING: "running", FINISHED: "finished", CANCELLED_AND_NOTIFIED: "cancelled"}
@@ -78,6 +81,12 @@ class TaskFuture(Future[R], Pending[R]):
         if error is not None and is_cancelled(self.outcome):
             raise error
         return error
+
+    def __iter__(self) -> ChunkStream[Any]:
+        """The chunks that the task yields, from its first one. ``Client.chunks`` reads the same from any."""
+        from poolmgr.client.streams import ChunkStream
+
+        return ChunkStream(None, self._link, self, self.first or self.key, 0, is_call=False)
 
     def cancel(self) -> bool:
         """Cancel the task, in one round trip. True only if it never began; see ``Client.cancel`` for ``kill``."""

@@ -29,6 +29,7 @@ class Link(SharedSocket):
     def __init__(self, sock: socket.socket, route: Route | None = None) -> None:
         super().__init__(sock, route)
         self._abandoned: list[Pending[Any]] = []
+        self._left: list[commands.Question[None]] = []
 
     @classmethod
     def open(cls, route: Route) -> Self:
@@ -135,13 +136,19 @@ class Link(SharedSocket):
 
     def _abandon(self, left: Sequence[Pending[Any]]) -> None:
         self._abandoned.extend(left)
-        if self._abandoned and self.lock.acquire(blocking=False):
+        if (self._abandoned or self._left) and self.lock.acquire(blocking=False):
             try:
                 self._cancel_abandoned()
             finally:
                 self.lock.release()
             if self._outbox.unsent:
                 self._start_background()
+
+    def leave(self, word: commands.Question[None]) -> None:
+        """Say something as one goes: nobody waits for its answer, nor does it matter where there is none. Never
+        blocks, as ``abandon``."""
+        self._left.append(word)
+        self.abandon(())
 
     def _transmit(self, encode: Callable[..., Outgoing], *arguments: Any) -> None:
         try:
@@ -152,7 +159,7 @@ class Link(SharedSocket):
         except BaseException as error:
             self._interrupted(error)
             raise
-        if self._abandoned:
+        if self._abandoned or self._left:
             self.abandon(())
 
     def _cancel_abandoned(self) -> None:
@@ -160,10 +167,12 @@ class Link(SharedSocket):
         if self.forgets_abandoned:
             protocol.forget(each.key for each in self._abandoned)
         if protocol.down is not None and protocol.lost is None:
+            self._left = []
             return  # they are cancelled when it is made again
         abandoned, self._abandoned = self._abandoned, []
+        left, self._left = self._left, []
         if protocol.lost is None:
-            questions = [_farewell(each) for each in abandoned]
+            questions: list[commands.Question[Any]] = [*map(_farewell, abandoned), *left]
             self._outbox.send(
                 b"".join([protocol.request(Pending(), each.command, each.arguments) for each in questions])
             )

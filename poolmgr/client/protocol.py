@@ -22,6 +22,7 @@ from typing import Any, Final
 from poolmgr.client.files import Files
 from poolmgr.client.outgoing import Outgoing, submission, together
 from poolmgr.client.pending import Outcome, Pending, loss
+from poolmgr.client.reading import Reading
 from poolmgr.client.resume import Outage, Rewatch, forgotten, under_daemons_ids
 from poolmgr.client.together import Submit, alike, new_id, new_ids
 from poolmgr.client.window import WINDOW, Window
@@ -83,6 +84,7 @@ class Protocol:
         lost: why there will be none any more; None while there is one, or it may be made again.
         outage: the last one; None: there was none.
         rewatch: what was acknowledged on an earlier connection, and is not watched yet on this one.
+        readings: the streams that are being read. One of a durable task goes on, on another connection if need be.
     """
 
     def __init__(self, reconnect_s: float = 0.0) -> None:
@@ -95,6 +97,7 @@ class Protocol:
         self.outage: Outage | None = None
         self._reconnect_s = reconnect_s
         self.rewatch = Rewatch()
+        self.readings: set[Reading[Any]] = set()
         self._pack = encoder()
         self._decoder = Decoder(ANSWER)
         self._tasks: dict[bytes, Pending[Any]] = {}
@@ -286,7 +289,8 @@ class Protocol:
         if self.down is not None:
             return self._hand_over()
         kept = {key: pending for key, pending in self._tasks.items() if pending.durable}
-        if not kept or not self._reconnect_s or not isinstance(cause, Unavailable):
+        needed = kept or any(reading.end.durable for reading in tuple(self.readings))
+        if not needed or not self._reconnect_s or not isinstance(cause, Unavailable):
             return self.lose(cause)
         if self.outage is not None and not (self.window.has_resumed and self.rewatch.over):
             if not self.outage.failed(cause, monotonic()):
@@ -341,10 +345,6 @@ class Protocol:
         self._tasks.clear()
         self._requests.clear()
         return self._hand_over()
-
-    def ended(self) -> ConnectionLost:
-        """The cause for ``interrupt`` when the daemon closes its end without a word."""
-        return ConnectionLost("the connection to the daemon ended")
 
     def _fail(self, pending: Pending[Any], cause: PoolError, *, closed: bool) -> None:
         accepted = pending.number <= self.window.acknowledged

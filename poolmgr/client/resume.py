@@ -133,3 +133,8 @@ def forgotten(refusal: Outcome, key: bytes) -> PoolError:
 def unacknowledged(count: int, cause: PoolError | None) -> ConnectionLost:
     """What to tell whoever waited for acknowledgements on a connection that was lost because of ``cause``."""
     return ConnectionLost(f"{cause}; {count} tasks were not acknowledged: each future tells what is known of its own")
+
+
+def ended() -> ConnectionLost:
+    """The cause of an interruption when the daemon closes its end without a word."""
+    return ConnectionLost("the connection to the daemon ended")

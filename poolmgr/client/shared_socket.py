@@ -33,6 +33,7 @@ from poolmgr.client.lead import Lead
 from poolmgr.client.outbox import Outbox
 from poolmgr.client.pending import Pending
 from poolmgr.client.protocol import Protocol, Settled
+from poolmgr.client.resume import ended
 from poolmgr.errors import ConnectionLost, PoolError
 from poolmgr.parcels.passing import ANCILLARY_BYTES, RECEIVE, Ancillary, received
 
@@ -60,7 +61,8 @@ class SharedSocket:
     """
 
     def __init__(self, sock: socket.socket, route: Route | None = None) -> None:
-        self.protocol = Protocol(0.0 if route is None else route.reconnect_s)
+        self.patience_s = 0.0 if route is None else route.reconnect_s  # for which a broken connection is made again
+        self.protocol = Protocol(self.patience_s)
         self.lock = threading.Lock()
         self._route = route
         self._lead = Lead()
@@ -204,7 +206,7 @@ class SharedSocket:
                 self._interrupted(error)
             raise
         if not count:
-            return self._break_off(self.protocol.ended())
+            return self._break_off(ended())
         try:
             with self.lock:
                 if ancillary or flags & socket.MSG_CTRUNC:

@@ -15,6 +15,7 @@ from poolmgr.server import dead_letters as letters
 from poolmgr.server import pool_commands as pool
 from poolmgr.server import room_commands as queue
 from poolmgr.server import schedule_commands as periodic
+from poolmgr.server import stream_commands as streams
 from poolmgr.server import task_commands as tasks
 from poolmgr.server.call import Call
 
@@ -43,6 +44,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "files": Command(tasks.files, open_to_group=True),
     "room": Command(queue.room, open_to_group=True),
     "leave_room": Command(queue.leave_room, open_to_group=True),
+    "chunks": Command(streams.chunks, open_to_group=True),
     "cancel": Command(tasks.cancel),
     "preempt": Command(tasks.preempt),
     "clear": Command(tasks.clear),

@@ -23,6 +23,14 @@ _SMALL_BYTES = 16 * 1024  # a result of at most so many goes with others
 UNREAD_LIMIT = 256 << 20  # bytes not read by the client, at which it is cut off
 
 
+class InParts:
+    """The value of an answer that may be large, and is not to be copied."""
+
+    def parts(self) -> list[Part]:
+        """It as MessagePack."""
+        raise NotImplementedError
+
+
 class Replies:
     """The half of a ``Connection`` that writes: most of ``outbox.Port``."""
 
@@ -120,6 +128,10 @@ class Replies:
     def answer(self, request: int, value: Any) -> None:
         if self._completed:
             self._put_together()
+        if isinstance(value, InParts):
+            self._out += [b"\x93" + encode((RESPONSE, request))[1:], *value.parts()]
+            self._is_large = True
+            return
         try:
             self._out.append(encode((RESPONSE, request, value)))
         except PayloadTooLarge as error:

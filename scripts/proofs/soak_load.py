@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from poolmgr import Client, PoolError, TaskFailed, TaskFuture
-from poolmgr.client.sync import Caller
+from poolmgr.client.caller import Caller
 from poolmgr.errors import ConnectionLost, TaskCancelled, TaskLost
 from scripts.proofs.pool import Pool, until
 

@@ -38,6 +38,14 @@ def read(path):
 @task()
 def where():
     return os.getcwd()
+
+@task(max_retries=0)
+def count(to, ends="end"):
+    for number in range(to):
+        yield f"line {number}" if number % 2 else [number]
+    if ends == "badly":
+        raise ValueError("no end")
+    return ends
 '''
 
 

@@ -223,6 +223,26 @@ def test_a_task_goes_in_and_its_result_comes_out(pool: Shell) -> None:
     assert id in [each["id"] for each in pool.ask("tasks", "--state", "completed", "--name", "add")]
 
 
+def test_a_stream_is_printed_as_it_comes_and_again_from_any_chunk(pool: Shell) -> None:
+    assert pool.run("submit", "count", "4", "--stream").splitlines() == ["[0]", "line 1", "[2]", "line 3", "end"]
+    lines = [json.loads(line) for line in pool.run("submit", "count", "2", "--stream", "--json").splitlines()]
+    id = lines[2]["id"]
+    assert lines == [
+        {"seq": 0, "chunk": [0]},
+        {"seq": 1, "chunk": "line 1"},
+        {"id": id, "state": "completed", "result": "end"},
+    ]
+    assert pool.run("chunks", id) == "[0]\nline 1\n"
+    assert pool.run("chunks", id, "--offset", "1") == "line 1\n"
+    assert pool.run("chunks", id, "--follow", "--offset", "2") == ""
+    assert json.loads(pool.run("chunks", id, "--offset", "1", "--json")) == {"seq": 1, "chunk": "line 1"}
+    assert pool.ask("task", id)["chunks"] == 2
+    assert "stream     2 chunks\n" in pool.run("task", id)
+    assert "no end" in pool.run("submit", "count", "2", "badly", "--stream", code=1)
+    assert pool.run("submit", "add", "1", "2", "--stream") == "3\n"
+    assert pool.run("chunks", NO_TASK, code=1).startswith("poolmgr: no task")
+
+
 def test_a_dead_letter_is_shown_requeued_and_purged(pool: Shell) -> None:
     said = pool.run("submit", "fail", "no luck", "--wait", code=1)
     assert said.startswith("poolmgr: ValueError: no luck\n")

@@ -54,6 +54,12 @@ SHOWN: Final[dict[str, list[str]]] = {
         "its origin is the dead one: True",
         "purged: 4",
     ],
+    "streaming": [
+        "a call: 2 3 5 7 11 13 17 19 23 29",
+        "across a crash: 2 3 5 7 11 13 17 19 23 29",
+        "10 primes in attempt 2",
+        "the last three: 19 23 29",
+    ],
     "health": [
         "healthy: capacity 100%, 4 of 4 workers healthy, 0 alerts",
         r"  worker-exited: worker-\d, pid \d+",

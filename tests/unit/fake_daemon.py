@@ -27,6 +27,7 @@ from poolmgr.wire.messages import (
     REFUSED,
     REQUEST,
     RESPONSE,
+    SAME,
     SUBMIT,
     SUBMIT_MANY,
     WELCOME,
@@ -91,6 +92,8 @@ class Peer:
         _, number, command, arguments = message
         if command in self.daemon.answers:
             answers.append((RESPONSE, number, self.daemon.answers[command]))
+        elif command == "chunks":
+            answers += self.on_chunks(number, arguments)
         elif command == "cancel":
             held = self.held.pop(arguments["id"], None) is not None
             answers.append((RESPONSE, number, held))
@@ -109,6 +112,23 @@ class Peer:
             answers += [(EVENT, name, 1.5, {"n": n}) for n, name in enumerate(("task-started", "task-completed"))]
         else:
             answers.append((REFUSAL, number, "not_found", f"no {command}"))
+
+    def on_chunks(self, number: int, arguments: dict[str, Any]) -> list[Any]:
+        """Two at a time, of what a task named "stream" was to yield; one that is None breaks the connection, once."""
+        if arguments.get("detach"):
+            return [(RESPONSE, number, None)]
+        chunks, offset = self.daemon.streams.get(arguments["id"]), arguments["offset"]
+        if chunks is None:
+            return [(REFUSAL, number, "not_found", "no such task")]
+        if offset < self.daemon.dropped:
+            return [(REFUSAL, number, "chunks_dropped", "too late")]
+        some = chunks[offset : offset + 2]
+        if None in some:
+            chunks.remove(None)
+            raise ConnectionAbortedError
+        following = offset + len(some)
+        told = {"chunks": [pack(each) for each in some], "next": following, "ended": following == len(chunks)}
+        return [(RESPONSE, number, told)]
 
 
 def one_by_one(messages: list[list[Any]]) -> Iterator[list[Any]]:
@@ -152,6 +172,20 @@ def _echo_if_it_waited(peer: Peer, task_id: bytes, args: list[Any]) -> list[Any]
     return [(REFUSED, task_id, "queue_full", "so many wait as may")]
 
 
+def _stream(peer: Peer, task_id: bytes, args: list[Any]) -> list[Any]:
+    chunks, *ends = args
+    peer.daemon.streams[task_id] = list(chunks)
+    if not ends:
+        return _hold(peer, task_id, args)
+    end = _fail(peer, task_id, ends)[0] if ends[0] == "fails" else (COMPLETED, task_id, pack(ends[0]))
+    peer.daemon.ends[task_id] = end
+    return [end]
+
+
+def _same(peer: Peer, task_id: bytes, args: list[Any]) -> list[Any]:
+    return [(SAME, task_id, args[0]), (COMPLETED, task_id, pack("the first"))]
+
+
 _HANDLERS: dict[str, Callable[[Peer, bytes, list[Any]], list[Any]]] = {
     "echo": lambda peer, task_id, args: [(COMPLETED, task_id, pack(args[0]))],
     "refuse": lambda peer, task_id, args: [(REFUSED, task_id, "unknown_task", "no such handler")],
@@ -160,6 +194,8 @@ _HANDLERS: dict[str, Callable[[Peer, bytes, list[Any]], list[Any]]] = {
     "short": lambda peer, task_id, args: [(COMPLETED, task_id)],
     "swallow": lambda peer, task_id, args: [],
     "hold": _hold,
+    "stream": _stream,
+    "same": _same,
     "fail": _fail,
     "progress": _progress,
     "garbage": _garbage,
@@ -181,6 +217,8 @@ class FakeDaemon:
         ends: the message that "watch" pushes, by task id.
         watched: every task that a client has asked to watch.
         remembers: whether it knows the tasks that it is asked to watch.
+        streams: what is yielded, by task id.
+        dropped: chunks below are not kept.
     """
 
     def __init__(
@@ -203,6 +241,8 @@ class FakeDaemon:
         self.ends: dict[bytes, Any] = ends or {}
         self.watched: Queue[bytes] = Queue()
         self.remembers = remembers
+        self.streams: dict[bytes, list[Any]] = {}
+        self.dropped = 0
         self.heard: Queue[list[Any]] = Queue()
         self.peers: Queue[Peer] = Queue()
         self.gone: Queue[Peer] = Queue()

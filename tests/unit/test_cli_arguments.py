@@ -241,8 +241,8 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     listed = capsys.readouterr().out.partition("Commands:\n")[2]
     assert [line.split()[0] for line in listed.splitlines() if line[2:3].strip()] == [
         "start", "stop", "restart", "reload", "status", "health", "metrics", "workers", "events", "worker", "scale",
-        "gc", "pause", "resume", "breakers", "submit", "task", "result", "cancel", "preempt", "tasks", "clear",
-        "schedule", "dlq", "config", "db",
+        "gc", "pause", "resume", "breakers", "submit", "task", "result", "chunks", "cancel", "preempt", "tasks",
+        "clear", "schedule", "dlq", "config", "db",
     ]  # fmt: skip
 
 
