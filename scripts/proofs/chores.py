@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import os
+import random
 import signal
 import subprocess
 import time
+from collections.abc import Generator
 from itertools import repeat
 from typing import Any
 
-from poolmgr import current_task, task
+from poolmgr import Chunk, current_task, task
 
 
 @task
@@ -108,3 +110,40 @@ def rest_unless(file: str, seconds: float) -> None:
     """Sleeps for so long, but not where the file is there."""
     if not os.path.exists(file):
         time.sleep(seconds)
+
+
+def page(seed: int, number: int) -> bytes:
+    """One chunk of ``pages``: most are small, some are files of the store, and no two are alike."""
+    chance = random.Random(seed * 1_000_003 + number)
+    return chance.randbytes(chance.choice((0, 1, 100, 3_000, 40_000, 200_000 if number % 20 == 7 else 10)))
+
+
+@task
+def pages(seed: int, count: int, every: int) -> Generator[Any, None, int]:
+    """``count`` chunks, with a checkpoint after each ``every``; 0: none."""
+    for number in range(current_task().restored or 0, count):
+        content = page(seed, number)
+        yield Chunk(content, checkpoint=number + 1) if every and (number + 1) % every == 0 else content
+    return count
+
+
+@task
+def gated_pages(seed: int, count: int, every: int, gates: str) -> Generator[Any, None, int]:
+    """The same, each once its gate, a file, is there. It says which it has come to, of how many."""
+    for number in range(current_task().restored or 0, count):
+        current_task().progress(number / count, str(current_task().attempt))
+        while not os.path.exists(f"{gates}/{number}"):
+            time.sleep(0.0005)
+        content = page(seed, number)
+        yield Chunk(content, checkpoint=number + 1) if every and (number + 1) % every == 0 else content
+    return count
+
+
+@task
+def flood(megabytes: int, chunk_bytes: int) -> Generator[bytes, None, int]:
+    """So much, in chunks of that size; how many those were."""
+    chunk = bytes(chunk_bytes)
+    count = (megabytes << 20) // chunk_bytes
+    for _ in range(count):
+        yield chunk
+    return count

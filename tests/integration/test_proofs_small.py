@@ -35,6 +35,8 @@ from scripts.proofs import (
     reuse,
     small_disk,
     soak,
+    stalled_reader,
+    stream_cuts,
     systemd,
     time_outs,
 )
@@ -49,6 +51,8 @@ SPEEDS = (
     "tasks per second",
     "slowest parting of a client",
     "too late, p99",
+    "not durable: p99 with it, of that without",
+    "durable: p99 with it, of that without",
     "share of the throughput that is left",
     "queued: restart to the first answer",
     "queued: restart to the first task run",
@@ -98,6 +102,8 @@ def _without_speeds(monkeypatch: pytest.MonkeyPatch) -> None:
         (hangs.prove, 0.01),
         (time_outs.prove, 0.1),
         (cancel_races.prove, 0.02),
+        (stream_cuts.prove, 0.03),
+        (stalled_reader.prove, 0.02),
         pytest.param(page_cache.prove, 0.15, marks=IN_A_GROUP),
         pytest.param(pressure.prove, 0.3, marks=IN_A_GROUP),
         pytest.param(
