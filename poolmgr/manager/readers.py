@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from poolmgr.core.streams import READERS_MOST
+from poolmgr.errors import BadOption
 
 
 class Readers:
@@ -12,6 +17,24 @@ class Readers:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._waiting: dict[bytes, asyncio.Future[None]] = {}
+        self._asking: Counter[int] = Counter()
+
+    @contextmanager
+    def asks(self, client: int) -> Iterator[None]:
+        """This client waits for an answer.
+
+        Raises:
+            BadOption: for too many.
+        """
+        if self._asking[client] >= READERS_MOST:
+            raise BadOption(f"a connection may wait for the chunks of {READERS_MOST} streams at a time")
+        self._asking[client] += 1
+        try:
+            yield
+        finally:
+            self._asking[client] -= 1
+            if not self._asking[client]:
+                del self._asking[client]
 
     async def wait(self, task_id: bytes, timeout_s: float | None = None) -> None:
         """Return when this stream has gone on, or has ended; or after ``timeout_s``."""

@@ -44,12 +44,14 @@ async def chunks(call: Call) -> ChunkAnswer | None:
     streams = manager.scheduler.streams
     if call.flag("detach"):
         streams.detach(task_id, call.client, reader, now())
+        manager.shell.readers.wake(task_id)  # a question of its own may wait
         manager.told()
         return None
     offset, limit = _number(call, "offset", 0), min(_number(call, "limit", WINDOW), WINDOW)
     if not limit:
         raise BadOption(f"limit takes a whole number from 1 to {WINDOW}")
-    answer = await _Question(manager, call.client, task_id, reader, offset, limit).answer()
+    with manager.shell.readers.asks(call.client):
+        answer = await _Question(manager, call.client, task_id, reader, offset, limit).answer()
     if answer.ended:
         streams.read_left(task_id, call.client, reader, answer.next)  # of what is held for it, it needs none any more
         streams.detach(task_id, call.client, reader, now())
@@ -70,6 +72,7 @@ class _Question(NamedTuple):
         """Once there is one."""
         manager, task_id = self.manager, self.task_id
         state, streams = manager.scheduler.state, manager.scheduler.streams
+        stream: Stream | None = None
         while True:
             task = state.tasks.get(task_id)
             if task is None:
@@ -79,17 +82,22 @@ class _Question(NamedTuple):
                 if found is not None:
                     return found
                 continue  # it waits in the store, and is in memory now
-            stream = streams.read(task, self.client, self.reader, self.offset, now())
-            manager.told()  # its worker may go on
+            if stream is None:
+                stream = streams.read(task, self.client, self.reader, self.offset, now())
+                manager.told()  # its worker may go on
+            elif (self.client, self.reader) not in stream.readers:
+                return ChunkAnswer([], self.offset, ended=False)  # it was detached meanwhile
             if self.offset >= stream.committed:
                 await manager.shell.readers.wait(task_id)
             elif not stream.durable:
                 return self._from_memory(stream)
-            elif (page := await self._page()) is not None and page.chunks:
+            elif (page := await self._page()) is not None and (page.chunks or self.offset < page.dropped):
                 return self._shown(page)
 
     def _from_memory(self, stream: Stream) -> ChunkAnswer:
         begin = self.offset - stream.dropped
+        if begin < 0:  # the same reader has asked for others since
+            raise dropped(self.task_id, self.offset, stream.dropped)
         found: list[bytes] = []
         size = 0
         for payload in islice(stream.held, begin, begin + self.limit):
