@@ -135,11 +135,6 @@ class AsyncLink:
         self._write(self.protocol.request(answer, question.command, question.arguments))
         return answer
 
-    def leave_room(self, asked: Pending[Any]) -> None:
-        """As ``Link.leave_room``. From any thread."""
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._cancel, [asked])
-
     async def watch(self, key: bytes, timeout_s: float | None) -> Awaited[Any]:
         """Whoever will have the end of the task ``key``. Errors: those of ``ask``."""
         watcher: Awaited[Any] = Awaited(durable=True)
@@ -175,9 +170,7 @@ class AsyncLink:
         if self.protocol.down is not None:
             return
         for each in calls:
-            question: commands.Question[Any] = (
-                commands.cancel(each.key, False) if each.key else commands.leave_room(each.number)
-            )
+            question = commands.cancel(each.key, False)
             self._write(self.protocol.request(Pending(), question.command, question.arguments))
 
     def _write(self, message: Outgoing) -> None:
@@ -337,7 +330,7 @@ async def get_room(link: AsyncLink, question: commands.Question[int]) -> int:
     try:
         await answer.settled()
     except BaseException:
-        link.leave_room(answer)
+        link.leave(commands.leave_room(answer.number))
         raise
     return question.read(answer.value())
 

@@ -91,7 +91,7 @@ class AsyncMapResults(AsyncIterator[R]):
         if self._link is not None:
             self._link.abandon(left)
             if asked is not None:
-                self._link.leave_room(asked)
+                self._link.leave(commands.leave_room(asked.number))
 
     async def _connect(self) -> AsyncLink:
         if self._timeout is not None and self._deadline is None:

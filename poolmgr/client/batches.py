@@ -42,7 +42,7 @@ class Sender(Protocol):
     def protocol(self) -> Connection: ...
     def put(self, question: commands.Question[int]) -> Pending[Any]: ...
     def submit_all(self, batch: list[Submit], waited: bool) -> None: ...
-    def leave_room(self, asked: Pending[Any]) -> None: ...
+    def leave(self, word: commands.Question[None]) -> None: ...
 
 
 class Batches(Generic[R]):
@@ -109,7 +109,7 @@ class Batches(Generic[R]):
         batch = [self._again.popleft() for _ in range(min(places, len(self._again)))]
         batch += self._next_batch(protocol.files, min(places - len(batch), self._chunk))
         if len(batch) < places:
-            link.leave_room(asked)
+            link.leave(commands.leave_room(asked.number))
         if batch:
             link.submit_all(batch, True)
         return bool(batch)

@@ -104,13 +104,9 @@ class Link(SharedSocket):
         try:
             self.wait(lambda: answer.outcome is not None)
         except BaseException:
-            self.leave_room(answer)
+            self.leave(commands.leave_room(answer.number))
             raise
         return question.read(answer.value())
-
-    def leave_room(self, asked: Pending[Any]) -> None:
-        """Nobody waits for that answer of ``room`` any more, nor will all that it gave be used. Never blocks."""
-        self._abandon([asked])
 
     def watch(self, key: bytes, timeout_s: float | None) -> Pending[Any]:
         """Whoever will have the end of the task ``key``. Errors: those of ``ask``."""
@@ -132,10 +128,7 @@ class Link(SharedSocket):
 
         Finalizers come here, in any thread and while that very thread holds ``lock``; then whoever sends next does it.
         """
-        self._abandon([each for each in calls if each.outcome is None and each.key])
-
-    def _abandon(self, left: Sequence[Pending[Any]]) -> None:
-        self._abandoned.extend(left)
+        self._abandoned.extend(each for each in calls if each.outcome is None and each.key)
         if (self._abandoned or self._left) and self.lock.acquire(blocking=False):
             try:
                 self._cancel_abandoned()
@@ -172,7 +165,8 @@ class Link(SharedSocket):
         abandoned, self._abandoned = self._abandoned, []
         left, self._left = self._left, []
         if protocol.lost is None:
-            questions: list[commands.Question[Any]] = [*map(_farewell, abandoned), *left]
+            cancels: list[commands.Question[Any]] = [commands.cancel(each.key, False) for each in abandoned]
+            questions = [*cancels, *left]
             self._outbox.send(
                 b"".join([protocol.request(Pending(), each.command, each.arguments) for each in questions])
             )
@@ -183,8 +177,3 @@ class Link(SharedSocket):
         self._flush()
         if self._outbox.unsent or self.protocol.window.unanswered > _ALONE:
             self._start_background()
-
-
-def _farewell(left: Pending[Any]) -> commands.Question[Any]:
-    """What to tell the daemon of a call, or a request for room, that nobody waits for."""
-    return commands.cancel(left.key, False) if left.key else commands.leave_room(left.number)

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from poolmgr.client import commands
-from poolmgr.client.aio import AsyncCaller, AsyncRedial
+from poolmgr.client.aio_caller import AsyncCaller, AsyncRedial
 from poolmgr.client.aio_link import AsyncLink
 from poolmgr.client.awaited import Awaited
 from poolmgr.client.calling import Options

@@ -66,7 +66,7 @@ class MapResults(Iterator[R]):
         """Cancel what was not taken. Nothing more comes. Safe to call twice."""
         left = self._batches.end()
         if (asked := self._batches.leave()) is not None:
-            self._link.leave_room(asked)
+            self._link.leave(commands.leave_room(asked.number))
         self._link.abandon(left)
 
     def __len__(self) -> int:

@@ -227,7 +227,7 @@ class Dispatcher:
             state.effects.append(Cap(slot.id, slot.incarnation, options.memory_limit_mb))
         resume = None
         if state.streams and (stream := state.streams.get(task.id)) is not None:
-            resume = stream.begin(fence, state.limit_of(stream), now)
+            resume = stream.begin(fence, state.streams.limit_of(stream), now)
         state.effects.append(
             Start(
                 slot.id, slot.incarnation, fence, task.id, task.attempt, task.name, task.payload, options.timeout_s,

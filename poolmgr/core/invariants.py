@@ -43,10 +43,8 @@ def check_invariants(scheduler: Scheduler) -> None:
     15. A name is held back by its circuit breaker as long as that says so. Half-open, it has one probe, and that is in
         flight; of all that was started since it opened no more may run than that, and those that took too long.
     16. What is to give its worker up may be run again.
-    17. How many tasks wait is known without looking at them: all, and those of the names that have a limit. Places that
-        were promised are counted.
-    18. A stream is that of a live task; what is dropped of it was committed, and what was committed has come. Those
-        that are not durable hold what they have, and the count of that is right. No worker waits that may go on.
+    17. How many tasks wait is known: all, those of the names that have a limit, and the places that were promised.
+    18. Streams keep their order, and hold what the counts say. No worker waits that may go on (core/stream.py).
     """
     state = scheduler.state
     in_flight: dict[bytes, Slot] = {}
@@ -229,14 +227,14 @@ def _check_streams(state: State) -> None:
         _check_stream(where, stream)
         held += 0 if stream.durable else stream.bytes
         if task is not None and task.fence and task.fence == stream.fence and stream.durable:
-            assert not stream.is_owed(state.limit_of(stream)), f"{where}: its worker waits, and may go on"
+            assert not stream.is_owed(state.streams.limit_of(stream)), f"{where}: its worker waits, and may go on"
     left = 0
-    for id, stream in state.left_streams.items():
+    for id, stream in state.streams.left.items():
         assert id not in state.tasks, f"the task of the stream {id.hex()}, which was left, lives"
         _check_stream(f"the left stream of {id.hex()}", stream)
         left += stream.bytes
-    assert left == state.left_streams.held, f"{left} bytes are left, the count says {state.left_streams.held}"
-    assert held + left == state.streams_held, f"{held + left} bytes are held, the count says {state.streams_held}"
+    assert left == state.streams.left.held, f"{left} bytes are left, the count says {state.streams.left.held}"
+    assert held + left == state.streams.held, f"{held + left} bytes are held, the count says {state.streams.held}"
 
 
 def _check_stream(where: str, stream: Stream) -> None:

@@ -323,7 +323,8 @@ class Lifecycle:
         if task.owner and (session := state.sessions.get(task.owner)) is not None:
             session.calls.pop(task.id, None)
         if state.streams and task.id in state.streams:
-            self._end_stream(task, commit)
+            state.streams.end(task.id)
+            state.effects.append(Streamed(task.id, commit))  # whoever waits for its next chunk hears that there is none
         for client, known_as in task.watchers:
             state.effects.append(Finished(client, known_as or task.id, to, code, outcome, commit))
         if task.past.cancel_tokens:
@@ -333,14 +334,6 @@ class Lifecycle:
         else:
             self._count(task, to, code, message, commit)
             state.lingers(task)
-
-    def _end_stream(self, task: Task, commit: int) -> None:
-        """Whoever waits for its next chunk is to hear that there is none."""
-        state = self._state
-        stream = state.streams.pop(task.id)
-        if not stream.durable:
-            state.streams_held -= state.left_streams.add(task.id, stream)
-        state.effects.append(Streamed(task.id, commit))
 
     def _answer_cancels(self, task: Task, to: TaskState, commit: int) -> None:
         stopped = to is TaskState.CANCELLED and (not task.attempt or task.past.kill_wanted)
@@ -372,8 +365,7 @@ class Lifecycle:
             state.ended(task)
             if self._storeroom.reading:
                 self._storeroom.ended(task)
-            if state.streams and (stream := state.streams.get(task.id)) is not None:
-                streamed = stream.weight
+            streamed = state.streams.weight(task.id) if state.streams else 0
         else:
             state.fact(TaskAdded(task.record(state.stored_due(task))._replace(state=TaskState.RUNNING)), False)
             for info in task.past.attempts:

@@ -207,9 +207,7 @@ class Scheduler:
         if self.preemption.is_over(slot, fence, now):
             return
         task = slot.in_flight[0]
-        timeout_s, soft_timeout_s = task.options.timeout_s, task.options.soft_timeout_s
-        if self.state.streams:
-            timeout_s, soft_timeout_s = self.streams.extended(task, timeout_s, soft_timeout_s)
+        timeout_s, soft_timeout_s = self.streams.time_limits(task)
         if fence != task.fence and slot.seen != task.fence:
             # Not begun yet, or its result is on its way; or the task has written to the page, to have no time limit.
             if timeout_s is not None and now >= slot.begun_at + timeout_s + _UNSEEN_S:
@@ -231,10 +229,8 @@ class Scheduler:
         if task.past.cancel_wanted and slot.cancelled != fence:
             slot.cancelled = fence
             self.state.effects.append(Interrupt(slot.id, incarnation, fence, "cancelled"))
-        soft_at = NEVER if soft_timeout_s is None else begun_at + soft_timeout_s
-        if slot.interrupted == fence:
-            soft_at = NEVER
-        elif now >= soft_at:
+        soft_at = NEVER if soft_timeout_s is None or slot.interrupted == fence else begun_at + soft_timeout_s
+        if now >= soft_at:
             slot.interrupted = fence
             self.state.effects.append(Interrupt(slot.id, incarnation, fence, "soft_timeout"))
             soft_at = NEVER

@@ -15,8 +15,8 @@ from poolmgr.core.breaker import Breaker
 from poolmgr.core.changes import Change, TaskAdded, TaskMoved
 from poolmgr.core.deadlines import NEVER, Deadlines
 from poolmgr.core.effects import Accepted, Effect, Emit, Persist
-from poolmgr.core.left_streams import LeftStreams
 from poolmgr.core.limits import NameLimits
+from poolmgr.core.live_streams import LiveStreams
 from poolmgr.core.measurements import Statistics
 from poolmgr.core.memory import Memory
 from poolmgr.core.ready_queue import ReadyQueue
@@ -24,12 +24,10 @@ from poolmgr.core.retry import ExponentialBackoff, RetryPolicy
 from poolmgr.core.schedule import Schedule
 from poolmgr.core.shelf import LineKey, Shelf
 from poolmgr.core.slot import Slot
-from poolmgr.core.stream import Stream
 from poolmgr.core.task import Task, Watchers
 from poolmgr.model import TaskState
 
 MARK_AFTER_S = 0.020  # so long a task runs before that is kept
-HELD_BYTES = 256 << 20  # of all streams that are not durable, but for one chunk of each
 
 
 class Session:
@@ -94,9 +92,7 @@ class State:
         self.keys: dict[str, tuple[bytes, float]] = {}  # deduplication key -> (task, held until)
         self.sessions: dict[int, Session] = {}
         self.stuck_pids: dict[int, str] = {}
-        self.streams: dict[bytes, Stream] = {}  # of tasks that have sent something of one, or are read
-        self.left_streams = LeftStreams()
-        self.streams_held = 0  # bytes of the chunks that are not durable
+        self.streams = LiveStreams(settings.stream_limit_mb)
         self.scheduled = 0  # tasks in memory that wait for their time
         self.scheduled_weight = 0  # bytes of their payloads
         self.last_fence = 0
@@ -107,17 +103,10 @@ class State:
         self._added: list[Task] = []
         self._moved: dict[bytes, Task] = {}
         self._begun: deque[tuple[float, int, Task]] = deque()
-        self._streamed: list[Change] = []
         self._facts: list[Change] = []
         self._volatile: list[Change] = []
         self._to_accept: dict[int, Session] = {}
         self._lingering: list[Task] = []
-
-    def limit_of(self, stream: Stream) -> int:
-        """The limit in bytes that its methods are told (core/stream.py)."""
-        if stream.durable:
-            return self.settings.stream_limit_mb << 20
-        return max(0, HELD_BYTES - self.streams_held)
 
     def clock_changed(self, wall_offset: float) -> None:
         """The wall clock was set."""
@@ -234,7 +223,7 @@ class State:
 
     def settled(self) -> int:
         """The number of the commit that holds all that has been decided until now."""
-        decided = self._added or self._moved or self._streamed or self._facts
+        decided = self._added or self._moved or self.streams.changes or self._facts
         return self.commit if decided else self.commit - 1
 
     def fact(self, change: Change, durable: bool) -> int:
@@ -247,13 +236,13 @@ class State:
 
     def streamed(self, change: Change) -> int:
         """A durable stream has gone on; the number of the commit that keeps it."""
-        self._streamed.append(change)
+        self.streams.changes.append(change)
         return self.commit
 
     def take(self) -> list[Effect]:
         """Everything decided since the last time, what is to be kept first."""
         effects = self.effects
-        if self._added or self._moved or self._streamed or self._facts or self._volatile:
+        if self._added or self._moved or self.streams.changes or self._facts or self._volatile:
             effects = [*self._persist(), *effects]
         if self._to_accept:
             for client, session in self._to_accept.items():
@@ -272,7 +261,7 @@ class State:
         if self._volatile:
             found.append(Persist(0, False, tuple(self._volatile)))
             self._volatile = []
-        changes = self._streamed  # of tasks that earlier commits have added: first, so that the others stay together
+        changes = self.streams.changes  # first, as their tasks were added before: so the others stay together
         for task in self._added:
             changes.append(TaskAdded(task.record(self.stored_due(task))))
             self._moved.pop(task.id, None)
@@ -285,5 +274,5 @@ class State:
         if changes:
             found.append(Persist(self.commit, True, tuple(changes)))
             self.commit += 1
-        self._added, self._moved, self._streamed, self._facts = [], {}, [], []
+        self._added, self._moved, self._facts, self.streams.changes = [], {}, [], []
         return found

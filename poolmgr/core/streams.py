@@ -73,9 +73,9 @@ class Streams:
         if stream.unkept_checkpoint:  # it came before this chunk, and what comes after the chunk may rest on it
             self._keep_checkpoint(task, stream)
         before = stream.bytes
-        stream.add(payload, self._state.limit_of(stream))
+        stream.add(payload, self._state.streams.limit_of(stream))
         if not stream.durable:
-            self._state.streams_held += stream.bytes - before
+            self._state.streams.held += stream.bytes - before
         if checkpoint is not None:
             stream.first, stream.checkpoint = seq + 1, checkpoint
         if stream.durable:
@@ -109,11 +109,10 @@ class Streams:
         self._drop_passed(task_id, stream)
         self._grant(task, stream, now)
 
-    def extended(
-        self, task: Task, timeout_s: float | None, soft_timeout_s: float | None
-    ) -> tuple[float | None, float | None]:
-        """The time limits of a running task, counted from its beginning: those that it has, and the time for which it
-        had to wait; None while it waits."""
+    def time_limits(self, task: Task) -> tuple[float | None, float | None]:
+        """``timeout_s`` and ``soft_timeout_s`` of a running task, counted from its beginning, with the time for which
+        it had to wait; None while it waits."""
+        timeout_s, soft_timeout_s = task.options.timeout_s, task.options.soft_timeout_s
         stream = self._state.streams.get(task.id)
         if stream is None or stream.fence != task.fence:
             return timeout_s, soft_timeout_s
@@ -124,18 +123,18 @@ class Streams:
 
     def _drop_passed(self, task_id: bytes, stream: Stream) -> None:
         state, before = self._state, stream.bytes
-        if not stream.drop_passed(self._state.limit_of(stream)):
+        if not stream.drop_passed(self._state.streams.limit_of(stream)):
             return
         if stream.durable:
             state.streamed(changes.ChunksDropped(task_id, stream.dropped))
             return
-        state.streams_held -= before - stream.bytes
+        state.streams.held -= before - stream.bytes
         if stream.ended:
-            state.left_streams.held -= before - stream.bytes
+            state.streams.left.held -= before - stream.bytes
 
     def _grant(self, task: Task, stream: Stream, now: float) -> None:
         """Tell the worker how far it may go, if that is further than before."""
-        if not task.fence or stream.fence != task.fence or not stream.more_credit(self._state.limit_of(stream)):
+        if not task.fence or stream.fence != task.fence or not stream.more_credit(self._state.streams.limit_of(stream)):
             return
         assert task.slot is not None
         slot = self._state.slots[task.slot]
@@ -168,7 +167,7 @@ class Streams:
 
     def read_left(self, task_id: bytes, client: int, reader: int, offset: int) -> Stream | None:
         """The same of a task that has ended, and was not durable; None if nothing is left of its stream here."""
-        stream = self._state.left_streams.get(task_id)
+        stream = self._state.streams.left.get(task_id)
         if stream is not None:
             self._pass(task_id, stream, client, reader, offset)
         return stream
@@ -200,10 +199,10 @@ class Streams:
 
     def _leave(self, task_id: bytes, client: int, reader: int, now: float) -> None:
         state = self._state
-        if (left := state.left_streams.get(task_id)) is not None:
+        if (left := state.streams.left.get(task_id)) is not None:
             left.readers.pop((client, reader), None)
             self._drop_passed(task_id, left)
-            state.streams_held -= state.left_streams.trim()
+            state.streams.held -= state.streams.left.trim()
             return
         stream = state.streams.get(task_id)
         if stream is None or stream.readers.pop((client, reader), None) is None:

@@ -234,7 +234,7 @@ def _streams(state: State) -> dict[str, int]:
         "waiting_for_reader": sum(state.streams[id].waits_for_reader for id in running if id in state.streams),
         "readers": sum(len(stream.readers) for stream in state.streams.values()),
         "kept_bytes": sum(stream.bytes for stream in state.streams.values()),
-        "held_bytes": state.streams_held,
+        "held_bytes": state.streams.held,
     }
 
 

@@ -140,7 +140,7 @@ class Readers:
     def _comes_too_late(self, reader: Reader) -> None:
         assert self.shell is not None
         state = self.shell.scheduler.state
-        stream = state.streams.get(reader.task) or state.left_streams.get(reader.task)
+        stream = state.streams.get(reader.task) or state.streams.left.get(reader.task)
         assert stream is not None
         assert reader.offset < stream.dropped
         assert not reader.durable or self.shell.settings.stream_limit_mb, "without a limit all is kept"

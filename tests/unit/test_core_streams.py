@@ -413,7 +413,7 @@ def test_all_calls_together_hold_no_more_than_they_may_but_for_one_chunk_of_each
     pool.advance(2.0)
     resume = pool.all(Start)[-1].resume
     assert resume is not None
-    assert pool.scheduler.state.streams_held > 256 * MB
+    assert pool.scheduler.state.streams.held > 256 * MB
     pool.read(last, 0)
     pool.read(last, 1)
     pool.chunk(last, 1, bytes(40 * MB))
@@ -502,7 +502,7 @@ def test_a_call_that_has_ended_leaves_its_chunks_for_its_reader() -> None:
     streams.read_left(task, 1, 1, 2)
     streams.detach(task, 1, 1, pool.now)
     pool.flush()
-    assert pool.scheduler.state.streams_held == 0
+    assert pool.scheduler.state.streams.held == 0
     assert streams.read_left(b"\0" * 16, 1, 1, 0) is None
 
 
@@ -513,7 +513,7 @@ def test_calls_that_nobody_reads_lose_their_chunks_when_they_are_too_many() -> N
         tasks.append(pool.submit(durable=False))
         pool.chunk(tasks[-1], 0, bytes(30 * MB))
         pool.done(tasks[-1])
-    assert pool.scheduler.state.streams_held == 2 * (30 * MB + ROW_BYTES)
+    assert pool.scheduler.state.streams.held == 2 * (30 * MB + ROW_BYTES)
     streams = pool.scheduler.streams
     with pytest.raises(NotFound, match="chunk 0"):
         streams.read_left(tasks[0], 1, 1, 0)
