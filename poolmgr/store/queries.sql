@@ -99,11 +99,14 @@ SELECT file, bytes FROM spool WHERE id = ?1 AND kind = ?2 AND seq = ?3;
 
 -- Of a task that is not final; no row for any other.
 -- name: growing_stream
-SELECT coalesce(kept, 0), coalesce(dropped, 0), coalesce(bytes, 0), coalesce(first, 0), checkpoint
+SELECT coalesce(kept, 0), coalesce(dropped, 0), coalesce(bytes, 0), coalesce(first, 0), NULL
 FROM tasks LEFT JOIN streams ON streams.id = tasks.id WHERE tasks.id = ?1 AND ended_at IS NULL;
 
+-- A checkpoint may be large, and stays where it is until there is another: rows are overwritten, and only what differs.
 -- name: set_stream
-INSERT OR REPLACE INTO streams (id, kept, dropped, bytes, first, checkpoint) VALUES (?1, ?2, ?3, ?4, ?5, ?6);
+INSERT INTO streams (id, kept, dropped, bytes, first, checkpoint) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+ON CONFLICT (id) DO UPDATE SET kept = excluded.kept, dropped = excluded.dropped, bytes = excluded.bytes,
+    first = excluded.first, checkpoint = coalesce(excluded.checkpoint, checkpoint);
 
 -- name: add_chunk
 INSERT INTO chunks (id, seq, payload, bytes) VALUES (?1, ?2, ?3, ?4);

@@ -27,7 +27,7 @@ class _Row(NamedTuple):
     dropped: int
     size: int
     first: int
-    checkpoint: bytes | None
+    checkpoint: bytes | None  # None: as it was before
 
 
 class StreamRows:

@@ -226,3 +226,12 @@ def test_a_chunk_whose_file_is_gone_is_an_error_that_names_it(file: SqliteStore,
     info = file.task(task_id(1))
     assert info is not None
     assert info.state is TaskState.QUEUED
+
+
+def test_a_large_checkpoint_is_not_written_again_with_each_chunk(file: SqliteStore, path: Path) -> None:
+    state = b"s" * (1 << 20)
+    file.apply([added(1), chunk(1, 0, checkpoint=state)])
+    for seq in range(1, 51):
+        file.apply([chunk(1, seq)])
+    assert path.with_name(path.name + "-wal").stat().st_size < 3 << 20
+    assert file.streams() == [StreamRecord(task_id(1), 51, 0, file.streams()[0].size, 1, state)]
