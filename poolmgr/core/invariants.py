@@ -230,7 +230,7 @@ def _check_streams(state: State) -> None:
             assert not stream.is_owed(state.streams.limit_of(stream)), f"{where}: its worker waits, and may go on"
     left = 0
     for id, stream in state.streams.left.items():
-        assert id not in state.tasks, f"the task of the stream {id.hex()}, which was left, lives"
+        assert id not in state.streams, f"the stream {id.hex()}, which was left, goes on"
         _check_stream(f"the left stream of {id.hex()}", stream)
         left += stream.bytes
     assert left == state.streams.left.held, f"{left} bytes are left, the count says {state.streams.left.held}"

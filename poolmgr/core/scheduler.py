@@ -134,7 +134,7 @@ class Scheduler:
     def attempts_done(self, worker: str, results: Sequence[Result], now: float) -> None:
         """A worker has completed these tasks, one after the other."""
         slot = self.state.slots.get(worker)
-        if slot is None:
+        if slot is None or slot.trouble:  # what it should have said before may be lost
             return
         ended = self._lifecycle.completed(slot, results, now)
         if ended:
@@ -145,7 +145,7 @@ class Scheduler:
     ) -> None:
         """A worker has run a task, and its handler failed."""
         slot = self.state.slots.get(worker)
-        if slot is None or not slot.in_flight or slot.in_flight[0].fence != fence:
+        if slot is None or not slot.in_flight or slot.in_flight[0].fence != fence or slot.trouble:
             return
         task = slot.in_flight.popleft()
         failure = self.memory_limits.judged(slot, failure)
@@ -156,7 +156,7 @@ class Scheduler:
     def released(self, worker: str, fence: int, begun_at: float, ended_at: float, now: float) -> None:
         """A worker has given up the task that it ran, as it was asked to."""
         slot = self.state.slots.get(worker)
-        if slot is None or not slot.in_flight or slot.in_flight[0].fence != fence:
+        if slot is None or not slot.in_flight or slot.in_flight[0].fence != fence or slot.trouble:
             return
         if slot.preempting != fence:  # it could do so for ever
             self.worker_broken(worker, slot.incarnation, "it gave up a task that it was not asked for", now)

@@ -67,7 +67,7 @@ class Slot:
         self.preempt_told = 0  # the fence that was asked to
         self.retiring = ""  # why it is being drained: costs nobody
         self.doomed: tuple[str, int] | None = None  # (reason, fence) for which it is being killed
-        self.trouble = ""  # why the process was of no use
+        self.trouble = ""  # why the process was of no use; of one that lives: why nothing that it says of tasks counts
         self.suspected = False  # an ``Inspect`` was asked for, and its heart has not beaten since
         self.continued_after = -1  # it was stopped, and continued, when it had executed so many
         self.open = False  # it may be given work: it is ready, and neither being drained nor killed

@@ -98,6 +98,14 @@ class Stream:
             stream._segments.append((stream.dropped + end, size))
         return stream
 
+    @classmethod
+    def lost(cls, kept: int) -> Stream:
+        """That of a task that has ended, and was not durable: it had so many chunks, and they are gone."""
+        stream = cls(False)
+        stream.kept = stream.committed = stream.dropped = kept
+        stream.ended = True
+        return stream
+
     @property
     def resumable(self) -> bool:
         """Whether anything was sent that another attempt need not do again."""
@@ -234,11 +242,11 @@ class Stream:
         if self._paused_at is None and self.is_out_of_credit:
             self._paused_at = now
 
-    def go_on(self, now: float) -> bool:
-        """It was told of more; whether it has waited."""
+    def go_on(self, now: float, begun_at: float) -> bool:
+        """It was told of more; whether it has waited. Before it was begun, no time counts."""
         if self._paused_at is None or self.is_out_of_credit:
             return False
-        self._paused_s += now - self._paused_at
+        self._paused_s += max(0.0, now - max(self._paused_at, begun_at))
         self._paused_at = None
         return True
 
@@ -271,6 +279,11 @@ class Stream:
                 self.bytes -= len(self.held.popleft()) + ROW_BYTES
                 self.dropped += 1
         return self.dropped != before
+
+    def end(self) -> None:
+        """Its task has ended: nothing goes on from its checkpoint."""
+        self.ended = True
+        self.first, self.checkpoint = 0, None
 
     def let_go(self) -> None:
         """Of all that is held."""

@@ -42,12 +42,13 @@ class Streams:
         sent though it is not its turn is the end of the worker."""
         state = self._state
         slot = state.slots.get(worker)
-        if slot is None or not slot.in_flight or slot.in_flight[0].fence != fence:
+        if slot is None or not slot.in_flight or slot.in_flight[0].fence != fence or slot.trouble:
             return
         task = slot.in_flight[0]
         stream = state.streams.get(task.id)
         if stream is None:
-            stream = state.streams[task.id] = Stream(task.options.durable)
+            stream = Stream(task.options.durable)
+            self._begin(task.id, stream)
         if stream.fence != fence:
             stream.begin_unknown(fence)
         if stream.durable and not stream.was_heard:
@@ -66,6 +67,11 @@ class Streams:
                 stream.unkept_checkpoint = True  # each follows the one before it: a handler may make many
             elif stream.durable:
                 self._keep(task, stream, ChunkAdded(task.id, seq, None, checkpoint))
+
+    def _begin(self, task_id: bytes, stream: Stream) -> None:
+        streams = self._state.streams
+        streams[task_id] = stream
+        streams.held -= streams.left.remove(task_id)  # a call that is submitted again may have run before
 
     def _add(
         self, task: Task, stream: Stream, seq: int, payload: Payload, checkpoint: bytes | None, now: float
@@ -140,7 +146,8 @@ class Streams:
         slot = self._state.slots[task.slot]
         told = Credit(slot.id, slot.incarnation, task.fence, stream.credit, stream.credit_bytes)
         self._state.effects.append(told)
-        if stream.go_on(now) and slot.in_flight[0] is task:
+        runs = slot.in_flight[0] is task
+        if stream.go_on(now, slot.begun_at if runs else now) and runs:
             self._dispatcher.look_again(slot, now)  # its time limit is another by now
 
     def is_resumable(self, task: Task) -> bool:
@@ -157,12 +164,15 @@ class Streams:
             ChunksDropped: that chunk is not kept any more.
             BadOption: it is one reader too many.
         """
-        state = self._state
-        stream = state.streams.get(task.id)
-        if stream is None:
-            stream = state.streams[task.id] = Stream(task.options.durable)
+        stream = self._state.streams.get(task.id)
+        if stream is not None:
+            self._pass(task.id, stream, client, reader, offset)
+            self._grant(task, stream, now)
+            return stream
+        stream = Stream(task.options.durable)
         self._pass(task.id, stream, client, reader, offset)
-        self._grant(task, stream, now)
+        if stream.readers:
+            self._begin(task.id, stream)
         return stream
 
     def read_left(self, task_id: bytes, client: int, reader: int, offset: int) -> Stream | None:

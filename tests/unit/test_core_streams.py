@@ -8,12 +8,13 @@ import pytest
 
 from poolmgr.core.changes import ChunkAdded, ChunksDropped, StreamRecord, TaskEnded, TaskMoved
 from poolmgr.core.effects import Credit, Finished, Interrupt, Persist, Start, Streamed
+from poolmgr.core.left_streams import LeftStreams
 from poolmgr.core.stream import CHECKPOINT_LIMIT, CHUNK_LIMIT, ROW_BYTES, WINDOW, WINDOW_BYTES, Resume, Stream
 from poolmgr.core.streams import READERS_MOST
 from poolmgr.core.task import Task
 from poolmgr.errors import BadOption, NotFound
-from poolmgr.model import TaskState
-from tests.unit.driver import Pool
+from poolmgr.model import TaskOptions, TaskState
+from tests.unit.driver import VALUE_ERROR, Pool
 
 MB = 1 << 20
 
@@ -530,3 +531,88 @@ def test_a_reader_that_leaves_before_there_is_a_stream_leaves_nothing() -> None:
     pool.disconnect(1)
     assert waiting not in pool.scheduler.state.streams
     assert pool.state(running) == "running"
+
+
+def test_a_reader_that_is_refused_leaves_nothing() -> None:
+    pool = Streaming()
+    running, waiting = pool.submit(), pool.submit()
+    for reader in range(READERS_MOST):
+        pool.read(running, 0, reader=reader)
+    with pytest.raises(BadOption):
+        pool.read(waiting, 0)
+    assert waiting not in pool.scheduler.state.streams
+    pool.read(waiting, 0, client=77)  # it has gone meanwhile
+    assert waiting not in pool.scheduler.state.streams
+
+
+def test_a_call_that_is_submitted_again_after_its_end_counts_once() -> None:
+    pool = Streaming()
+    task = pool.submit(durable=False)
+    pool.chunk(task, 0, bytes(MB))
+    pool.done(task)
+    pool.scheduler.intake.submit(pool.now, task, "work", b"", TaskOptions(durable=False), 1, True)
+    pool.flush()
+    pool.chunk(task, 0, bytes(2 * MB))
+    pool.done(task)
+    assert pool.scheduler.state.streams.held == 2 * MB + ROW_BYTES
+
+
+def test_a_stream_that_is_lost_does_not_look_like_one_without_chunks() -> None:
+    left = LeftStreams()
+    for number in range(10_002):
+        stream = Stream(False)
+        if number:
+            stream.add(b"chunk", MB)
+        left.add(b"%016d" % number, stream)
+    assert left.get(b"%016d" % 0) is None
+    lost = left.get(b"%016d" % 1)
+    assert lost is not None
+    assert (lost.kept, lost.dropped, lost.ended) == (1, 1, True)
+    assert left.remove(b"%016d" % 1) == 0
+    assert left.get(b"%016d" % 1) is None
+    assert left.held == 10_000 * (5 + ROW_BYTES)
+
+
+@pytest.mark.parametrize("doomed", [False, True])
+def test_a_task_whose_worker_has_lost_a_chunk_does_not_complete(doomed: bool) -> None:
+    pool = Streaming()
+    task = pool.submit(max_retries=1)
+    pool.chunk(task, 0)
+    if doomed:  # for something else
+        slot = pool.scheduler.state.slots["worker-0"]
+        pool.scheduler.supervisor.doom(slot, "timeout", pool.task(task).fence, pool.now)
+    pool.chunk(task, 2)
+    pool.chunk(task, 1)
+    assert pool.stream(task).kept == 1
+    pool.done(task)
+    pool.scheduler.attempt_failed("worker-0", pool.task(task).fence, pool.now, pool.now, VALUE_ERROR, pool.now)
+    pool.flush()
+    assert pool.new(Finished) == []
+    assert pool.task(task).slot == "worker-0"
+    assert pool.killed() == [("worker-0", "timeout" if doomed else "broken")]
+
+
+def test_the_time_before_an_attempt_is_begun_is_none_for_which_it_has_waited() -> None:
+    stream = Stream(True)
+    stream.readers[1, 1] = 0
+    for seq in range(WINDOW):
+        stream.add(b"%d" % seq, 0)
+    stream.in_commit(1)
+    stream.commit_made(1)
+    resume = stream.begin(7, 0, 100.0)
+    assert (resume.credit, stream.is_paused) == (WINDOW, True)
+    stream.readers[1, 1] = WINDOW
+    assert stream.more_credit(0)
+    assert stream.go_on(160.0, 150.0)
+    assert stream.paused_s == 10.0
+
+
+def test_a_call_that_has_ended_leaves_no_checkpoint() -> None:
+    pool = Streaming()
+    alone, task = pool.submit(durable=False), pool.submit(durable=False)
+    pool.chunk(alone, 0, None, bytes(MB))
+    pool.done(alone)
+    pool.chunk(task, 0, b"chunk", bytes(MB))
+    pool.done(task)
+    [(left, stream)] = pool.scheduler.state.streams.left.items()
+    assert (left, stream.checkpoint, list(stream.held)) == (task, None, [b"chunk"])
