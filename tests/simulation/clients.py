@@ -7,6 +7,7 @@ from typing import Final
 
 from poolmgr.config.groups import REST
 from poolmgr.core.changes import TaskRecord, TasksPurged
+from poolmgr.core.room import Asked
 from poolmgr.errors import PoolError
 from poolmgr.model import TaskState, WorkerState
 from poolmgr.payload import inline
@@ -19,6 +20,7 @@ from tests.simulation.shell import Shell
 from tests.simulation.ticks import NAMES, OPTIONS, TIMINGS
 from tests.simulation.world import World
 
+_WAITS_S: Final = (0.0, 0.05, 2.0, None)  # for room
 _KEPT: Final = 40  # the tasks that clients still think of
 _CATCHES_UP_WITHIN_S: Final = 150.0  # a schedule of ten ticks a second is over a thousand behind by then
 
@@ -47,7 +49,7 @@ class Clients:
             self._scale: 2,
             self._start_worker: 1, self._stop_worker: 2, self._clear: 1, self._requeue: 4, self._purge: 1,
             self._reload: 2, self._schedule: 4, self._unschedule: 2, self._pause_schedule: 1, self._resume_schedule: 2,
-            self._reset_breaker: 1,
+            self._reset_breaker: 1, self._wait_for_room: 4,
         }  # fmt: skip
         for action, weight in weights.items():
             self._actions += [action] * weight
@@ -117,12 +119,47 @@ class Clients:
             self._drafts.pop(0)
         return draft
 
-    def _send(self, shell: Shell, client: int, draft: Draft) -> None:
+    def _wait_for_room(self, shell: Shell) -> None:
+        """For some tasks of one name; and some think better of it."""
+        client, random = self._client(), self._world.random
+        if not client:
+            return
+        self._last_token += 1
+        token, draft, room = self._last_token, self._drafter.draft(), shell.scheduler.intake.room
+        asked, places, timeout_s = Asked(client, token, token), random.randrange(1, 12), random.choice(_WAITS_S)
+        try:
+            shell.tell(room.admit, client, token)
+        except PoolError:
+            return
+
+        def given(count: int) -> None:
+            if count:
+                self._world.after(self._world.between(0.0, 6.0), self._let, submit_those)
+
+        def submit_those(later: Shell) -> None:
+            if later is shell and client in self._connected:
+                for _ in range(random.randrange(1, places + 1)):  # perhaps more than there was room for
+                    other = self._drafter.draft(draft.name)
+                    has_place = later.tell(room.use, client, other.name)
+                    self._send(later, client, self._keep(other), has_place=has_place)
+
+        def withdraw(later: Shell) -> None:
+            if later is shell and client in self._connected:
+                later.tell(room.withdraw, client, token)
+
+        self._oracle.waiters.ask(token, places, given)
+        shell.tell(room.ask, asked, draft.name, draft.options, places, timeout_s, self._world.now)
+        if self._world.chance(0.2):
+            self._world.after(self._world.between(0.0, 2.0), self._let, withdraw)
+
+    def _send(self, shell: Shell, client: int, draft: Draft, *, has_place: bool = False) -> None:
         watch = bool(client) and self._world.chance(0.7)
         self._oracle.submitting(client, *draft)
         refused = False
         try:
-            if not (client % 2 and self._send_as_one_of_many(shell, client, draft, watch)):
+            if has_place:
+                shell.tell(shell.scheduler.intake.submit, self._world.now, *draft, client, watch, has_place=True)
+            elif not (client % 2 and self._send_as_one_of_many(shell, client, draft, watch)):
                 shell.tell(shell.scheduler.intake.submit, self._world.now, *draft, client, watch)
         except PoolError:
             refused = True

@@ -26,7 +26,7 @@ from itertools import chain
 from typing import Any
 
 from poolmgr.core.changes import AttemptEnded, Change, TaskAdded, TaskEnded, TaskMoved, WorkerEnded
-from poolmgr.core.effects import Accepted, Answer, Effect, Emit, Finished, Interrupt, Persist, Same, Start
+from poolmgr.core.effects import Accepted, Answer, Effect, Emit, Finished, Interrupt, Persist, Refusal, Same, Start
 from poolmgr.core.scheduler import Scheduler
 from poolmgr.core.shelf import START, is_plain
 from poolmgr.model import AttemptInfo, TaskOptions, TaskState, WorkerState
@@ -35,6 +35,7 @@ from poolmgr.store.base import Left
 from tests.simulation.disk import Disk
 from tests.simulation.order import LATE_S
 from tests.simulation.scripts import result_of
+from tests.simulation.waiters import Waiters
 from tests.simulation.workers import Process, Raised
 
 GIVEN_UP = frozenset({WorkerState.STOPPED, WorkerState.FAILED, WorkerState.STUCK})
@@ -103,6 +104,7 @@ class Oracle:
         self.sessions: dict[int, Session] = {}
         self.watching: dict[tuple[int, bytes], int] = {}
         self.asked: dict[int, bytes] = {}  # token -> task
+        self.waiters = Waiters()
         self.told: set[Interrupt] = set()
 
     # ------------------------------------------------------------------------------------------ epochs
@@ -111,6 +113,7 @@ class Oracle:
         """A daemon has started: what it acknowledged in earlier epochs must be there."""
         self.scheduler = scheduler
         self.sessions, self.watching, self.asked, self.told = {}, {}, {}, set()
+        self.waiters = Waiters()
         self.lives: set[tuple[str, int]] = set()
         for known in self.tasks.values():
             known.begun_now = known.failed_now = 0
@@ -246,7 +249,9 @@ class Oracle:
         self._check_end(known, *found)
 
     def answered(self, effect: Answer) -> None:
-        """The answer to a cancel."""
+        """The answer to a cancel, or to a request for room."""
+        if self.waiters.answered(effect):
+            return
         assert effect.token in self.asked, f"token {effect.token} was answered twice, or never given"
         id = self.asked.pop(effect.token)
         known = self.tasks[id]
@@ -254,6 +259,10 @@ class Oracle:
             assert not known.begun_now, f"{id.hex()}: cancelled as never begun, and it had begun"
         if effect.value and known.final is not None:
             assert known.final[0] is TaskState.CANCELLED, f"{id.hex()}: cancelled, and it is {known.final[0]}"
+
+    def refused(self, effect: Refusal) -> None:
+        """The answer to a request for room."""
+        self.waiters.refused(effect)
 
     # ------------------------------------------------------------------------------------------ truth
 
@@ -454,6 +463,7 @@ class Oracle:
         for (client, id), told in self.watching.items():
             assert told or client not in self.sessions, f"client {client} was never told of {id.hex()}"
         assert not self.asked, f"{len(self.asked)} requests were never answered: {self.asked}"
+        assert not self.waiters, f"{len(self.waiters)} requests for room were never answered"
         for client, session in self.sessions.items():
             assert session.acknowledged == len(session.entries), f"client {client} waits for its acknowledgement"
         for known in self.tasks.values():

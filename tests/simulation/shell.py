@@ -113,7 +113,7 @@ class Shell:
             do.Kill: self._kill, do.Spawn: self._spawn, do.Retire: self._retire, do.Forget: self._forget,
             do.Accepted: oracle.accepted, do.Finished: oracle.finished, do.Same: self._nothing,
             do.Credit: self._credit, do.Streamed: self._streamed, do.Progressed: self._nothing,
-            do.Answer: oracle.answered, do.Emit: self._nothing,
+            do.Answer: oracle.answered, do.Refusal: oracle.refused, do.Emit: self._nothing,
             do.Reloaded: self._reloaded, do.Drained: self._drained, do.Trim: self._nothing,
         }  # fmt: skip
 
@@ -137,11 +137,11 @@ class Shell:
         if self._faults.strikes("blocked"):
             self._blocked_until = self.oracle.unblocked_at = now + self.world.between(0.05, 12.0)
 
-    def tell(self, method: Callable[..., Any], *arguments: Any) -> Any:
+    def tell(self, method: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         """Call a method of the scheduler, and log it."""
-        self._journal.input(self.world.now, method, arguments)
+        self._journal.input(self.world.now, method, (*arguments, *named.items()))
         self._told_at = min(self._told_at, self.world.now)
-        return method(*arguments)
+        return method(*arguments, **named)
 
     def _end_turn(self) -> None:
         self.steps += 1
@@ -309,6 +309,7 @@ class Shell:
         """Once the last commit is made, go."""
         if self.disk.idle and not self._held:
             assert not self.oracle.asked, f"it went, and never answered {self.oracle.asked}"
+            assert not self.oracle.waiters, "it went, and left some waiting for room"
             assert all(task.options.durable for task in self.scheduler.state.tasks.values())
             self.disk.close()
             self.die("drained")
