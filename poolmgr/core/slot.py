@@ -26,8 +26,8 @@ class Slot:
         "doomed", "executed", "executed_before", "generation", "group", "heard_at", "id", "in_flight", "incarnation",
         "interrupted", "last_activity", "leaving", "memory_limit_mb", "memory_mb", "memory_peak_mb", "memory_trend",
         "memory_used_mb", "next_look", "open", "pid", "preempt_by", "preempt_told", "preempting", "preempting_for",
-        "ready_at", "recalling", "restarts", "retiring", "seen", "slow", "spawned_at", "start_commit", "state",
-        "suspected", "tasks_limit", "trimmed", "trouble", "watched", "weighing",
+        "ready_at", "recalling", "restarts", "retired_at", "retiring", "seen", "slow", "spawned_at", "start_commit",
+        "state", "suspected", "tasks_limit", "trimmed", "trouble", "watched", "weighing",
     )  # fmt: skip
 
     def __init__(self, id: str, group: Group = _PLAIN) -> None:
@@ -66,6 +66,7 @@ class Slot:
         self.preempt_by = _NEVER  # when the worker is killed if it has not
         self.preempt_told = 0  # the fence that was asked to
         self.retiring = ""  # why it is being drained: costs nobody
+        self.retired_at = 0.0  # since when
         self.doomed: tuple[str, int] | None = None  # (reason, fence) for which it is being killed
         self.trouble = ""  # why the process was of no use; of one that lives: why nothing that it says of tasks counts
         self.suspected = False  # an ``Inspect`` was asked for, and its heart has not beaten since

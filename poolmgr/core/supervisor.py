@@ -26,6 +26,7 @@ from poolmgr.worker_life import WorkerLife
 
 KILL_GRACE_S = 1.0  # between SIGTERM and SIGKILL
 STUCK_AFTER_S = 10.0  # after SIGKILL, the slot goes on without waiting for the process to go
+EXITS_WITHIN_S = 10.0  # a worker that has nothing to do any more, and was told to go
 FAILED_RETRY_S = 60.0
 INSPECTION_S = 2.0  # an inspection takes a twentieth of that: one that took longer says that this process was blocked
 
@@ -166,7 +167,7 @@ class Supervisor:
         if slot.retiring or slot.doomed or slot.state not in _HAS_PROCESS:
             slot.retiring = slot.retiring or why
             return
-        slot.retiring = why
+        slot.retiring, slot.retired_at = why, now
         slot.open = False
         move_worker(slot, _W.DRAINING)
         self._dispatcher.touch(slot)
@@ -317,7 +318,7 @@ class Supervisor:
     # ------------------------------------------------------------------------------------------ watching over it
 
     def check(self, now: float, late: bool) -> None:
-        """Once a second: silence, age, idleness. A scheduler that was late itself judges nobody."""
+        """Once a second: silence, age, idleness, who does not go. A scheduler that was late itself judges nobody."""
         zombie_after_s = self._state.settings.zombie_after_s
         for slot in list(self._state.slots.values()):
             group = slot.group
@@ -326,6 +327,9 @@ class Supervisor:
             if late:
                 slot.heard_at = now
                 slot.suspected = False
+            elif _lingers(slot, now):
+                self.doom(slot, "lingers", 0, now)
+                continue
             elif now - slot.heard_at > zombie_after_s:
                 slot.heard_at = now  # one look for each such silence
                 slot.suspected = True
@@ -357,6 +361,12 @@ class Supervisor:
             "zombie-detected", {"worker_id": slot.id, "pid": slot.pid, "verdict": verdict, "silent_s": silent_s}
         )
         self.doom(slot, "hung", slot.in_flight[0].fence if slot.in_flight else 0, now)
+
+
+def _lingers(slot: Slot, now: float) -> bool:
+    """Whether it was told to go, has nothing to do any more, and is still there."""
+    since = max(slot.retired_at, slot.last_activity)
+    return bool(slot.retiring) and not slot.in_flight and now - since > EXITS_WITHIN_S
 
 
 def _number(slot: Slot) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from poolmgr.core.effects import Continue, Inspect, Kill, Spawn
+from poolmgr.core.supervisor import EXITS_WITHIN_S
 from tests.unit.driver import Pool
 
 
@@ -190,3 +191,38 @@ def test_one_that_ended_in_time_is_not_stuck() -> None:
     pool.advance(20.0)
     assert pool.slot().incarnation == 2
     assert pool.scheduler.state.stuck_pids == {}
+
+
+# ------------------------------------------------------------------------------------- who is to go, and does not
+
+
+def test_one_that_was_told_to_go_and_stays_is_killed_and_replaced() -> None:
+    pool = Pool(max_tasks_per_worker=1)
+    pool.done(pool.submit())
+    assert pool.retired() == ["worker-0"]
+    pool.advance(EXITS_WITHIN_S)
+    assert pool.killed() == []
+    pool.advance(2.0)
+    assert pool.killed() == [("worker-0", "lingers")]
+    waiting = pool.submit()
+    pool.die("worker-0")
+    assert pool.state(waiting) == "running"
+    assert pool.slot().charges == 0
+
+
+def test_one_that_was_told_to_go_finishes_what_it_has_begun() -> None:
+    pool = Pool(workers=2)
+    task = pool.submit(timeout_s=None)
+    pool.scheduler.stop_worker("worker-0", pool.now)
+    pool.flush()
+    pool.advance(10 * EXITS_WITHIN_S)
+    assert pool.killed() == []
+    pool.done(task)
+    pool.advance(EXITS_WITHIN_S)
+    assert pool.killed() == []
+    pool.jump(5.0)  # its end may wait to be read
+    assert pool.killed() == []
+    pool.advance(2.0)
+    assert pool.killed() == [("worker-0", "lingers")]
+    pool.die("worker-0")
+    assert list(pool.scheduler.state.slots) == ["worker-1"]

@@ -10,6 +10,7 @@ from poolmgr.core import views
 from poolmgr.core.effects import Interrupt, Start, Trim
 from poolmgr.core.memory import Level
 from poolmgr.core.pressure import CALM_S, LET_EVERY_S
+from poolmgr.core.supervisor import EXITS_WITHIN_S
 from poolmgr.model import TaskOptions
 from tests.unit.driver import Pool
 
@@ -341,6 +342,21 @@ def test_one_whose_end_comes_first_leaves_no_full_process_behind() -> None:
     assert pool.state(ending) == "completed"
     _measure(pool, 90.0)
     assert pool.retired() == ["worker-1"]
+
+
+def test_a_worker_that_does_not_exit_is_killed_so_that_the_next_gives_way() -> None:
+    pool = Pool(workers=3, preempt_grace_s=5.0)
+    _busy(pool)
+    other, newest = _busy(pool), _busy(pool)
+    pool.advance(2.0)
+    _go_on(pool, 90.0, 1.0)
+    pool.release(newest)
+    assert pool.retired() == ["worker-2"]
+    _go_on(pool, 90.0, EXITS_WITHIN_S + 2.0)
+    assert pool.killed() == [("worker-2", "lingers")]
+    pool.die("worker-2")
+    _go_on(pool, 90.0, 2.0)
+    assert _asked(pool) == [newest, other]
 
 
 def test_below_critical_those_that_gave_way_go_on() -> None:
