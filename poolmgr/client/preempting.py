@@ -21,7 +21,7 @@ class Preempting(ABC):
         goes on later: from its last checkpoint, or else from its beginning. One that has not let go after
         ``preempt_grace_s`` is killed for it. True: it was asked. False: it does not run.
 
-        WrongState: it may not be run again (``restartable=False``)."""
+        WrongState: it may not be run again (``restartable=False``), or would be lost with the daemon that stops."""
         return self._ask(commands.preempt(commands.key_of(task_id)))
 
 
@@ -36,5 +36,5 @@ class AsyncPreempting(ABC):
         goes on later: from its last checkpoint, or else from its beginning. One that has not let go after
         ``preempt_grace_s`` is killed for it. True: it was asked. False: it does not run.
 
-        WrongState: it may not be run again (``restartable=False``)."""
+        WrongState: it may not be run again (``restartable=False``), or would be lost with the daemon that stops."""
         return await self._ask(commands.preempt(commands.key_of(task_id)))

@@ -40,7 +40,7 @@ class Dispatcher:
         self._heads: list[Entry] = []  # of the demands that may still start something, while ``dispatch`` runs
         self._alone: tuple[Task | None, int] = None, 0  # the last that was started alone, and its fence
         self.worn_out: list[Slot] = []  # to be retired, so that fresh processes come for ephemeral tasks
-        self.starved: dict[Demand, None] = {}  # demands whose next task is CRITICAL, and has no worker
+        self.starved: dict[Demand, float] = {}  # demands whose next task is CRITICAL, and has no worker; its rank
         self.look_at = NEVER  # the earliest ``next_look`` of any worker
 
     def touch(self, slot: Slot) -> None:
@@ -76,7 +76,7 @@ class Dispatcher:
                 if demand.fresh:
                     self._wear_out(row)
                 if row.priority <= CRITICAL_MOST:
-                    self.starved[demand] = None
+                    self.starved[demand] = row.rank
                 heappop(heads)  # nothing of this demand can run now
                 row = self._next()
             else:

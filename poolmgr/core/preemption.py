@@ -16,7 +16,7 @@ keeps anything. One that must not run twice (``restartable=False``) is never ask
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from poolmgr.core.deadlines import NEVER
@@ -82,13 +82,15 @@ class Preemption:
 
         Raises:
             NotFound: no live task has that id.
-            WrongState: it runs, and may not be run again.
+            WrongState: it runs, and may not be run again, or would be lost.
         """
         task = self._state.tasks.get(task_id)
         if task is None:
             raise NotFound(f"no task {task_id.hex()} that has not ended")
         if task.state is not TaskState.RUNNING or task.slot is None:
             return False
+        if self._state.shutting_down and not task.options.durable:
+            raise WrongState(f"the daemon is shutting down, and task {task_id.hex()} is not durable: it would be lost")
         if not task.options.restartable:
             raise WrongState(f"task {task_id.hex()} may not be run again (restartable=False): cancel it, or let it run")
         return self.preempt(self._state.slots[task.slot], USER, now, self._state.settings.preempt_grace_s)
@@ -148,9 +150,9 @@ class Preemption:
         doublings = min(task.past.preempted, _DOUBLINGS_MOST)
         return slot.begun_at + self._state.settings.preempt_min_run_s * float(1 << doublings)
 
-    def make_room(self, demands: Iterable[Demand], now: float) -> None:
-        """CRITICAL tasks of these demands wait, and no worker is free for them: one resumable task gives way for each
-        of them that waits."""
+    def make_room(self, demands: Mapping[Demand, float], now: float) -> None:
+        """CRITICAL tasks of these demands wait, the first at this rank, and no worker is free for them: one resumable
+        task gives way for each of them that waits."""
         giving = [
             (slot, at)
             for slot in self._state.slots.values()
@@ -162,18 +164,25 @@ class Preemption:
         if not giving:
             return
         giving.sort(key=lambda each: _loses_least(each[0]))
-        for demand in demands:
+        for demand, rank in demands.items():
             missing = self._critical_waiting(demand, now) - self._coming(demand, now)
             for slot, at in giving:
                 if missing <= 0:
                     break
-                if not slot.fits(demand.requires) or slot.preempting == slot.in_flight[0].fence:
+                task = slot.in_flight[0]
+                if not slot.fits(demand.requires) or slot.preempting == task.fence or self._rank(task) <= rank:
                     continue
                 if at <= now:
                     self.preempt(slot, URGENT, now, self._state.settings.preempt_grace_s)
                     missing -= 1
                 else:
                     self._wake(at)
+
+    def _rank(self, task: Task) -> float:
+        """Where it would stand in the queue. Where ageing is on, that may be before what is CRITICAL, and it would have
+        given way to itself."""
+        ageing, priority = self._state.queue.ageing, task.options.priority
+        return priority if ageing is None else ageing.waits_since(task) + priority * ageing.aging_s
 
     def _critical_waiting(self, demand: Demand, now: float) -> int:
         """How many would begin if there were workers."""

@@ -198,7 +198,8 @@ def test_while_the_daemon_stops_nobody_is_asked_who_would_be_lost() -> None:
     pool.scheduler.drain(pool.now)
     pool.flush()
     assert pool.scheduler.preemption.candidates(pool.now) == [pool.slot("worker-1")]
-    assert not pool.preempt(call)
+    with pytest.raises(WrongState):
+        pool.preempt(call)
     assert pool.preempt(durable)
     assert _asked(pool) == [durable]
 
@@ -328,6 +329,22 @@ def test_for_a_name_that_is_tried_by_its_breaker_one_makes_room() -> None:
     assert _asked(pool) == []
     pool.advance(2.0)
     assert len(_asked(pool)) == 1
+
+
+def test_where_ageing_is_on_nobody_makes_room_who_would_take_it_again() -> None:
+    pool = Pool(workers=2, preempt_min_run_s=0.0, aging_s=10.0)
+    _resumable(pool, "agent")
+    pool.submit("agent", timeout_s=None)
+    pool.advance(99.0)
+    young = pool.submit("agent", timeout_s=None)
+    pool.advance(10.0)
+    urgent, other = pool.submit(priority=0), pool.submit(priority=0)
+    assert _asked(pool) == [young]
+    pool.release(young)
+    assert pool.state(urgent) == "running"
+    pool.advance(100.0)
+    assert _asked(pool) == [young]
+    assert pool.state(other) == "queued"
 
 
 def test_a_worker_that_is_taken_away_makes_no_room() -> None:
