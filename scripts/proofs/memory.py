@@ -56,7 +56,7 @@ def prove(scale: float) -> Report:
     limit_mb, rounds = (LIMIT_MB, max(1, round(3 * scale))) if scale >= 1 else (SMALL_LIMIT_MB, 1)
     report.note(f"limit {limit_mb} MB; the tasks would take {TIMES * limit_mb:,} MB")
     with tempfile.TemporaryDirectory(prefix="poolmgr-") as directory:
-        pool = Pool(Path(directory), app="hogs", workers=WORKERS, worker_memory_limit_mb=limit_mb)
+        pool = Pool(Path(directory), app="hogs", workers=WORKERS, worker_memory_limit_mb=limit_mb, breaker_failures=0)
         with pool, pool.client() as client, Load(pool) as load:
             until(lambda: load.done > WORKERS, "the load runs")
             for what, arguments in HOGS.items():

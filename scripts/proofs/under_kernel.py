@@ -57,6 +57,7 @@ def _start() -> None:
         "POOLMGR_POOL_SIZE": WORKERS,
         "POOLMGR_WORKER_MEMORY_LIMIT_MB": LIMIT_MB,
         "POOLMGR_SOCKET": SOCKET,
+        "POOLMGR_BREAKER_FAILURES": 0,
         "POOLMGR_STATE_DIR": "/run/limited-state",
         "PYTHONPATH": os.environ["PYTHONPATH"],
     }
