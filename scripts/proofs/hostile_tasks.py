@@ -71,7 +71,8 @@ def surroundings() -> dict[str, Any]:
         "recursion": sys.getrecursionlimit(),
         "traced": [sys.gettrace() is not None, sys.getprofile() is not None],
         "collector": gc.isenabled(),
-        "limits": [resource.getrlimit(each) for each in range(16)],
+        # Without that of memory, which is counted from what each process had when it was ready.
+        "limits": [resource.getrlimit(each) for each in range(16) if each != resource.RLIMIT_DATA],
         "niceness": os.getpriority(os.PRIO_PROCESS, 0),
         "who": [os.getuid(), os.geteuid(), os.getgid(), root.st_dev, root.st_ino],
         "leads its group": os.getpgrp() == os.getpid(),
