@@ -239,6 +239,8 @@ def test_a_stream_is_printed_as_it_comes_and_again_from_any_chunk(pool: Shell) -
     assert pool.ask("task", id)["chunks"] == 2
     assert "stream     2 chunks\n" in pool.run("task", id)
     assert "no end" in pool.run("submit", "count", "2", "badly", "--stream", code=1)
+    assert pool.ask("dlq", "purge", "--all") == {"purged": 1}
+    pool.run("breakers", "reset", "count")
     assert pool.run("submit", "add", "1", "2", "--stream") == "3\n"
     assert pool.run("chunks", NO_TASK, code=1).startswith("poolmgr: no task")
 

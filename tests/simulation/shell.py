@@ -240,8 +240,8 @@ class Shell:
         self.order.limits_may_have_changed()
         self.tell(self.scheduler.begin, now)
         self._flush()
-        self._measure()
         self.oracle.recovered(left)
+        self._measure()
 
     def _measure(self) -> None:
         """The machine's memory: as it was, or by chance another use of it."""

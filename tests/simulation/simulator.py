@@ -103,8 +103,9 @@ class Simulation:
         self.shell = shell
         changed = self.faults.strikes("app-changed")
         shell.begin(lambda name: not (changed and name == "dropped"))
-        self.clients.begin(shell)
-        self.readers.begin(shell)
+        if shell.alive:  # it may die as it is told of the first measure
+            self.clients.begin(shell)
+            self.readers.begin(shell)
 
     def _over(self, how: str) -> None:
         assert self.shell is not None
