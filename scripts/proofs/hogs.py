@@ -33,10 +33,9 @@ kept: list[Any] = []  # what leaks
 @task
 def hog_in_a_loop(mb: int) -> int:
     """A megabyte after the other; what it has when more is refused, it keeps."""
-    held = []
+    held: list[bytearray] = []
     try:
-        for _ in range(mb):
-            held.append(bytearray(_ALIKE))
+        held.extend(bytearray(_ALIKE) for _ in range(mb))
     except MemoryError:  # as in _GROW
         time.sleep(1000)
     return len(held)

@@ -13,6 +13,16 @@ from tests.acceptance.conftest import EXAMPLES, ROOT, Examples
 
 # Of each example: patterns of lines that it must print, in this order, others may stand between.
 SHOWN: Final[dict[str, list[str]]] = {
+    "agent": [
+        r"The agent is to read \d+ modules, \d+\.\d MB, in \d+ steps.",
+        r"urgent, at step \d+: .* says .*; asked \d+ ms ago",
+        r"urgent, at step \d+: .* says .*; asked \d+ ms ago",
+        r"urgent, at step \d+: .* says .*; asked \d+ ms ago",
+        "The agent is completed; preempted: [1-3] times.",
+        "Each module was read once, in order: True",
+        r" +\d+  [A-Z]\w+",
+        "The same answer as without a pool, in one go: True",
+    ],
     "asynchronous": ["ONE", "TWO", "THREE FOUR", "FIVE", "SIX", "SEVEN"],
     "basic": [
         r"this is process \d+",
@@ -94,6 +104,7 @@ SHOWN: Final[dict[str, list[str]]] = {
         "    refused, bad_option: .*min_workers 2 and max_workers 8.*",
     ],
 }
+ARGUMENTS: Final = {"agent": ["--modules", "250"]}  # `scripts/prove agent` runs it in full
 NOT_RUN_HERE: Final = {"private_daemon", "code_metrics", "demo"}  # what examples share; test_demo.py runs the demo
 
 
@@ -107,7 +118,7 @@ def check_shown(printed: list[str], patterns: list[str]) -> None:
 
 @pytest.mark.parametrize("name", SHOWN)
 def test_an_example_shows_what_it_is_to_show(examples: Examples, name: str) -> None:
-    check_shown(examples.run(name), SHOWN[name])
+    check_shown(examples.run(name, *ARGUMENTS.get(name, ())), SHOWN[name])
 
 
 def test_no_example_is_left_out() -> None:
