@@ -40,15 +40,22 @@ class Aged:
         self._orders = iter(range(1, 1_000_000))
 
     def submit(self, group: str, name: str, **options: Any) -> Task:
-        order = next(self._orders)
-        task = Task(
-            order.to_bytes(16, "big"), name, b"", TaskOptions(**options), group, order, 0, self.now, self.now
-        )  # fmt: skip
+        task = self._made(group, name, **options)
         if task.options.delay_s:
             self.later.append(task)
         else:
             self.enter(task)
         return task
+
+    def submit_many(self, group: str, name: str, count: int, **options: Any) -> None:
+        """In one frame."""
+        tasks = [self._made(group, name, **options) for _ in range(count)]
+        assert self.queue.push_many(tasks, 0)
+        self.waiting += tasks
+
+    def _made(self, group: str, name: str, **options: Any) -> Task:
+        order = next(self._orders)
+        return Task(order.to_bytes(16, "big"), name, b"", TaskOptions(**options), group, order, 0, self.now, self.now)
 
     def enter(self, task: Task) -> None:
         self.queue.push(task)
@@ -117,7 +124,11 @@ def test_whoever_is_next_has_waited_longest_by_its_priority(steps: list[tuple[st
         match step:
             case ("submit", number):
                 group, name, priority, rest = _chosen(number)
-                aged.submit(group, name, priority=priority, requires=frozenset({"gpu"} if rest % 4 else ()))
+                requires = frozenset({"gpu"} if rest % 4 else ())
+                if rest % 3:
+                    aged.submit(group, name, priority=priority, requires=requires)
+                else:
+                    aged.submit_many(group, name, 1 + rest % 2, priority=priority, requires=requires)
             case ("take", _):
                 fit = aged.fit()
                 task = aged.take()
@@ -220,6 +231,22 @@ def test_a_line_whose_older_head_is_cancelled_is_as_young_as_the_other() -> None
     aged.waiting.remove(waits)
     aged.queue.discard(waits)
     assert [aged.take(), aged.take()] == [other, delayed]
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_one_that_comes_after_all_others_of_its_line_were_cancelled_is_young(together: bool) -> None:
+    aged = Aged(AGING_S)
+    old = aged.submit("g", "work")
+    aged.pass_time(10.0)
+    other = aged.submit("other", "work")
+    aged.waiting.remove(old)
+    aged.queue.discard(old)
+    aged.pass_time(1.0)
+    if together:
+        aged.submit_many("g", "work", 2)
+    else:
+        aged.submit("g", "work")
+    assert aged.take() is other
 
 
 def test_groups_do_not_take_turns_where_ages_differ() -> None:
