@@ -311,6 +311,23 @@ def test_a_schedule_is_added_listed_held_back_and_removed(pool: Shell) -> None:
         assert json.loads(pool.run("schedule", *wrong, "--json", code=exit_code))["error"]["code"] == code
 
 
+def test_a_submit_to_a_full_queue_is_refused_or_waits_for_room(shell: Shell) -> None:
+    shell.environ["POOLMGR_MAX_QUEUE_DEPTH"] = "1"
+    shell.start()
+    shell.run("pause", "add")
+    shell.run("submit", "add", "1")
+    assert "max_queue_depth" in shell.run("submit", "add", "2", code=1)
+    assert "max_queue_depth" in shell.run("submit", "add", "2", "--block", "0.1", code=1)
+    line = [str(POOLMGR), "submit", "add", "2", "--block", "--wait"]
+    with subprocess.Popen(line, env=shell.environ, stdout=subprocess.PIPE, text=True) as waits:
+        assert waits.stdout is not None
+        while not shell.ask("status")["queue"]["waiting_for_room"]:
+            assert waits.poll() is None
+        shell.run("resume", "add")
+        assert waits.stdout.read() == "2\n"
+    assert waits.returncode == 0
+
+
 # ------------------------------------------------------------------------------------------------ the pool
 
 
