@@ -31,6 +31,7 @@ class TaskRecord(NamedTuple):
     kills: int = 0  # workers that died under it
     interruptions: int = 0  # daemon deaths while it ran
     origin: bytes | str | None = None  # the dead task that it was requeued from, or "schedule:" and a schedule's id
+    cancel_wanted: bool = False  # it was cancelled as it ran, and does not run again
 
 
 class ScheduleRecord(NamedTuple):
@@ -62,6 +63,7 @@ class TaskMoved(NamedTuple):
     failures: int
     kills: int
     interruptions: int
+    cancel_wanted: bool = False
 
 
 class AttemptEnded(NamedTuple):

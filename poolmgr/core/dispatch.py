@@ -269,8 +269,9 @@ class Dispatcher:
     def _too_late_to_cancel(self, task: Task) -> None:
         """A cancel waited for the answer to a recall, and the task has begun. Unless it is to be killed, say so."""
         if not task.past.kill_wanted:
+            commit = self._state.unwanted(task)
             for token in task.past.cancel_tokens:
-                self._state.effects.append(Answer(token, False, 0))
+                self._state.effects.append(Answer(token, False, commit))
             task.past = task.past._replace(cancel_tokens=())
 
     def ended(self, task: Task) -> None:

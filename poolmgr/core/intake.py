@@ -83,8 +83,8 @@ class Intake:
         (``Room.use``). False: it is an earlier task.
 
         Raises:
-            ShuttingDown, StoreUnavailable, QueueFull, IdConflict: refused; nothing has changed, but that the submit
-                is counted.
+            ShuttingDown, StoreUnavailable, QueueFull, IdConflict, WrongState (a call has its key): refused; nothing
+                has changed, but that the submit is counted.
         """
         state = self.state
         session = state.sessions.get(client)
@@ -96,7 +96,7 @@ class Intake:
             return False
         if state.shutting_down:
             raise ShuttingDown("the daemon is shutting down and takes no new work")
-        if options.key is not None and origin is None and self._deduplicated(options.key, id, client, watch, now):
+        if options.key is not None and origin is None and self._deduplicated(options, id, client, watch, now):
             return False
         if options.durable and state.store_trouble:
             raise self._not_kept()
@@ -208,13 +208,18 @@ class Intake:
         if known.options.durable and session is not None:
             session.commit = self.state.settled()
 
-    def _deduplicated(self, key: str, id: bytes, client: int, watch: bool, now: float) -> bool:
-        held = self.state.keys.get(key)
+    def _deduplicated(self, options: TaskOptions, id: bytes, client: int, watch: bool, now: float) -> bool:
+        held = self.state.keys.get(options.key or "")
         if held is None:
             return False
         first = self.state.tasks.get(held[0])
         if first is None and held[1] <= now:
             return False
+        if first is not None and options.durable and not first.options.durable:  # it may be lost, and this may not
+            raise WrongState(
+                f"task {first.id.hex()}, which has the same key {options.key!r}, is not durable: submit this one when "
+                "that has ended, with durable=False, or with a key of its own"
+            )
         if first is not None and watch:
             self._add_watcher(first, client, id)
         commit = 0
@@ -318,7 +323,8 @@ class Intake:
     def cancel(self, task_id: bytes, kill: bool, token: int, now: float) -> None:
         """Cancel a task; ``Answer(token, True)`` follows if it never began, or was ended by ``kill``, else False.
 
-        One that runs, and is not to be killed, goes on: its handler is told, and may return. It does not run again.
+        One that runs, and is not to be killed, goes on: its handler is told, and may return. It does not run again,
+        nor in another epoch.
 
         Raises:
             NotFound: no live task has that id.
@@ -331,7 +337,8 @@ class Intake:
             self._lifecycle.cancel(task, now)
             return
         if task.state is TaskState.RUNNING and not kill:
-            self.state.effects.append(Answer(token, False, 0))
+            task.past = task.past._replace(cancel_wanted=True)
+            self.state.effects.append(Answer(token, False, self.state.unwanted(task)))
         else:
             tokens, killed = (*task.past.cancel_tokens, token), task.past.kill_wanted or kill
             task.past = task.past._replace(cancel_tokens=tokens, kill_wanted=killed)

@@ -127,7 +127,11 @@ class ReadyQueue:
         row.weight += weighs
         if row.weight > self.light:
             self._count(row)
-        self._joined(row, tasks[0])
+        first = tasks[0]
+        if row.entry is None or first.order < row.entry[2]:
+            self._enter(row, first)
+        elif self.ageing is not None and (moved := self.ageing.moved(row)) is not None:
+            self._enter(row, moved)
         return True
 
     def row_of(self, task: Task) -> Row:
@@ -167,10 +171,6 @@ class ReadyQueue:
         row.weight += len(task.payload)
         if row.weight > self.light:
             self._count(row)
-        self._joined(row, task)
-
-    def _joined(self, row: Row, task: Task) -> None:
-        """This task has come to its row, perhaps with others behind it."""
         if row.entry is None or task.order < row.entry[2]:
             self._enter(row, task)
         elif self.ageing is not None and task in row.heads() and (first := self.ageing.moved(row)) is not None:

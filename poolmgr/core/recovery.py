@@ -60,7 +60,9 @@ class Recovery:
             follows_wall = record.options.at is not None and not record.attempt
             self._intake.limit(task.name, task.options)
             self._lifecycle.admit(task, due_at, record.due_at if follows_wall else None, now)
-            if was_running:
+            if record.cancel_wanted:
+                self._lifecycle.cancel(task, now)
+            elif was_running:
                 self._interrupted(task, now)
             if task.id in state.tasks:
                 self._give_up_unknown(task, now)

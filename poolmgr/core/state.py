@@ -192,6 +192,13 @@ class State:
         """A durable task's state or counts have changed."""
         self._moved[task.id] = task
 
+    def unwanted(self, task: Task) -> int:
+        """A task that runs was cancelled, and does not run again. Which commit keeps that; 0: it is not durable."""
+        if not task.options.durable:
+            return 0
+        self._moved[task.id] = task
+        return self.commit
+
     def began(self, task: Task, at: float, now_known: bool) -> None:
         """A durable task runs since ``at``. Unless it waits for that to be kept, that is kept once it has run for a
         while: most have ended by then. A daemon that dies sooner has not interrupted it."""
@@ -264,12 +271,12 @@ class State:
         changes = self.streams.changes  # first, as their tasks were added before: so the others stay together
         for task in self._added:
             changes.append(TaskAdded(task.record(self.stored_due(task))))
-            self._moved.pop(task.id, None)
+            if not task.past.cancel_wanted:
+                self._moved.pop(task.id, None)
         for task in self._moved.values():
             due, past = self.stored_due(task), task.past
-            changes.append(
-                TaskMoved(task.id, task.state, due, task.attempt, past.failures, past.kills, past.interruptions)
-            )
+            counts = past.failures, past.kills, past.interruptions
+            changes.append(TaskMoved(task.id, task.state, due, task.attempt, *counts, past.cancel_wanted))
         changes.extend(self._facts)
         if changes:
             found.append(Persist(self.commit, True, tuple(changes)))

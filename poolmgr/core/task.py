@@ -73,8 +73,9 @@ class Task:
         )  # fmt: skip
         task.attempt = record.attempt
         past = Past(
-            failures=record.failures, kills=record.kills, interruptions=record.interruptions, origin=record.origin
-        )
+            failures=record.failures, kills=record.kills, interruptions=record.interruptions, origin=record.origin,
+            cancel_wanted=record.cancel_wanted,
+        )  # fmt: skip
         if past != NO_PAST:
             task.past = past
         return task
@@ -85,4 +86,5 @@ class Task:
         return TaskRecord(
             self.id, self.name, self.payload, self.options, self.group, self.order, self.state, self.submitted_at,
             due, self.attempt, past.failures, past.kills, past.interruptions, past.origin,
+            past.cancel_wanted,
         )  # fmt: skip

@@ -29,10 +29,11 @@ INSERT OR IGNORE INTO long_payloads (id, payload)
 SELECT ?1, ?2 WHERE NOT EXISTS (SELECT 1 FROM tasks WHERE id = ?1);
 
 -- name: move_task
-WITH new (id, state, due_at, attempt, failures, kills, interruptions) AS (VALUES (?, ?, ?, ?, ?, ?, ?))
+WITH new (id, state, due_at, attempt, failures, kills, interruptions, cancel_wanted) AS
+    (VALUES (?, ?, ?, ?, ?, ?, ?, ?))
 UPDATE tasks
 SET state = new.state, due_at = new.due_at, attempt = new.attempt, failures = new.failures, kills = new.kills,
-    interruptions = new.interruptions
+    interruptions = new.interruptions, cancel_wanted = new.cancel_wanted
 FROM new WHERE tasks.id = new.id AND tasks.ended_at IS NULL;
 
 -- name: add_attempt

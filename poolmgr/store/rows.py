@@ -243,7 +243,8 @@ def statements_for(kind: type, run: Sequence[Any]) -> Iterable[tuple[str, Iterab
 def record_of(row: Row) -> TaskRecord:
     """The record of a row of ``task_records``."""
     id, name, payload, options, group, order, state, *rest = row
-    return TaskRecord(id, name, payload, unpack_options(options), group, order, TaskState(state), *rest[:_REST])
+    record = TaskRecord(id, name, payload, unpack_options(options), group, order, TaskState(state), *rest[:_REST])
+    return record._replace(cancel_wanted=True) if record.cancel_wanted else record
 
 
 def info_of(row: Row) -> TaskInfo:

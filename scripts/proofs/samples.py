@@ -97,9 +97,18 @@ def slope(points: Sequence[tuple[float, float]]) -> Slope:
     return Slope(line.slope, (left / (len(points) - 2) / spread) ** 0.5)
 
 
+def medians(samples: Iterable[Sample], window_s: float, value: Callable[[Sample], float]) -> list[tuple[float, float]]:
+    """The middle ``value`` of each window of time, with the middle of the window."""
+    return _windows(samples, window_s, lambda group: statistics.median(map(value, group)))
+
+
 def floors(samples: Iterable[Sample], window_s: float, value: Callable[[Sample], float]) -> list[tuple[float, float]]:
     """The least ``value`` in each window of time, with the middle of the window: what comes and goes is left out."""
-    found = []
-    for window, group in groupby(samples, lambda each: each.at // window_s):
-        found.append(((window + 0.5) * window_s, min(map(value, group))))
-    return found
+    return _windows(samples, window_s, lambda group: min(map(value, group)))
+
+
+def _windows(
+    samples: Iterable[Sample], window_s: float, of: Callable[[Iterable[Sample]], float]
+) -> list[tuple[float, float]]:
+    windows = groupby(samples, lambda each: each.at // window_s)
+    return [((window + 0.5) * window_s, of(group)) for window, group in windows]

@@ -4,9 +4,10 @@ Clients hand over durable tasks, make calls, come and go; tasks are retried, die
 processes, carry a few bytes or some hundred KB; workers are killed every other second, and in the first third the
 daemon is, three times. Results are kept for a minute, so that forgetting them is at work too.
 
-The daemon that lives through the last 20 minutes is looked at each second. Its memory in a minute is the least of that
-minute's samples, so that what comes and goes is left out; through those floors goes a straight line by least squares.
-The promise is on its slope, and on the slope's standard error: with a large one the slope would say nothing.
+The daemon that lives through the last 20 minutes is looked at each second. Its memory in a minute is the median of the
+samples: what comes and goes moves the least and the most by one or two megabytes, and the median by 0.2. Through those
+goes a straight line by least squares. The promise is on its slope, and on the slope's standard error: with a large one
+the slope would say nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from poolmgr import PoolError
 from scripts.proofs.disk import file_system, real_disk
 from scripts.proofs.pool import Pool
 from scripts.proofs.report import Report
-from scripts.proofs.samples import Sample, Sampler, floors, slope
+from scripts.proofs.samples import Sample, Sampler, floors, medians, slope
 from scripts.proofs.soak_load import KINDS, Load
 
 MINUTES: Final = 30.0
@@ -122,7 +123,7 @@ def _tell_load(report: Report, load: Load, workers: int, daemons: int) -> None:
 def _tell_daemon(report: Report, judged: list[Sample], window_s: float, promised: bool) -> None:
     """What the last daemon took. A short run promises no limits: the first minutes of a life do grow."""
     report.figure("daemons in what is judged", len({each.pid for each in judged}), at_most=1)
-    memory = floors(judged, window_s, lambda each: each.memory_mb)
+    memory = medians(judged, window_s, lambda each: each.memory_mb)
     line = slope(memory)
     report.figure("memory at the begin of that", memory[0][1], "MB")
     report.figure("memory at the end of it", memory[-1][1], "MB")

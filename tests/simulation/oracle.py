@@ -12,7 +12,7 @@
 7. Failed attempts are within bounds and retried as the options say; a task that was quarantined for killing workers
    has killed exactly ``poison_after`` of them.
 8. A handler is told once at most of each thing, while its task runs; one that was told that it is cancelled does not
-   run again in this epoch.
+   run again in this epoch; nor, if it is durable and whoever cancelled it has been answered, in any other.
 9. Nothing starts before its delay or its back-off is over, nor (but for a late timer) once it has expired. Delays and
    back-offs go on under the next daemon, by the wall clock; but for that clock's jumps they keep their length.
 """
@@ -63,6 +63,7 @@ class Known:
     expires_at: float = float("inf")  # of a task that this epoch was given
     kill_asked: bool = False
     unwanted: bool = False  # in this epoch
+    given_up: bool = False  # who cancelled it knows that it was too late
     spared: int = 0  # deaths with it first in line that cost it nothing, in this epoch
     wiped: int = 0  # ... in which it ran
 
@@ -259,6 +260,7 @@ class Oracle:
             assert not known.begun_now, f"{id.hex()}: cancelled as never begun, and it had begun"
         if effect.value and known.final is not None:
             assert known.final[0] is TaskState.CANCELLED, f"{id.hex()}: cancelled, and it is {known.final[0]}"
+        known.given_up |= not effect.value and known.options.durable
 
     def refused(self, effect: Refusal) -> None:
         """The answer to a request for room."""
@@ -351,7 +353,8 @@ class Oracle:
 
     def _starts(self, start: Start, now: float) -> None:
         known = self.tasks[start.task_id]
-        assert not known.unwanted, f"{known.id.hex()} starts again, and nobody wants it any more"
+        wanted = not known.unwanted and not known.given_up
+        assert wanted, f"{known.id.hex()} starts again, and nobody wants it any more"
         early_s = known.not_before - now
         assert early_s < 1e-6, f"{known.id.hex()} starts {early_s} s too early"
         late_s = now - max(known.expires_at, self.unblocked_at)

@@ -149,7 +149,10 @@ class _Aged:
         for task in [*started, *waiting]:
             row, place = _row(task), self._place(task)
             if state.queue.row_of(task).shelf is not None:  # what is there came later, and may have waited longer
-                place = min(place, task.submitted_at - state.offset_of(task.order) + self._steps(task))
+                since = task.submitted_at - state.offset_of(task.order)
+                if task.order <= state.recovered_to:  # by how much, if the clock was set back then, nobody knows now
+                    since = float("-inf")
+                place = min(place, since + self._steps(task))
             self._oldest[row] = min(self._oldest.get(row, place), place)
         for task in waiting:
             first = self._first.setdefault(_row(task), task)

@@ -508,7 +508,9 @@ class Shell:
             assert effect.reason != "hung" or not healthy, f"{effect.worker} is well, and is killed as hung"
             fence = (self.scheduler.state.slots[effect.worker].doomed or ("", 0))[1]
             unread = any(isinstance(each, Done) and each.fence == fence for each in process.outbox)
-            assert not unread or effect.reason == "hung", f"{effect.worker} is killed for what it has done already"
+            # What has taken too much may end while that is found out: its result counts, and it is replaced anyway.
+            late = unread and effect.reason not in ("hung", "out_of_memory")
+            assert not late, f"{effect.worker} is killed for what it has done already"
             process.kill(effect.reason, effect.grace_s)
 
     def _cap(self, effect: do.Cap) -> None:

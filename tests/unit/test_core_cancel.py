@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from poolmgr.core.changes import TaskEnded
-from poolmgr.core.effects import Answer, Interrupt, Kill, Look, Recall
+from poolmgr.core.changes import TaskAdded, TaskEnded, TaskMoved
+from poolmgr.core.effects import Answer, Interrupt, Kill, Look, Persist, Recall
 from poolmgr.errors import NotFound
+from poolmgr.model import TaskOptions
 from tests.unit.driver import Pool
 
 
@@ -61,9 +62,42 @@ def test_a_running_task_without_kill_goes_on() -> None:
     pool = Pool()
     task = pool.submit()
     pool.cancel(task)
-    assert pool.new(Answer) == [Answer(7, False, 0)]
+    assert _answers(pool) == [False]
     pool.done(task)
     assert pool.state(task) == "completed"
+
+
+def test_that_it_does_not_run_again_is_kept_before_it_is_answered() -> None:
+    pool = Pool()
+    task = pool.submit()
+    pool.cancel(task)
+    _is_kept(pool, task)
+
+
+def test_so_it_is_for_one_that_began_as_it_was_recalled() -> None:
+    pool, first, second = _prefetched()
+    pool.cancel(second)
+    pool.done(first)
+    pool.advance(0.02)
+    _is_kept(pool, second)
+
+
+def test_one_that_is_cancelled_before_it_is_kept_at_all() -> None:
+    pool = Pool(max_queue_depth=1)
+    intake, id = pool.scheduler.intake, b"a" * 16
+    for each in (id, b"b" * 16):  # for the second there is room only once the first runs
+        intake.submit(pool.now, each, "work", b"", TaskOptions(), 1, False)
+    intake.cancel(id, False, 7, pool.now)
+    pool.flush()
+    assert id in [added.task.id for added in pool.changes(TaskAdded)]
+    _is_kept(pool, id)
+
+
+def _is_kept(pool: Pool, task: bytes) -> None:
+    moved = pool.changes(TaskMoved)[-1]
+    assert (moved.id, moved.state, moved.cancel_wanted) == (task, "running", True)
+    commit = next(each.number for each in pool.all(Persist) if moved in each.changes)
+    assert pool.all(Answer) == [Answer(7, False, commit)]
 
 
 def test_a_running_task_is_told_once() -> None:

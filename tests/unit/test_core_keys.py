@@ -112,6 +112,24 @@ def test_the_second_is_acknowledged_no_sooner_than_the_first_is_kept() -> None:
     assert pool.new(Accepted) == [Accepted(1, 1, 1), Accepted(2, 1, 1)]
 
 
+def test_a_durable_task_is_not_acknowledged_by_a_call_that_has_its_key() -> None:
+    pool = Pool()
+    pool.scheduler.intake.connected(2)
+    call = pool.submit(key="k", durable=False)
+    with pytest.raises(WrongState, match="not durable"):
+        pool.submit(key="k", client=2)
+    assert pool.new(Same) == []
+    pool.done(call)
+    assert pool.state(pool.submit(key="k", client=2)) == "running"
+
+
+def test_a_call_may_be_an_earlier_durable_task() -> None:
+    pool = Pool()
+    pool.submit(key="k")
+    pool.submit(key="k", durable=False)
+    assert len(pool.new(Same)) == 1
+
+
 def test_a_call_that_another_client_shares_survives_the_first_ones_client() -> None:
     pool = Pool()
     pool.scheduler.intake.connected(2)

@@ -55,6 +55,13 @@ def test_attempts_and_failures_count_on() -> None:
     assert (ended.state, ended.attempt, ended.failures) == ("dead", 4, 3)
 
 
+def test_one_that_was_cancelled_as_it_ran_does_not_run_again() -> None:
+    pool = _recovered(_record("running", attempt=1, cancel_wanted=True))
+    assert pool.all(Start) == []
+    [ended] = pool.changes(TaskEnded)
+    assert (ended.state, ended.attempt) == ("cancelled", 1)
+
+
 def test_a_task_that_ran_was_interrupted_and_that_is_no_failure() -> None:
     pool = _recovered(_record("running", attempt=1))
     assert pool.state(ID) == "running"

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from scripts.proofs.report import Report
-from scripts.proofs.samples import Sample, floors, slope
+from scripts.proofs.samples import Sample, floors, medians, slope
 
 runner = import_module("scripts.proofs.__main__")
 
@@ -117,6 +117,11 @@ def test_a_slope_is_that_of_the_line_with_its_error() -> None:
     # by hand: residuals 1, -2, 1 about the mean of a flat line; 6 / (3 - 2) / 0.5, and the root of it
     assert slope([(0.0, 2.0), (1800.0, -1.0), (3600.0, 2.0)]) == pytest.approx((0.0, 12**0.5))
     assert slope([(0.0, 1.0), (1.0, 2.0)]).per_h != slope([(0.0, 1.0), (1.0, 2.0)]).per_h  # NaN: within no limit
+
+
+def test_medians_are_moved_by_neither_end() -> None:
+    samples = [Sample(float(at), 1, memory, 0, 0, 0.0) for at, memory in enumerate((4, 900, 4, 5, 0, 7, 6, 7))]
+    assert medians(samples, 5.0, lambda each: each.memory_mb) == [(2.5, 4), (7.5, 7)]
 
 
 def test_floors_leave_out_what_comes_and_goes() -> None:
