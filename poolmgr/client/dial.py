@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
+import time
 from typing import Final, NamedTuple
 
 from poolmgr.errors import NotAllowed, NotRunning, Unavailable
@@ -87,11 +89,17 @@ def _check_directory(path: str) -> int:
 def _connect(sock: socket.socket, path: str, timeout_s: float) -> None:
     # connect() to a Unix socket whose backlog is full waits for as long as the send time-out says. Python's own
     # time-outs would make the socket non-blocking, and connect() fail at once.
-    seconds = max(timeout_s, 0.001)
-    limit = _TIMEVAL.pack(int(seconds), int(seconds % 1 * 1e6))
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+    give_up_at = time.monotonic() + timeout_s
+    connected = False
     try:
-        sock.connect(path)
+        while not connected:
+            seconds = max(give_up_at - time.monotonic(), 0.001)
+            limit = _TIMEVAL.pack(int(seconds), int(seconds % 1 * 1e6))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+            sock.connect(path)
+            connected = _is_connected(sock)
+            if not connected and time.monotonic() >= give_up_at:
+                raise BlockingIOError
     except (FileNotFoundError, ConnectionRefusedError):
         raise NotRunning(_not_running(path)) from None
     except PermissionError:
@@ -100,6 +108,18 @@ def _connect(sock: socket.socket, path: str, timeout_s: float) -> None:
         raise Unavailable(f"the daemon on {path} did not take the connection within {timeout_s:g} s") from None
     except OSError as error:
         raise NotRunning(f"{path} cannot be connected to: {error.strerror or error}") from None
+
+
+def _is_connected(sock: socket.socket) -> bool:
+    """Whether connect() has connected it. Where a signal has interrupted that, Python looks for an error of the socket
+    to see what came of it, and a Unix socket that is not connected has none."""
+    try:
+        sock.getpeername()
+    except OSError as error:
+        if error.errno != errno.ENOTCONN:
+            raise
+        return False
+    return True
 
 
 def _not_running(path: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -104,6 +105,22 @@ def test_a_daemon_that_takes_no_connection_is_given_up(tmp_path: Path) -> None:
         other.connect(str(tmp_path / "s"))
         with pytest.raises(Unavailable, match="did not take the connection"):
             Client(str(tmp_path / "s"), timeout_s=0.01)
+
+
+@pytest.mark.parametrize("timeout_s", [0.05, 0.0])
+def test_signals_do_not_make_a_connection_of_one_that_is_not_taken(tmp_path: Path, timeout_s: float) -> None:
+    before = signal.signal(signal.SIGALRM, lambda *_: None)
+    try:
+        with socket.socket(socket.AF_UNIX) as full, socket.socket(socket.AF_UNIX) as other:
+            full.bind(str(tmp_path / "s"))
+            full.listen(0)
+            other.connect(str(tmp_path / "s"))
+            signal.setitimer(signal.ITIMER_REAL, 0.003, 0.003)
+            with pytest.raises(Unavailable, match="did not take the connection"):
+                Client(str(tmp_path / "s"), timeout_s=timeout_s)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_a_daemon_of_another_version_is_refused(tmp_path: Path) -> None:
