@@ -143,11 +143,11 @@ class SqliteStore(Reading):
 
     def _bury(self, missing: Sequence[Missing]) -> None:
         """A task whose payload is gone can never run: it ends dead, and says why."""
-        for id, kind, file in missing:
-            _log.error("the %s of task %s is missing: %s", kind, id.hex(), file)
+        for id, kind, why in missing:
+            _log.error("the %s of task %s is gone: %s", kind, id.hex(), why)
             info = self.task(id)
             if kind == "payload" and info is not None and info.state not in FINAL:
-                message = f"its payload is gone: somebody has removed {file}"
+                message = f"its payload is gone: {why}"
                 failure = Failure("payload_lost", message)
                 self.apply(
                     [
