@@ -58,7 +58,8 @@ class SqliteStore(Reading):
             files in the directory ``spool`` there.
         synchronous: ``FULL`` (default, survives a power loss) or ``NORMAL`` (survives any process's death).
         results_limit_bytes: what the outcomes and chunks of finished tasks may weigh together, dead letters not
-            counted; beyond it ``expire`` forgets those first that would expire first. None: no limit.
+            counted; beyond it ``expire`` forgets those first that would expire first, but for those whose deduplication
+            keys still hold. None: no limit.
         busy_timeout_s: how long a call waits for a lock of another process before it gives up.
     """
 
