@@ -262,7 +262,8 @@ class TaskInterrupted(TaskFailed):
 
 
 class PayloadLost(TaskFailed):
-    """The file with the task's large payload has vanished from the spool directory. It cannot be run, nor requeued."""
+    """The file with the task's large payload has vanished from the spool directory, or was cut. It cannot be run, nor
+    requeued."""
 
     code = "payload_lost"
 

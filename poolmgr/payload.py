@@ -5,7 +5,10 @@ Whoever passes a payload on needs no more of it than this. The file is parcels/p
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
+
+from poolmgr.errors import PayloadLost
 
 
 class Filed(Protocol):
@@ -17,6 +20,24 @@ class Filed(Protocol):
         """All of it. What is missing of a file that somebody has damaged is made up for by bytes that no MessagePack
         value begins with."""
         ...
+
+
+@dataclass(frozen=True)
+class Lost:
+    """In place of the payload of a waiting task whose file is gone for good. Whoever takes the task in ends it.
+
+    Attributes:
+        why: for people.
+    """
+
+    why: str
+
+    def __len__(self) -> int:
+        return 0
+
+    def content(self) -> bytes:
+        """Raises ``PayloadLost``."""
+        raise PayloadLost(self.why)
 
 
 Payload = bytes | Filed

@@ -13,6 +13,7 @@ from poolmgr.core.storeroom import Storeroom
 from poolmgr.core.stream import Stream
 from poolmgr.core.task import Task
 from poolmgr.model import TaskState
+from poolmgr.payload import Lost
 
 
 class Recovery:
@@ -65,7 +66,7 @@ class Recovery:
             elif was_running:
                 self._interrupted(task, now)
             if task.id in state.tasks:
-                self._give_up_unknown(task, now)
+                self._give_up_hopeless(task, now)
         state.recovered_to = state.last_order
 
     def _interrupted(self, task: Task, now: float) -> None:
@@ -79,8 +80,10 @@ class Recovery:
             message = f"quarantined: the daemon died {task.past.interruptions} times while it ran"
             self._lifecycle.give_up(task, now, "interrupted", message)
 
-    def _give_up_unknown(self, task: Task, now: float) -> None:
-        if not self._state.known(task.name):
+    def _give_up_hopeless(self, task: Task, now: float) -> None:
+        if isinstance(task.payload, Lost):
+            self._lifecycle.give_up(task, now, "payload_lost", f"its payload is gone: {task.payload.why}")
+        elif not self._state.known(task.name):
             self._lifecycle.give_up(task, now, "unknown_task", f"the app has no task {task.name!r} any more")
 
     def loaded(self, number: int, records: Sequence[TaskRecord], now: float) -> None:
@@ -101,7 +104,7 @@ class Recovery:
         """Take a waiting task that only the store holds into memory, so that it can be asked about by its id.
 
         ``record`` is what the store has shown after all that had been decided before. None if the task is on no shelf
-        any more, or has just ended (the app lacks its handler, or it was shed): look again.
+        any more, or has just ended (shed, or it can never run): look again.
         """
         task = self._storeroom.fetch(record, now)
         if task is not None:
@@ -110,6 +113,6 @@ class Recovery:
 
     def _take_in(self, task: Task, now: float) -> None:
         self._intake.limit(task.name, task.options)
-        self._give_up_unknown(task, now)
+        self._give_up_hopeless(task, now)
         if self._state.shedding and task.state is TaskState.QUEUED:
             self._lifecycle.shed(task, now)

@@ -38,6 +38,7 @@ from poolmgr.wire.parts import LARGE_BYTES
 
 _log = logging.getLogger(__name__)
 _REFILL_AGAIN_S = 1.0  # where the store refuses
+_COMPLAIN_AGAIN_S = 60.0  # as long as it does
 _LOOK_TWICE_S = 0.1  # between two looks at a silent worker's CPU time
 _COMPLETED = TaskState.COMPLETED  # looked up for every task
 
@@ -52,6 +53,7 @@ class Performer:
         self._ports = shell.ports
         self._written: dict[str, WorkerProcess] = {}
         self._sent: dict[int, Port] = {}
+        self._complain_at = 0.0
         streams = StreamEffects(shell)
         self._table: dict[type, Callable[[Any], None]] = {
             do.Persist: self._persist,
@@ -226,11 +228,18 @@ class Performer:
 
     def _refilled(self, effect: do.Refill, reading: asyncio.Future[list[TaskRecord]]) -> None:
         shell = self._shell
-        if reading.cancelled() or reading.exception() is not None:  # the store refuses, and says why by other ways
-            if not shell.writer.closed:
-                shell.loop.call_later(_REFILL_AGAIN_S, self._not_refilled, effect.number)
+        if reading.cancelled():  # this process ends
             return
-        shell.scheduler.recovery.loaded(effect.number, reading.result(), now())
+        error, at = reading.exception(), now()
+        if error is not None and shell.writer.closed:
+            return
+        if error is not None:
+            if at >= self._complain_at:  # commits may succeed meanwhile, and then nothing else tells why tasks wait
+                self._complain_at = at + _COMPLAIN_AGAIN_S
+                _log.error("waiting tasks cannot be read from the store, which is tried again each second: %s", error)
+            shell.loop.call_later(_REFILL_AGAIN_S, self._not_refilled, effect.number)
+            return
+        shell.scheduler.recovery.loaded(effect.number, reading.result(), at)
         shell.wake()
 
     def _not_refilled(self, number: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +27,12 @@ async def backup(call: Call) -> dict[str, Any]:
     store, to = _file(call), call.text("to")
     if not os.path.isabs(to):
         raise BadOption(f"to takes an absolute path, got {to!r}: the daemon has a directory of its own")
-    with store.files_held():
-        size = await asyncio.get_running_loop().run_in_executor(
-            None, lambda: back_up(store.path, Path(to), alone=False)
-        )
-    return {"path": to, "bytes": size}
+    with ExitStack() as held:
+        held.enter_context(store.files_held())
+        copying = asyncio.get_running_loop().run_in_executor(None, lambda: back_up(store.path, Path(to), alone=False))
+        release = held.pop_all().close
+    copying.add_done_callback(lambda _: release())  # whoever asked may leave: the thread goes on, and needs the files
+    return {"path": to, "bytes": await asyncio.shield(copying)}
 
 
 async def vacuum(call: Call) -> dict[str, int]:

@@ -72,7 +72,8 @@ class Store(Protocol):
     """Keeps tasks, their failed attempts, streams and outcomes, and what became of worker processes.
 
     Every method raises ``StoreUnavailable`` when the medium refuses (full, locked, corrupt), and has then
-    changed nothing; the same call may be tried again.
+    changed nothing; the same call may be tried again. Where that would not help, since somebody has removed or cut the
+    payload of a task that is not final, its record has a ``payload.Lost`` in that place.
     """
 
     def open(self) -> int:

@@ -64,7 +64,8 @@ class MemoryStore:
     """A ``store.base.Store`` in memory.
 
     Args:
-        limit: how many final tasks are kept; beyond it those that ended first are forgotten. None: no limit.
+        limit: how many final tasks are kept; beyond it those that ended first are forgotten, keys or not: those are for
+            the next start, and none comes. None: no limit.
         limit_bytes: the same for what they weigh: payloads, outcomes, and what is told of their attempts. The one that
             ended last is kept whatever it weighs. None: no limit.
     """

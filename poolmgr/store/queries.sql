@@ -78,6 +78,10 @@ SELECT expires_at, id, outcome_bytes FROM tasks WHERE expires_at <= ?1 ORDER BY 
 -- name: forget_until
 DELETE FROM tasks WHERE expires_at <= ?1 AND (expires_at, id) <= (?1, ?2);
 
+-- name: first_to_spare
+SELECT id, outcome_bytes FROM tasks
+WHERE expires_at IS NOT NULL AND (key_until IS NULL OR key_until <= ?1) ORDER BY expires_at, id LIMIT ?2;
+
 -- name: results_bytes
 SELECT coalesce(sum(outcome_bytes), 0) FROM tasks WHERE expires_at IS NOT NULL;
 

@@ -13,8 +13,8 @@ from poolmgr.core.allotment import first_of
 from poolmgr.core.changes import ScheduleRecord, StreamRecord, TaskRecord
 from poolmgr.core.shelf import LineKey, Place, ShelfSize
 from poolmgr.errors import StoreUnavailable
-from poolmgr.model import TaskInfo, TaskState
-from poolmgr.payload import Payload
+from poolmgr.model import FINAL, TaskInfo, TaskState
+from poolmgr.payload import Lost, Payload
 from poolmgr.store.base import AHEAD_MOST, Chunks, Ids, Outcome
 from poolmgr.store.refusal import CORRUPT, refusal
 from poolmgr.store.rows import (
@@ -29,7 +29,7 @@ from poolmgr.store.rows import (
     schedule_of,
 )
 from poolmgr.store.schema import load_statements
-from poolmgr.store.spool import Kind, Spool, spool_of
+from poolmgr.store.spool import ContentLost, Kind, Spool, spool_of
 from poolmgr.worker_life import WorkerLife
 
 _AFTER_ALL_IDS: Final = b"\xff" * 17  # an id has 16 bytes
@@ -146,7 +146,18 @@ class Reading:
         return self._read(lambda row: WorkerLife(*row), "lives", worker, max(0, limit))
 
     def _record_of(self, row: Row) -> TaskRecord:
-        return record_of(row if row[2] is not None else (*row[:2], self._content(row[0], "payload"), *row[3:]))
+        if row[2] is not None:
+            return record_of(row)
+        record = record_of((*row[:2], b"", *row[3:]))
+        payload: Payload
+        try:
+            payload = self._content(record.id, "payload")
+        except ContentLost as lost:
+            # Where the database is not there either, the whole directory was moved, and may come back.
+            if record.state in FINAL or not self.path.exists():
+                raise
+            payload = Lost(lost.why)
+        return record._replace(payload=payload)
 
     def _content(self, id: bytes, kind: Kind, seq: int = 0) -> bytes:
         with self._translated() as connection:

@@ -1,8 +1,9 @@
 """What the results of finished tasks weigh, and which tasks are forgotten first.
 
 Tasks that ended in another way than dead are kept until they expire, or until all outcomes, and the chunks of their
-streams, together weigh more than allowed. The sum runs along in memory; where something has happened that it does not
-know the weight of, it is counted anew from an index, the next time that somebody asks.
+streams, together weigh more than allowed; but as long as a deduplication key holds, its task is. The sum runs along in
+memory; where something has happened that it does not know the weight of, it is counted anew from an index, the next
+time that somebody asks.
 """
 
 from __future__ import annotations
@@ -42,27 +43,34 @@ class Results:
         """Forget those that have expired, then those that would expire next as long as there is too much; how many.
 
         At most ``limit``, so that it takes some milliseconds. A dead task has no time at which it expires, and is not
-        among them.
+        among them. Nor is one whose deduplication key still holds: a start knows the key from its row alone.
         """
-        forgotten = self._forget(connection, wall_now, limit, math.inf)
+        forgotten = self._forget_expired(connection, wall_now, limit)
         if self._limit_bytes < math.inf and forgotten < limit:
-            if self._bytes is None:
-                (self._bytes,) = connection.execute(self._sql["results_bytes"]).fetchone()
-            excess = (self._bytes or 0) - self._limit_bytes
-            if excess > 0:
-                forgotten += self._forget(connection, math.inf, limit - forgotten, excess)
+            forgotten += self._forget_excess(connection, wall_now, limit - forgotten)
         return forgotten
 
-    def _forget(self, connection: sqlite3.Connection, wall_now: float, limit: int, excess: float) -> int:
-        """Of those that expire until ``wall_now``, as many as weigh ``excess`` bytes."""
-        forgotten, last = 0, None
-        for expires_at, id, size in connection.execute(self._sql["first_to_expire"], (wall_now, limit)).fetchall():
-            if excess <= 0:
-                break
-            forgotten, last = forgotten + 1, (expires_at, id)
-            excess -= size
-            if self._bytes is not None:
-                self._bytes -= size
-        if last is not None:
+    def _forget_expired(self, connection: sqlite3.Connection, wall_now: float, limit: int) -> int:
+        expired = connection.execute(self._sql["first_to_expire"], (wall_now, limit)).fetchall()
+        if expired:
+            *last, _ = expired[-1]
             connection.execute(self._sql["forget_until"], last)
+        if self._bytes is not None:
+            self._bytes -= sum(size for *_, size in expired)
+        return len(expired)
+
+    def _forget_excess(self, connection: sqlite3.Connection, wall_now: float, limit: int) -> int:
+        if self._bytes is None:
+            (self._bytes,) = connection.execute(self._sql["results_bytes"]).fetchone()
+        weighs = self._bytes or 0
+        if weighs <= self._limit_bytes:
+            return 0
+        forgotten = 0
+        for id, size in connection.execute(self._sql["first_to_spare"], (wall_now, limit)).fetchall():
+            if weighs <= self._limit_bytes:
+                break
+            connection.execute(self._sql["purge_task"], (id,))
+            forgotten += 1
+            weighs -= size
+        self._bytes = weighs
         return forgotten

@@ -28,11 +28,19 @@ CREATE TEMP TRIGGER note_dropped AFTER DELETE ON main.spool BEGIN SELECT note_dr
 
 
 class Missing(NamedTuple):
-    """A row whose file is not there."""
+    """A row whose file is not there, or not the one that was written; ``why`` says which."""
 
     id: bytes
     kind: Kind
-    file: Path
+    why: str
+
+
+class ContentLost(StoreUnavailable):
+    """A file is not there, or not the one that was written: to try again does not help. ``why`` is for people."""
+
+    def __init__(self, message: str, why: str) -> None:
+        super().__init__(message)
+        self.why = why
 
 
 def spool_of(database: Path) -> Path:
@@ -65,15 +73,19 @@ class Spool:
         self.holds = 0
 
     def attach(self, connection: sqlite3.Connection, epoch: int) -> list[Missing]:
-        """Begin an epoch: remove files that no row names; which files are missing."""
+        """Begin an epoch: remove files that no row names; which files are missing.
+
+        Raises:
+            OSError: what is there cannot be told.
+        """
         self._epoch, self._count = epoch, 0
         self._written, self._dropped, self._gone = [], [], set()
         connection.create_function("note_dropped", 1, self._dropped.append)
         connection.execute(_NOTE_DROPPED)
         rows = connection.execute(self._sql["spooled"]).fetchall()
-        there = files_in(self.directory)
-        self._remove(there - {file for *_, file, _ in rows})
-        return [Missing(id, kind, self.directory / file) for id, kind, _, file, _ in rows if file not in there]
+        self._remove(files_in(self.directory) - {file for *_, file, _ in rows})
+        found = ((id, kind, _trouble(self.directory / file, size)) for id, kind, _, file, size in rows)
+        return [Missing(id, kind, why) for id, kind, why in found if why is not None]
 
     def put(self, connection: sqlite3.Connection, id: bytes, kind: Kind, content: Payload) -> None:
         """Write a file, and its row, for a task that has room for it: one that is not known yet, or not final yet.
@@ -134,7 +146,8 @@ class Spool:
         """The payload, outcome or chunk of a task, which has it here.
 
         Raises:
-            StoreUnavailable: its file is missing, or not the one that was written.
+            ContentLost: its file is missing, or not the one that was written.
+            StoreUnavailable: it cannot be read now.
         """
         row = connection.execute(self._sql["spooled_of"], (id, kind, seq)).fetchone()
         what = named(kind, seq)
@@ -168,14 +181,34 @@ def files_in(directory: Path) -> set[str]:
 
 
 def read_whole(path: Path, size: int, what: str) -> bytes:
-    """The content of a spool file. Raises ``StoreUnavailable``."""
+    """The content of a spool file. Raises ``ContentLost`` or ``StoreUnavailable``, as ``Spool.content`` does."""
     try:
         content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ContentLost(f"{what} cannot be read from {path}: {error.strerror}", _removed(path)) from error
     except OSError as error:
         raise StoreUnavailable(f"{what} cannot be read from {path}: {error.strerror}") from error
     if len(content) != size:
-        raise StoreUnavailable(f"{what}, {path}, has {len(content)} bytes in place of {size}: somebody has changed it")
+        why = _changed(path, len(content), size)
+        raise ContentLost(f"{what} is lost: {why}", why)
     return content
+
+
+def _trouble(path: Path, size: int) -> str | None:
+    """Why a file is as good as missing; None if it is not. Raises ``OSError``."""
+    try:
+        found = os.stat(path).st_size
+    except FileNotFoundError:
+        return _removed(path)
+    return None if found == size else _changed(path, found, size)
+
+
+def _removed(path: Path) -> str:
+    return f"somebody has removed {path}"
+
+
+def _changed(path: Path, found: int, size: int) -> str:
+    return f"{path} has {found} bytes in place of {size}: somebody has changed it"
 
 
 def make_durable(path: Path) -> None:

@@ -58,7 +58,8 @@ class SqliteStore(Reading):
             files in the directory ``spool`` there.
         synchronous: ``FULL`` (default, survives a power loss) or ``NORMAL`` (survives any process's death).
         results_limit_bytes: what the outcomes and chunks of finished tasks may weigh together, dead letters not
-            counted; beyond it ``expire`` forgets those first that would expire first. None: no limit.
+            counted; beyond it ``expire`` forgets those first that would expire first, but for those whose deduplication
+            keys still hold. None: no limit.
         busy_timeout_s: how long a call waits for a lock of another process before it gives up.
     """
 
@@ -143,11 +144,11 @@ class SqliteStore(Reading):
 
     def _bury(self, missing: Sequence[Missing]) -> None:
         """A task whose payload is gone can never run: it ends dead, and says why."""
-        for id, kind, file in missing:
-            _log.error("the %s of task %s is missing: %s", kind, id.hex(), file)
+        for id, kind, why in missing:
+            _log.error("the %s of task %s is gone: %s", kind, id.hex(), why)
             info = self.task(id)
             if kind == "payload" and info is not None and info.state not in FINAL:
-                message = f"its payload is gone: somebody has removed {file}"
+                message = f"its payload is gone: {why}"
                 failure = Failure("payload_lost", message)
                 self.apply(
                     [

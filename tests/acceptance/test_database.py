@@ -77,7 +77,7 @@ def test_damage_is_told(shell: Shell) -> None:
         "makes no sense",
         "an outcome of task 0a is kept, and not the task",
         "has ended, and has no outcome",
-        f"spool/{payload}, has 5 bytes in place of",
+        f"spool/{payload} has 5 bytes in place of",
         "no row names the file",
     ):
         assert found in done.stdout

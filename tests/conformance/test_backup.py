@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from poolmgr.core.changes import TasksPurged
 from poolmgr.errors import StoreUnavailable, UsageError
+from poolmgr.model import TaskState
+from poolmgr.server import database_commands
+from poolmgr.server.call import Call
+from poolmgr.store import backup
 from poolmgr.store.backup import back_up
+from poolmgr.store.base import Outcome
 from poolmgr.store.checking import check
 from poolmgr.store.rows import LONG_BYTES
 from poolmgr.store.sqlite import SqliteStore
@@ -77,6 +86,43 @@ def test_files_that_were_held_go_with_the_next_commit(store: SqliteStore, path: 
         assert len(list(path.with_name("spool").iterdir())) == 1
     store.apply([added(2)])
     assert list(path.with_name("spool").iterdir()) == []
+
+
+def test_files_are_held_for_as_long_as_they_are_copied_whatever_becomes_of_the_requester(
+    store: SqliteStore, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.apply([added(1), ended(1, outcome=LARGE), added(2)])
+    copy = tmp_path / "copy" / "poolmgr.db"
+    copy.parent.mkdir()
+    begun, left = threading.Event(), threading.Event()
+
+    def take_in_spool(part: Path, spool: Path) -> None:
+        begun.set()
+        assert left.wait(10)
+        real(part, spool)
+
+    real = backup._take_in_spool
+    monkeypatch.setattr(backup, "_take_in_spool", take_in_spool)
+
+    async def request_and_leave() -> None:
+        manager: Any = SimpleNamespace(shell=SimpleNamespace(store=store))
+        options: Any = None
+        request = asyncio.create_task(database_commands.backup(Call(manager, 1, 1, {"to": str(copy)}, options)))
+        await asyncio.to_thread(begun.wait, 10)
+        request.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+        store.apply([TasksPurged((task_id(1),))])
+        left.set()
+        await asyncio.get_running_loop().shutdown_default_executor()
+
+    asyncio.run(request_and_leave())
+    assert check(copy, alone=True) == []
+    with closing(SqliteStore(copy)) as other:
+        other.open()
+        assert other.outcome(task_id(1)) == Outcome(TaskState.COMPLETED, "", LARGE)
+    store.apply([added(3)])
+    assert list(path.with_name("spool").iterdir()) == []  # they are held no longer
 
 
 @pytest.mark.parametrize("version", [1, 2])

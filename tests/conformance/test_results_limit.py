@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from poolmgr.core.changes import TasksPurged
-from poolmgr.model import TaskState
+from poolmgr.model import TaskOptions, TaskState
 from poolmgr.store.sqlite import SqliteStore
 from tests.conformance.samples import NOW, added, dead, ended, ids, task_id
 
@@ -55,6 +55,23 @@ def test_what_has_expired_goes_before_anything_is_weighed(store: SqliteStore) ->
     finish(store, 1, 2, 3, 4, 5, 6, 7)
     assert store.expire(NOW + 3) == 3
     assert ids(store) == [7, 6, 5, 4]
+
+
+def test_a_key_holds_for_its_window_whatever_its_task_weighs(store: SqliteStore) -> None:
+    keyed = TaskOptions(key="k", key_window_s=100.0)
+    store.apply([added(1, options=keyed), ended(1, outcome=KIB * 4, expires_at=NOW + 100)])
+    finish(store, 2, 3)
+    assert store.expire(NOW + 1) == 1  # the one that would expire first of those that may go
+    assert ids(store) == [3, 1]
+    store.apply([added(4), ended(4, outcome=KIB * 9, expires_at=NOW + 300)])
+    assert store.expire(NOW + 1) == 2
+    assert store.keys(NOW + 1) == [("k", task_id(1), NOW + 100.0)]
+    assert ids(store) == [1]
+    store.apply([added(5), ended(5, outcome=KIB, expires_at=NOW + 300)])
+    assert store.expire(NOW + 2) == 0
+    store.apply([added(6), ended(6, outcome=KIB, expires_at=NOW + 300)])
+    assert store.expire(NOW + 100) == 1  # its window is over, and it has expired
+    assert ids(store) == [6, 5]
 
 
 @pytest.mark.parametrize("size", [1024, 70_000])  # beside the row, in a file

@@ -15,7 +15,8 @@ import pytest
 
 from poolmgr.core.changes import Change, TasksPurged
 from poolmgr.errors import PayloadLost, StoreUnavailable, failure
-from poolmgr.model import TaskState
+from poolmgr.model import TaskOptions, TaskState
+from poolmgr.payload import Lost
 from poolmgr.store import spool
 from poolmgr.store.base import Outcome
 from poolmgr.store.rows import LONG_BYTES
@@ -176,6 +177,63 @@ def test_a_task_whose_payload_has_vanished_ends_dead_and_says_why(store: SqliteS
         store.record(task_id(1))
     store.apply([TasksPurged((task_id(1),))])
     assert store.record(task_id(1)) is None
+
+
+@pytest.mark.parametrize("options", [TaskOptions(), TaskOptions(key="one")], ids=["waits", "held"])
+def test_a_task_whose_payload_was_cut_ends_dead_with_the_start(
+    store: SqliteStore, path: Path, options: TaskOptions
+) -> None:
+    store.apply([added(1, payload=LARGE, options=options), added(2)])
+    (file,) = files(path)
+    file.write_bytes(LARGE[:-1])
+    reopened(store)
+    assert unfinished(store) == [record(2)]
+    info = store.task(task_id(1))
+    assert info is not None
+    assert (info.state, info.cause) == (TaskState.DEAD, "payload_lost")
+    assert info.message.endswith("has 65536 bytes in place of 65537: somebody has changed it")
+
+
+@pytest.mark.parametrize("options", [TaskOptions(), TaskOptions(key="one")], ids=["waits", "held"])
+def test_a_payload_that_is_lost_meanwhile_keeps_no_other_from_being_read(
+    store: SqliteStore, path: Path, options: TaskOptions
+) -> None:
+    store.apply([added(number, payload=LARGE, options=options) for number in (1, 2)])
+    store.apply([added(3), added(4, payload=LARGE)])
+    first, second, _ = files(path)
+    first.unlink()
+    second.write_bytes(b"")
+    one, two, *others = unfinished(store)
+    assert others == [record(3), record(4, payload=LARGE)]
+    assert one == record(1, options=options, payload=Lost(f"somebody has removed {first}"))
+    changed = f"{second} has 0 bytes in place of 65537: somebody has changed it"
+    assert two == record(2, options=options, payload=Lost(changed))
+    assert store.record(task_id(2)) == two
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EMFILE, errno.EACCES])
+def test_a_payload_that_cannot_be_read_just_now_is_not_lost(
+    store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    store.apply([added(1, payload=LARGE)])
+
+    def fails(path: Path) -> bytes:
+        raise OSError(code, os.strerror(code), path)
+
+    monkeypatch.setattr(Path, "read_bytes", fails)
+    with pytest.raises(StoreUnavailable, match=os.strerror(code)):
+        unfinished(store)
+    monkeypatch.undo()
+    assert unfinished(store) == [record(1, payload=LARGE)]
+
+
+def test_nothing_is_lost_while_somebody_has_moved_the_whole_directory(store: SqliteStore, path: Path) -> None:
+    store.apply([added(1, payload=LARGE)])
+    away = path.parent.rename(path.parent.with_name("away"))
+    with pytest.raises(StoreUnavailable, match="No such file"):
+        unfinished(store)
+    away.rename(path.parent)
+    assert unfinished(store) == [record(1, payload=LARGE)]
 
 
 def test_an_outcome_that_has_vanished_or_changed_is_an_error_for_whoever_asks(store: SqliteStore, path: Path) -> None:

@@ -223,6 +223,7 @@ def test_synchronous_is_what_was_asked(path: Path, synchronous: Any, level: int)
         ("tasks_ended_badly", (b"", 10, "dead", None), "tasks_ended_badly"),
         ("first_to_expire", (NOW, 10), "USING COVERING INDEX tasks_by_expiry"),
         ("forget_until", (NOW, b"1"), "USING COVERING INDEX tasks_by_expiry"),
+        ("first_to_spare", (NOW, 10), "USING INDEX tasks_by_expiry"),
         ("results_bytes", (), "USING COVERING INDEX tasks_by_expiry"),
     ],
 )

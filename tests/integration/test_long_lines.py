@@ -7,7 +7,8 @@ from collections.abc import Callable
 import msgpack
 import pytest
 
-from poolmgr.errors import TaskCancelled
+from poolmgr.core.scheduler import WINDOW
+from poolmgr.errors import PayloadLost, TaskCancelled
 from poolmgr.model import TaskState, new_task_id
 from poolmgr.wire.messages import ACCEPTED, COMPLETED, REFUSED, SAME, SUBMIT, WELCOME
 from poolmgr.wire.values import unpack
@@ -51,6 +52,33 @@ def test_they_are_there_after_the_next_start_and_can_be_cleared(start_pool: Call
         assert waiting["scheduled"] == COUNT
         assert client.clear() >= waiting["queued"] + waiting["scheduled"] - 100  # some may be running, or be done
         assert [client.metrics()["tasks"][state] for state in ("queued", "scheduled")] == [0, 0]
+
+
+def test_a_payload_that_is_lost_or_cannot_be_read_meanwhile(start_pool: Callable[..., Pool]) -> None:
+    """The lost one ends dead, and holds up nobody. Where to try again may help, that is done, and the log says why."""
+    pool = start_pool()
+    files = pool.state / "spool"
+    with pool.client() as client:
+        client.pause("size_of")
+        small = [client.submit("size_of", b"") for _ in range(WINDOW)]  # what comes behind them is put away
+        large = []
+        for size in (100_000, 200_000, 300_000):
+            large.append(client.submit("size_of", bytes(size)))
+            client.flush(timeout=60)
+        lost, unreadable, _ = sorted(files.iterdir(), key=lambda file: file.stat().st_size)
+        lost.unlink()
+        aside = unreadable.rename(pool.state / "aside")
+        unreadable.mkdir()
+        client.resume("size_of")
+        until(lambda: "waiting tasks cannot be read" in pool.log.read_text(), "the log says so", timeout_s=30)
+        assert f"{unreadable}: Is a directory" in pool.log.read_text()
+        unreadable.rmdir()
+        aside.rename(unreadable)
+        assert [future.result(timeout=60) for future in small] == [0] * WINDOW
+        with pytest.raises(PayloadLost, match=f"its payload is gone: somebody has removed {lost}"):
+            large[0].result(timeout=10)
+        assert [future.result(timeout=10) for future in large[1:]] == [200_000, 300_000]
+    assert pool.log.read_text().count("waiting tasks cannot be read") == 1
 
 
 def _submit(id: bytes, *args: object) -> bytes:

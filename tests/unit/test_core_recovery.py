@@ -9,6 +9,7 @@ import pytest
 from poolmgr.core.changes import TaskEnded, TaskMoved, TaskRecord
 from poolmgr.core.effects import Start
 from poolmgr.model import TaskOptions, TaskState
+from poolmgr.payload import Lost
 from tests.unit.driver import WALL_OFFSET, Pool
 
 ID = b"r" * 16
@@ -94,6 +95,16 @@ def test_a_name_that_the_app_lacks_is_dead(state: str) -> None:
     [ended] = pool.changes(TaskEnded)
     assert (ended.state, ended.code) == ("dead", "unknown_task")
     assert "'work'" in ended.message
+    assert pool.scheduler.state.tasks == {}
+
+
+@pytest.mark.parametrize("state", ["queued", "scheduled", "running"])
+def test_one_whose_payload_is_lost_is_dead(state: str) -> None:
+    due_at = WALL + 5.0 if state == "scheduled" else None
+    pool = _recovered(_record(state, due_at=due_at, payload=Lost("somebody has removed 1-1")))
+    [ended] = pool.changes(TaskEnded)
+    assert (ended.state, ended.code) == ("dead", "payload_lost")
+    assert ended.message == "its payload is gone: somebody has removed 1-1"
     assert pool.scheduler.state.tasks == {}
 
 
