@@ -141,7 +141,7 @@ class _Question(NamedTuple):
                     lambda store: store.chunks(self.task_id, self.offset, self.limit, _ANSWER_BYTES)
                 )
             except StoreUnavailable:
-                if manager.shell.store_error is None or manager.shell.writer.closed:
+                if manager.shell.store_error is None:
                     raise
                 await manager.shell.readers.wait(self.task_id, _AGAIN_S)
         return None
