@@ -64,6 +64,23 @@ def test_async_readers(pool: Pool) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("durable", [False, True])
+def test_an_async_reader_may_give_up_waiting_and_come_back(pool: Pool, tmp_path: Path, durable: bool) -> None:
+    os.mkfifo(gate := str(tmp_path / "gate"))
+
+    async def main() -> None:
+        async with AsyncClient(str(pool.socket)) as client:
+            stream: Any = client.using(durable=durable).stream("texts", 3, 0, gate, 2)
+            assert [await anext(stream) for _ in range(2)] == texts(2)
+            for _ in range(20):
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(anext(stream), 0.005)
+            await asyncio.to_thread(lambda: open(gate, "w").close())
+            assert [chunk async for chunk in stream] == texts(3)[2:]
+
+    asyncio.run(main())
+
+
 def test_many_read_one_stream_each_from_where_it_likes(pool: Pool) -> None:
     with pool.client() as client, ThreadPoolExecutor(8) as threads:
         future = client.submit("texts", 200, 10)
