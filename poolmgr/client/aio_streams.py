@@ -83,7 +83,15 @@ class AsyncChunkStream(AsyncIterator[R]):
 
     async def _pull(self, reading: Reading[R]) -> None:
         try:
-            reading.came(await self._link.ask(reading.question(), None))
+            if reading.asked is None:
+                if self._link.protocol.down is not None:
+                    await self._link.reconnect()
+                reading.asked = self._link.put(reading.question())
+            asked = reading.asked
+            assert isinstance(asked, Awaited)
+            await asked.settled()
+            if reading.asked is asked:  # else somebody else who waits for it was faster
+                reading.came()
         except NotFound as error:
             await self._look_elsewhere(reading, error)
         except Unavailable as error:

@@ -108,10 +108,10 @@ class Batches(Generic[R]):
         assert asked is not None
         batch = [self._again.popleft() for _ in range(min(places, len(self._again)))]
         batch += self._next_batch(protocol.files, min(places - len(batch), self._chunk))
-        if len(batch) < places:
-            link.leave(commands.leave_room(asked.number))
         if batch:
             link.submit_all(batch, True)
+        if len(batch) < places:  # said behind the submits, which would have no places any more
+            link.leave(commands.leave_room(asked.number))
         return bool(batch)
 
     def _places(self, link: Sender) -> int:

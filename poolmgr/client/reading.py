@@ -30,6 +30,8 @@ class Reading(Generic[R]):
         key: the task's id.
         offset: the number of the next chunk to be taken.
         number: that of this reader on its connection.
+        asked: the answer to its last question, until it is taken in. Whoever gives up waiting for it leaves it here, so
+            that nothing is asked for twice.
         is_over: all chunks have come. Their takers are then told the outcome, if that is an error; once.
     """
 
@@ -38,6 +40,7 @@ class Reading(Generic[R]):
         self.key = key
         self.offset = offset
         self.number = next(_numbers)
+        self.asked: Pending[Any] | None = None
         self.is_over = False
         self.was_told = False
         self._ready: deque[bytes] = deque()
@@ -57,10 +60,17 @@ class Reading(Generic[R]):
         """For the next chunks, once all that have come are taken."""
         return commands.chunks(self.key, self.offset, self.number)
 
-    def came(self, page: Page) -> None:
-        """The answer to it."""
-        self._ready.extend(page.chunks)
-        self.is_over = page.ended
+    def came(self) -> None:
+        """Take in the answer to it, which must be there. Errors: those of ``Pending.value``."""
+        assert self.asked is not None
+        try:
+            page = self.question().read(self.asked.value())
+            ready = deque(page.chunks)
+        except PoolError:
+            self.asked = None
+            raise
+        # Without a call in between: a signal handler that raises finds all of it, or nothing.
+        self._ready, self.is_over, self.asked = ready, page.ended, None
 
     def detachment(self) -> Question[None]:
         """What tells the daemon that it reads no more."""

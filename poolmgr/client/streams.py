@@ -81,7 +81,13 @@ class ChunkStream(Iterator[R]):
     def _pull(self) -> None:
         reading = self._reading
         try:
-            reading.came(self._link.ask(reading.question(), None))
+            if reading.asked is None:
+                if self._link.protocol.down is not None:
+                    self._link.reconnect()
+                reading.asked = self._link.put(reading.question())
+            asked = reading.asked
+            self._link.wait(lambda: asked.outcome is not None)
+            reading.came()
         except NotFound as error:
             self._look_elsewhere(error)
         except Unavailable as error:

@@ -13,6 +13,7 @@ from poolmgr.core.deadlines import Deadlines
 from poolmgr.core.dispatch import Dispatcher
 from poolmgr.core.effects import Answer, Finished, Streamed
 from poolmgr.core.failure import Failure
+from poolmgr.core.keeping import keep_checkpoint
 from poolmgr.core.retry import is_retried
 from poolmgr.core.slot import Slot
 from poolmgr.core.state import State
@@ -127,6 +128,8 @@ class Lifecycle:
         elif task.past.overdue and not task.attempt:
             self.expire(task, now)
         else:
+            if (stream := self._state.streams.get(task.id)) is not None:
+                keep_checkpoint(self._state, task.id, stream)  # the daemon may go before it hears of the last commit
             self._enqueue(task, now)
 
     def preempted(self, task: Task, slot: Slot, how: str, now: float) -> None:

@@ -13,6 +13,7 @@ from poolmgr.core import changes
 from poolmgr.core.changes import ChunkAdded
 from poolmgr.core.dispatch import Dispatcher
 from poolmgr.core.effects import Credit, Streamed
+from poolmgr.core.keeping import keep, keep_checkpoint
 from poolmgr.core.state import State
 from poolmgr.core.stream import Stream
 from poolmgr.core.supervisor import Supervisor
@@ -66,7 +67,7 @@ class Streams:
             if stream.durable and stream.is_pending:
                 stream.unkept_checkpoint = True  # each follows the one before it: a handler may make many
             elif stream.durable:
-                self._keep(task, stream, ChunkAdded(task.id, seq, None, checkpoint))
+                keep(state, stream, ChunkAdded(task.id, seq, None, checkpoint))
 
     def _begin(self, task_id: bytes, stream: Stream) -> None:
         streams = self._state.streams
@@ -76,8 +77,8 @@ class Streams:
     def _add(
         self, task: Task, stream: Stream, seq: int, payload: Payload, checkpoint: bytes | None, now: float
     ) -> None:
-        if stream.unkept_checkpoint:  # it came before this chunk, and what comes after the chunk may rest on it
-            self._keep_checkpoint(task, stream)
+        # What comes after this chunk may rest on a checkpoint that came before it.
+        keep_checkpoint(self._state, task.id, stream)
         before = stream.bytes
         stream.add(payload, self._state.streams.limit_of(stream))
         if not stream.durable:
@@ -85,21 +86,12 @@ class Streams:
         if checkpoint is not None:
             stream.first, stream.checkpoint = seq + 1, checkpoint
         if stream.durable:
-            self._keep(task, stream, ChunkAdded(task.id, seq, payload, checkpoint))
+            keep(self._state, stream, ChunkAdded(task.id, seq, payload, checkpoint))
         else:
             self._state.effects.append(Streamed(task.id, 0))
         self._drop_passed(task.id, stream)
         stream.pause(now)
         self._grant(task, stream, now)
-
-    def _keep(self, task: Task, stream: Stream, change: ChunkAdded) -> None:
-        commit = self._state.streamed(change)
-        if stream.in_commit(commit):
-            self._state.effects.append(Streamed(task.id, commit))
-
-    def _keep_checkpoint(self, task: Task, stream: Stream) -> None:
-        stream.unkept_checkpoint = False
-        self._keep(task, stream, ChunkAdded(task.id, stream.first, None, stream.checkpoint))
 
     def committed(self, task_id: bytes, commit: int, now: float) -> None:
         """The commit that a ``Streamed`` has waited for is made."""
@@ -110,8 +102,8 @@ class Streams:
         task = self._state.tasks.get(task_id)
         if task is None:
             return
-        if stream.unkept_checkpoint and not stream.is_pending:
-            self._keep_checkpoint(task, stream)
+        if not stream.is_pending:
+            keep_checkpoint(self._state, task_id, stream)
         self._drop_passed(task_id, stream)
         self._grant(task, stream, now)
 

@@ -101,4 +101,4 @@ class LookUps:
 
     async def _read(self, function: Callable[[Store], T]) -> T:
         self._act()
-        return await asyncio.wrap_future(self._shell.writer.read(function))
+        return await self._shell.read_store(function)

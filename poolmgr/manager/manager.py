@@ -299,8 +299,8 @@ class Manager:
         self._performer.perform(self.shell.outbox.release(number))
 
     async def read_store(self, function: Callable[[Store], T]) -> T:
-        """Run ``function(store)`` in the store's thread, after every commit so far."""
-        return await asyncio.wrap_future(self.shell.writer.read(function))
+        """See ``Shell.read_store``."""
+        return await self.shell.read_store(function)
 
     # ------------------------------------------------------------------------------------------ clients
 

@@ -11,6 +11,15 @@ from poolmgr.core.streams import READERS_MOST
 from poolmgr.errors import BadOption
 
 
+class Turn:
+    """One question of a reader. ``is_over``: it has put another one since, and nobody waits for this answer."""
+
+    __slots__ = ("is_over",)
+
+    def __init__(self) -> None:
+        self.is_over = False
+
+
 class Readers:
     """Those that wait now, by the tasks whose streams they read."""
 
@@ -18,20 +27,28 @@ class Readers:
         self._loop = loop
         self._waiting: dict[bytes, asyncio.Future[None]] = {}
         self._asking: Counter[int] = Counter()
+        self._turns: dict[tuple[int, bytes, int], Turn] = {}  # the latest of each reader that waits
 
     @contextmanager
-    def asks(self, client: int) -> Iterator[None]:
-        """This client waits for an answer.
+    def asks(self, client: int, task_id: bytes, reader: int) -> Iterator[Turn]:
+        """This reader waits for an answer, and no more for the one to what it has asked before.
 
         Raises:
-            BadOption: for too many.
+            BadOption: its client waits for too many.
         """
         if self._asking[client] >= READERS_MOST:
             raise BadOption(f"a connection may wait for the chunks of {READERS_MOST} streams at a time")
         self._asking[client] += 1
+        key, turn = (client, task_id, reader), Turn()
+        if (before := self._turns.get(key)) is not None:
+            before.is_over = True
+            self.wake(task_id)
+        self._turns[key] = turn
         try:
-            yield
+            yield turn
         finally:
+            if self._turns.get(key) is turn:
+                del self._turns[key]
             self._asking[client] -= 1
             if not self._asking[client]:
                 del self._asking[client]

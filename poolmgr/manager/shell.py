@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import resource
 from collections.abc import Callable
+from typing import TypeVar
 
 from poolmgr.config import Settings
 from poolmgr.core.scheduler import Scheduler
+from poolmgr.errors import StoreUnavailable
 from poolmgr.manager.backlog import Backlog
 from poolmgr.manager.clock import now, wall_offset
 from poolmgr.manager.journal import log_line
@@ -23,6 +25,8 @@ from poolmgr.parcels.parcel import Allowance
 from poolmgr.store.base import Store
 from poolmgr.store.memory import MemoryStore
 from poolmgr.store.writer import StoreWriter
+
+T = TypeVar("T")
 
 _SHARE = 4  # of the descriptors that the process may have: workers and clients need the rest
 
@@ -59,6 +63,22 @@ class Shell:
         self.declares = True  # the schedules that the app's code declares are in force
         self.store_error: str | None = None
         self.drained = False
+
+    async def read_store(self, function: Callable[[Store], T]) -> T:
+        """Run ``function(store)`` in the store's thread, after every commit so far.
+
+        Once the store is closed this never returns: as the daemon goes, whoever asks is better told nothing than that
+        its task cannot be looked up. Its connection is about to end, and with it the wait; the next daemon knows.
+
+        Raises:
+            StoreUnavailable: the store refuses.
+        """
+        try:
+            return await asyncio.wrap_future(self.writer.read(function))
+        except StoreUnavailable:
+            if self.writer.closed:
+                await self.loop.create_future()
+            raise
 
     def generations(self) -> set[int]:
         """Of the code that living processes run, or are to run."""

@@ -11,6 +11,7 @@ from poolmgr.core.streams import dropped
 from poolmgr.errors import BadOption, StoreUnavailable
 from poolmgr.manager.clock import now
 from poolmgr.manager.manager import Manager
+from poolmgr.manager.readers import Turn
 from poolmgr.payload import inline
 from poolmgr.server.call import Call
 from poolmgr.server.replies import InParts
@@ -50,8 +51,10 @@ async def chunks(call: Call) -> ChunkAnswer | None:
     offset, limit = _number(call, "offset", 0), min(_number(call, "limit", WINDOW), WINDOW)
     if not limit:
         raise BadOption(f"limit takes a whole number from 1 to {WINDOW}")
-    with manager.shell.readers.asks(call.client):
-        answer = await _Question(manager, call.client, task_id, reader, offset, limit).answer()
+    with manager.shell.readers.asks(call.client, task_id, reader) as turn:
+        answer = await _Question(manager, call.client, task_id, reader, offset, limit, turn).answer()
+    if turn.is_over:  # the reader has not seen these chunks: they are for its latest question
+        return ChunkAnswer([], offset, ended=False)
     if answer.ended:
         streams.read_left(task_id, call.client, reader, answer.next)  # of what is held for it, it needs none any more
         streams.detach(task_id, call.client, reader, now())
@@ -59,7 +62,7 @@ async def chunks(call: Call) -> ChunkAnswer | None:
 
 
 class _Question(NamedTuple):
-    """Of one reader, for the chunks from ``offset`` on."""
+    """Of one reader, for the chunks from ``offset`` on, while it is its ``turn``."""
 
     manager: Manager
     client: int
@@ -67,13 +70,14 @@ class _Question(NamedTuple):
     reader: int
     offset: int
     limit: int
+    turn: Turn
 
     async def answer(self) -> ChunkAnswer:
-        """Once there is one."""
+        """Once there is one, or it is the reader's latest question no more."""
         manager, task_id = self.manager, self.task_id
         state, streams = manager.scheduler.state, manager.scheduler.streams
         stream: Stream | None = None
-        while True:
+        while not self.turn.is_over:
             task = state.tasks.get(task_id)
             if task is None:
                 if (left := streams.read_left(task_id, self.client, self.reader, self.offset)) is not None:
@@ -86,13 +90,14 @@ class _Question(NamedTuple):
                 stream = streams.read(task, self.client, self.reader, self.offset, now())
                 manager.told()  # its worker may go on
             elif (self.client, self.reader) not in stream.readers:
-                return ChunkAnswer([], self.offset, ended=False)  # it was detached meanwhile
+                break  # it was detached meanwhile
             if self.offset >= stream.committed:
                 await manager.shell.readers.wait(task_id)
             elif not stream.durable:
                 return self._from_memory(stream)
             elif (page := await self._page()) is not None and (page.chunks or self.offset < page.dropped):
                 return self._shown(page)
+        return ChunkAnswer([], self.offset, ended=False)
 
     def _from_memory(self, stream: Stream) -> ChunkAnswer:
         begin = self.offset - stream.dropped
@@ -109,7 +114,7 @@ class _Question(NamedTuple):
         return ChunkAnswer(found, following, stream.ended and following >= stream.kept)
 
     async def _ended(self) -> ChunkAnswer | None:
-        """What is kept of a task that is not in memory; None if it is by now.
+        """What is kept of a task that is not in memory; None if it is by now, or there is nothing to be answered.
 
         Raises:
             NotFound: it is not known.
@@ -117,7 +122,7 @@ class _Question(NamedTuple):
         memory = self.manager.shell.memory.chunks(self.task_id, self.offset, self.limit, _ANSWER_BYTES)
         page = memory if memory is not None else await self._page()
         if page is None:
-            if self.task_id in self.manager.scheduler.state.tasks:
+            if self.task_id in self.manager.scheduler.state.tasks or self.turn.is_over:
                 return None
             raise no_task(self.task_id)
         if not page.final:
@@ -129,16 +134,17 @@ class _Question(NamedTuple):
     async def _page(self) -> Chunks | None:
         """What the store has, once it can be asked."""
         manager = self.manager
-        while True:
+        while not self.turn.is_over:
             manager.act()  # what has been decided so far is to be seen
             try:
                 return await manager.read_store(
                     lambda store: store.chunks(self.task_id, self.offset, self.limit, _ANSWER_BYTES)
                 )
             except StoreUnavailable:
-                if manager.shell.store_error is None or manager.shell.writer.closed:
+                if manager.shell.store_error is None:
                     raise
                 await manager.shell.readers.wait(self.task_id, _AGAIN_S)
+        return None
 
     def _shown(self, page: Chunks) -> ChunkAnswer:
         if self.offset < page.dropped:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -84,6 +86,53 @@ def test_detaching_answers_a_question_that_waits(pool: Pool, client: Client) -> 
         for future in running:
             client.cancel(future.id, kill=True)
         assert waiting.result(timeout=10) is None
+
+
+def put(client: Client, task_id: str, **arguments: Any) -> Pending[Any]:
+    """Ask, and wait for nothing."""
+    question = Question("chunks", {"id": bytes.fromhex(task_id), **arguments}, lambda value: value)
+    return client._redial.live().put(question)
+
+
+def answered(client: Client, question: Pending[Any]) -> Any:
+    assert client._redial.live().wait(lambda: question.outcome is not None, 10)
+    answer = question.value()
+    return {**answer, "chunks": [unpack(each) for each in answer["chunks"]]}
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_question_ends_the_one_before_it(client: Client, tmp_path: Path, durable: bool) -> None:
+    os.mkfifo(gate := str(tmp_path / "gate"))
+    task = client.using(durable=durable).submit("texts", 1, 0, gate, 0)
+    until(lambda: task.progress is not None, "it stands at its gate")
+    other = put(client, task.id, reader=8)
+    asked = [put(client, task.id, reader=7) for _ in range(5)]
+    nothing = {"chunks": [], "next": 0, "ended": False}
+    assert [answered(client, each) for each in asked[:-1]] == [nothing] * 4
+    open(gate, "w").close()
+    assert [answered(client, each)["chunks"] for each in (asked[-1], other)] == [["text 0"]] * 2
+
+
+def test_a_reader_may_ask_again_as_often_as_it_likes(client: Client, tmp_path: Path) -> None:
+    os.mkfifo(gate := str(tmp_path / "gate"))
+    task = client.submit("texts", 1, 0, gate, 0)
+    until(lambda: task.progress is not None, "it stands at its gate")
+    asked = put(client, task.id)
+    for _ in range(READERS_MOST + 1):
+        before, asked = asked, put(client, task.id)
+        assert answered(client, before)["chunks"] == []
+    open(gate, "w").close()
+    assert answered(client, asked)["chunks"] == ["text 0"]
+
+
+def test_a_call_s_last_chunk_goes_to_the_question_that_is_not_given_up(client: Client, tmp_path: Path) -> None:
+    os.mkfifo(gate := str(tmp_path / "gate"))
+    task = client.using(durable=False).submit("texts", 1, 0, gate, 0)
+    until(lambda: task.progress is not None, "it stands at its gate")
+    given_up, last = put(client, task.id), put(client, task.id)
+    assert answered(client, given_up) == {"chunks": [], "next": 0, "ended": False}
+    open(gate, "w").close()
+    assert answered(client, last)["chunks"] == ["text 0"]
 
 
 def test_a_connection_may_ask_so_much_at_a_time(pool: Pool, client: Client) -> None:

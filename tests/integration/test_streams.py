@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from poolmgr import AsyncClient, Client
-from poolmgr.errors import ChunksDropped, NotFound, TaskCancelled, TaskFailed, TaskTimeout
+from poolmgr.errors import ChunksDropped, NotFound, PoolError, TaskCancelled, TaskFailed, TaskTimeout
 from scripts.proofs.pool import Pool, until
 
 Start = Callable[..., Pool]
@@ -59,6 +60,23 @@ def test_async_readers(pool: Pool) -> None:
             future = client.submit("texts", 30)
             assert [chunk async for chunk in future] == texts(30)
             assert [chunk async for chunk in client.chunks(future.id, offset=25)] == texts(30)[25:]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_an_async_reader_may_give_up_waiting_and_come_back(pool: Pool, tmp_path: Path, durable: bool) -> None:
+    os.mkfifo(gate := str(tmp_path / "gate"))
+
+    async def main() -> None:
+        async with AsyncClient(str(pool.socket)) as client:
+            stream: Any = client.using(durable=durable).stream("texts", 3, 0, gate, 2)
+            assert [await anext(stream) for _ in range(2)] == texts(2)
+            for _ in range(20):
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(anext(stream), 0.005)
+            await asyncio.to_thread(lambda: open(gate, "w").close())
+            assert [chunk async for chunk in stream] == texts(3)[2:]
 
     asyncio.run(main())
 
@@ -218,3 +236,37 @@ def test_a_reader_goes_on_under_the_next_daemon(
             assert before + list(stream) == texts(100)
             opened.result(10)
         assert stream.result(10) == 100
+
+
+def test_readers_go_on_though_they_ask_when_the_store_is_closed_already(start_pool: Start) -> None:
+    pool = start_pool(app="streaming")
+    stopped, reading = threading.Event(), threading.Semaphore(0)
+
+    def begun(client: Client, task_id: str) -> Any:
+        """A new stream, which takes a daemon that is there."""
+        while True:
+            try:
+                return client.chunks(task_id)
+            except PoolError:
+                time.sleep(0.01)
+
+    def read(task_id: str) -> None:
+        with pool.client() as client:
+            while not stopped.is_set():
+                stream = begun(client, task_id)
+                first = next(stream)
+                reading.release()
+                assert [first, *stream] == texts(5000)
+
+    with pool.client() as client:
+        future = client.submit("texts", 5000)
+        future.result(timeout=20)
+    with ThreadPoolExecutor(4) as readers:
+        results = [readers.submit(read, future.id) for _ in range(4)]
+        for _ in range(8):
+            assert reading.acquire(timeout=20)
+        pool.stop()
+        stopped.set()
+        pool.start()
+        for each in results:
+            each.result(20)

@@ -117,6 +117,8 @@ class Peer:
         """Two at a time, of what a task named "stream" was to yield; one that is None breaks the connection, once."""
         if arguments.get("detach"):
             return [(RESPONSE, number, None)]
+        if arguments["offset"] == self.daemon.stands_at:
+            return []
         chunks, offset = self.daemon.streams.get(arguments["id"]), arguments["offset"]
         if chunks is None:
             return [(REFUSAL, number, "not_found", "no such task")]
@@ -218,6 +220,7 @@ class FakeDaemon:
         watched: every task that a client has asked to watch.
         remembers: whether it knows the tasks that it is asked to watch.
         streams: what is yielded, by task id.
+        stands_at: who asks for the chunks from this one on gets no answer.
         dropped: chunks below are not kept.
     """
 
@@ -242,6 +245,7 @@ class FakeDaemon:
         self.watched: Queue[bytes] = Queue()
         self.remembers = remembers
         self.streams: dict[bytes, list[Any]] = {}
+        self.stands_at: int | None = None
         self.dropped = 0
         self.heard: Queue[list[Any]] = Queue()
         self.peers: Queue[Peer] = Queue()

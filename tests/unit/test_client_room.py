@@ -91,6 +91,7 @@ def test_a_map_gives_back_what_it_has_no_use_for(daemon: FakeDaemon, pool: Clien
     daemon.answers |= {"room": 100, "leave_room": None}
     assert list(pool.using(block=True).map("patient", iter(range(3)))) == [0, 1, 2]
     number = next(m[1] for m in iter(daemon.heard.get, None) if m[0] == REQUEST and m[2] == "room")
+    assert daemon.heard.get(timeout=GRACE_S)[0] == SUBMIT, "what it has a use for comes before"
     assert daemon.hear(REQUEST)[3] == {"request": number}
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import signal
+import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -24,7 +26,8 @@ from poolmgr.errors import (
     TaskLost,
     UnknownTask,
 )
-from poolmgr.wire.messages import REQUEST
+from poolmgr.wire.messages import REQUEST, RESPONSE
+from poolmgr.wire.values import pack
 from tests.unit.fake_daemon import GRACE_S, FakeDaemon
 
 CHUNKS = ["a", [1, 2], b"b", {"c": (3, 4)}, "e"]
@@ -59,6 +62,14 @@ def asked(daemon: FakeDaemon, command: str) -> dict[str, Any]:
         pass
     arguments: dict[str, Any] = message[3]
     return arguments
+
+
+def answer(daemon: FakeDaemon, chunks: list[Any]) -> None:
+    """Answer the next question for chunks with these."""
+    while (message := daemon.hear(REQUEST))[2] != "chunks":
+        pass
+    told = {"chunks": [pack(each) for each in chunks], "next": message[3]["offset"] + len(chunks), "ended": False}
+    daemon.peer().send((RESPONSE, message[1], told))
 
 
 # ------------------------------------------------------------------------------------------ sync
@@ -207,7 +218,65 @@ def test_no_daemon_comes_back(tmp_path: Path) -> None:
             next(stream)
 
 
+def test_a_wait_that_a_signal_ends_is_gone_on_with(daemon: FakeDaemon, pool: Client) -> None:
+    def strike(*_: Any) -> None:
+        raise InterruptedError("Ctrl-C")
+
+    stream: Any = pool.stream("stream", CHUNKS, 1)
+    daemon.stands_at = 0
+    before = signal.signal(signal.SIGALRM, strike)
+    try:
+        for _ in range(3):
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            with pytest.raises(InterruptedError):
+                next(stream)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    answer(daemon, ["of the first question"])
+    assert [*stream] == ["of the first question", *CHUNKS[1:]]
+    assert [asked(daemon, "chunks")["offset"] for _ in range(2)] == [1, 3], "each is asked for once"
+
+
 # ------------------------------------------------------------------------------------------ async
+
+
+def test_an_async_wait_that_is_cancelled_is_gone_on_with(daemon: FakeDaemon, play: Play) -> None:
+    async def body(pool: AsyncClient) -> None:
+        stream: Any = pool.stream("stream", CHUNKS, 1)
+        daemon.stands_at = 0
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(anext(stream), 0.05)
+        await asyncio.to_thread(answer, daemon, ["of the first question"])
+        assert [chunk async for chunk in stream] == ["of the first question", *CHUNKS[1:]]
+        assert [asked(daemon, "chunks")["offset"] for _ in range(2)] == [1, 3], "each is asked for once"
+
+    play(body)
+
+
+def test_two_async_waits_for_one_stream_are_one_question(daemon: FakeDaemon, play: Play) -> None:
+    async def body(pool: AsyncClient) -> None:
+        stream: Any = pool.stream("stream", CHUNKS, 1)
+        daemon.stands_at = 0
+        waits = [asyncio.ensure_future(anext(stream)) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        await asyncio.to_thread(answer, daemon, ["a", "b"])
+        assert await asyncio.gather(*waits) == ["a", "b"]
+
+    play(body)
+
+
+def test_what_was_asked_on_a_connection_that_broke_is_asked_again(daemon: FakeDaemon, play: Play) -> None:
+    async def body(pool: AsyncClient) -> None:
+        stream: Any = pool.using(durable=True).stream("stream", CHUNKS, 1)
+        daemon.stands_at = 0
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(stream), 0.05)
+        daemon.stands_at = None
+        daemon.peer().sock.shutdown(socket.SHUT_RDWR)
+        assert [chunk async for chunk in stream] == CHUNKS
+
+    play(body)
 
 
 def test_async_streams(daemon: FakeDaemon, play: Play) -> None:

@@ -190,6 +190,31 @@ def test_checkpoints_follow_one_another_however_fast_they_come() -> None:
     assert len(pool.changes(ChunkAdded)) == 2
 
 
+@pytest.mark.parametrize("how", ["released", "killed"])
+def test_what_gives_way_keeps_its_last_checkpoint_at_once_since_the_daemon_may_go(how: str) -> None:
+    pool = Streaming()
+    task = pool.submit()
+    pool.chunk(task, 0, None, b"a")
+    pool.chunk(task, 0, None, b"b")  # waits for the commit of the one before
+    slot = pool.task(task).slot
+    assert slot is not None
+    fence = pool.task(task).fence
+    pool.scheduler.drain(pool.now)
+    pool.flush()
+    if how == "released":
+        pool.scheduler.released(slot, fence, pool.now, pool.now, pool.now)
+        pool.flush()
+    else:
+        pool.scheduler.stop_now(pool.now)
+        pool.flush()
+        pool.die(slot)
+    assert pool.state(task) == "queued"
+    assert pool.changes(ChunkAdded)[1:] == [ChunkAdded(task, 0, None, b"b")]
+    pool.commit()
+    pool.commit()
+    assert len(pool.changes(ChunkAdded)) == 2
+
+
 def test_a_checkpoint_is_kept_no_later_than_the_chunk_behind_it() -> None:
     pool = Streaming()
     task = pool.submit()
