@@ -126,6 +126,7 @@ class Process:
         self.outbox: deque[Message] = deque()
         self.current: Start | None = None
         self.begun_at = 0.0
+        self.waited_at = 0.0  # when its stream was last seen to wait for its reader
         self._world = world
         self._faults = faults
         self._manager = manager
