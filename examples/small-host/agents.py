@@ -19,7 +19,9 @@ def agent_run(prompt: bytes, context_mb: int, seconds: float) -> int:
 
 
 @task(priority=10, max_queued=4)
-def agent_in_chunks(prompt: bytes, context_mb: int, chunks: int, chunk_mb: int, seconds: float) -> Iterator[Chunk]:
+def agent_in_chunks(
+    prompt: bytes, context_mb: int, chunks: int, chunk_mb: int, seconds: float
+) -> Iterator[Chunk[bytes]]:
     """The same in steps: it needs the context for one of them at a time, and goes on behind the last that was kept."""
     for number in range(current_task().restored or 0, chunks):
         yield Chunk(_step(context_mb, chunk_mb, seconds), checkpoint=number + 1)

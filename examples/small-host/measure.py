@@ -234,8 +234,7 @@ def _read(run: TaskFuture[Any], load: Load) -> bool:
 
 
 def _found(memory: Memory, ended: int, depth: int) -> Found:
-    peaks = (memory.peak, memory.now, memory.daemon_peak, memory.worker_peak)
-    return Found(*(each / _MB for each in peaks), ended, depth)
+    return Found(memory.peak / _MB, memory.now / _MB, memory.daemon_peak / _MB, memory.worker_peak / _MB, ended, depth)
 
 
 def main(words: list[str]) -> None:
