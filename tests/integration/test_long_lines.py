@@ -15,7 +15,7 @@ from poolmgr.wire.values import unpack
 from scripts.proofs.pool import Pool, until
 from tests.integration.raw import HELLO_THERE, Raw
 
-COUNT = 9_000  # more than twice of what is in memory
+COUNT = WINDOW + 4_000  # more than is in memory
 
 
 def test_tasks_that_only_the_store_has_are_like_all_others(start_pool: Callable[..., Pool]) -> None:
