@@ -107,8 +107,7 @@ class Periodic:
         self._keep(self.find(id).record._replace(paused=True), now)
 
     def resume(self, id: str, now: float) -> None:
-        """Go on with the next tick: those of the pause have had their turn. One whose last turn lies ahead, since the
-        clock was wrong then, goes on from now.
+        """Go on with the next tick: those of the pause have had their turn.
 
         Raises:
             NotFound: there is no such schedule.
@@ -117,9 +116,8 @@ class Periodic:
         record = self.find(id).record
         if record.paused:
             wall = now + self._state.wall_offset
-            last_tick = min(record.last_tick, wall)
-            passed = self._timetable.between(record.timing, record.created_at, last_tick, wall, 1)
-            self._keep(record._replace(paused=False, last_tick=passed[-1] if passed else last_tick), now)
+            passed = self._timetable.between(record.timing, record.created_at, record.last_tick, wall, 1)
+            self._keep(record._replace(paused=False, last_tick=passed[-1] if passed else record.last_tick), now)
 
     def find(self, id: str) -> Schedule:
         """The schedule of that id. Raises ``NotFound``."""

@@ -376,19 +376,6 @@ def test_what_is_paused_makes_nothing_and_was_not_missed() -> None:
     assert pool.made() == [660.0]
 
 
-def test_one_that_a_wrong_clock_has_led_ahead_goes_on_from_now_when_it_is_resumed() -> None:
-    pool = Periodic()
-    pool.schedule()
-    pool.set_clock(10 * 365 * 86400.0)
-    pool.set_clock(-10 * 365 * 86400.0)
-    assert pool.info().upcoming[0] > pool.start + 9 * 365 * 86400.0
-    pool.periodic.pause("s", pool.now)
-    pool.periodic.resume("s", pool.now)
-    made = len(pool.made())
-    pool.advance(61.0)
-    assert pool.made()[made:] == [60.0]
-
-
 def test_what_is_removed_is_gone() -> None:
     pool = Periodic()
     pool.schedule()
