@@ -1,7 +1,7 @@
 """Half an hour of everything at once, with kills: the daemon does not grow, its files are bounded, nothing is lost.
 
 Clients hand over durable tasks, make calls, come and go; tasks are retried, die, wait, are cancelled, run in fresh
-processes, carry a few bytes or some hundred KB; workers are killed every other second, and in the first third the
+processes, carry a few bytes or some hundred KB; workers are killed every other second, and in the first minutes the
 daemon is, three times. Results are kept for a minute, so that forgetting them is at work too.
 
 The daemon that lives through the last 20 minutes is looked at each second. Its memory in a minute is the median of the
@@ -30,7 +30,7 @@ from scripts.proofs.soak_load import KINDS, Load
 
 MINUTES: Final = 30.0
 WORKERS: Final = 8
-DAEMON_KILLS: Final = (1 / 15, 1 / 6, 4 / 15)  # when, as parts of the whole
+DAEMON_KILLS: Final = (1 / 60, 1 / 30, 1 / 15)  # when, as parts of the whole: a daemon grows in its first minutes
 JUDGED: Final = 2 / 3  # of the whole, its end: that is looked at
 KILL_A_WORKER_S: Final = 2.0
 SAMPLES: Final = 1800
@@ -125,6 +125,7 @@ def _tell_daemon(report: Report, judged: list[Sample], window_s: float, promised
     report.figure("daemons in what is judged", len({each.pid for each in judged}), at_most=1)
     memory = medians(judged, window_s, lambda each: each.memory_mb)
     line = slope(memory)
+    report.note(f"memory, window by window: {' '.join(f'{value:.1f}' for _, value in memory)} MB")
     report.figure("memory at the begin of that", memory[0][1], "MB")
     report.figure("memory at the end of it", memory[-1][1], "MB")
     report.figure("slope of the memory", line.per_h, "MB/h", at_most=GROWTH_MB_PER_H if promised else None)
