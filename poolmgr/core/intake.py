@@ -209,7 +209,8 @@ class Intake:
             session.commit = self.state.settled()
 
     def _deduplicated(self, options: TaskOptions, id: bytes, client: int, watch: bool, now: float) -> bool:
-        held = self.state.keys.get(options.key or "")
+        assert options.key is not None
+        held = self.state.keys.get(options.key)
         if held is None:
             return False
         first = self.state.tasks.get(held[0])
@@ -337,7 +338,6 @@ class Intake:
             self._lifecycle.cancel(task, now)
             return
         if task.state is TaskState.RUNNING and not kill:
-            task.past = task.past._replace(cancel_wanted=True)
             self.state.effects.append(Answer(token, False, self.state.unwanted(task)))
         else:
             tokens, killed = (*task.past.cancel_tokens, token), task.past.kill_wanted or kill
