@@ -81,13 +81,15 @@ class AsyncTaskFuture(Awaited[R]):
 
     async def cancel(self) -> bool:
         """Cancel the task, in one round trip. True only if it never began."""
-        if self.outcome is None:
-            try:
-                if await self._link.ask(commands.cancel(self.first or self.key, False), None):
-                    await self.settled()  # its end is on its way, behind the answer
-            except NotFound:
-                pass  # it has ended, and the daemon has already forgotten it
-        return is_cancelled(self.outcome)
+        if self.outcome is not None:
+            return is_cancelled(self.outcome)
+        try:
+            never_began = await self._link.ask(commands.cancel(self.first or self.key, False), None)
+        except NotFound:
+            return is_cancelled(self.outcome)  # it has ended, and the daemon has already forgotten it
+        if never_began:
+            await self.settled()  # its end is on its way, behind the answer
+        return never_began
 
     def progressed(self, fraction: float, message: str) -> None:
         self._progress = (fraction, message)

@@ -90,13 +90,15 @@ class TaskFuture(Future[R], Pending[R]):
 
     def cancel(self) -> bool:
         """Cancel the task, in one round trip. True only if it never began; see ``Client.cancel`` for ``kill``."""
-        if self.outcome is None:
-            try:
-                if self._link.ask(commands.cancel(self.first or self.key, False), None):
-                    self._wait(None)  # its end is on its way, behind the answer
-            except NotFound:
-                pass  # it has ended, and the daemon has already forgotten it
-        return is_cancelled(self.outcome)
+        if self.outcome is not None:
+            return is_cancelled(self.outcome)
+        try:
+            never_began = self._link.ask(commands.cancel(self.first or self.key, False), None)
+        except NotFound:
+            return is_cancelled(self.outcome)  # it has ended, and the daemon has already forgotten it
+        if never_began:
+            self._wait(None)  # its end is on its way, behind the answer
+        return never_began
 
     @property
     def progress(self) -> tuple[float, str] | None:

@@ -25,6 +25,8 @@ from poolmgr.model import WorkerState
 
 # It goes on allocating until it is dead: time to dump its stacks, and no more.
 KILL_GRACE_S: Final = 0.05
+# A full collection of a large heap takes so long, on a machine that has other work.
+TRIM_S: Final = 2.0
 _MEASURED: Final = frozenset({WorkerState.READY, WorkerState.BUSY, WorkerState.DRAINING})
 
 
@@ -83,11 +85,13 @@ class MemoryLimits:
         if not limit_mb or slot.retiring:
             return
         if used_mb <= limit_mb and not slot.memory_trend.crosses(limit_mb):
-            slot.trimmed = False
+            slot.trim_until = 0.0
             return
-        if not slot.in_flight and not slot.trimmed:  # it may be garbage
-            slot.trimmed = True
+        if not slot.in_flight and not slot.trim_until:  # it may be garbage
+            slot.trim_until = now + TRIM_S
             self._state.effects.append(GiveBack(slot.id, slot.incarnation))
+        elif not slot.in_flight and now < slot.trim_until:
+            return
         elif slot.executed or slot.in_flight:
             why = "memory_limit" if used_mb > limit_mb else "memory_trend"
             fields = {"worker_id": slot.id, "used_mb": round(used_mb, 1), "limit_mb": limit_mb, "reason": why}

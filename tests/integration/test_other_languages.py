@@ -13,7 +13,7 @@ import pytest
 from poolmgr import Client
 from poolmgr.errors import TaskCancelled, TaskFailed, TaskTimeout, UnknownTask, WorkerDied
 from scripts.proofs.pool import NotStarted, Pool, until
-from tests.integration.conftest import APPS
+from tests.integration.conftest import APPS, NO_BREAKERS
 
 Make = Callable[..., Pool]
 THIRD_PARTY = Path(__file__).resolve().parents[1] / "conformance" / "third_party_worker.py"
@@ -24,7 +24,7 @@ TASKS = "third.add,third.whoami,third.nap"
 def foreign_pool(short_path: Callable[[], Path]) -> Iterator[Pool]:
     """A pool without an app, of workers that know nothing of poolmgr."""
     command = f"{sys.executable} {THIRD_PARTY}"
-    with Pool(short_path(), app="", workers=2, worker_command=command, worker_tasks=TASKS) as pool:
+    with Pool(short_path(), app="", workers=2, worker_command=command, worker_tasks=TASKS, **NO_BREAKERS) as pool:
         yield pool
 
 

@@ -45,7 +45,8 @@ class Peer:
         self.sock = sock
         self.submits = 0
         self.waited = False  # the submit that came last has a place
-        self.held: dict[bytes, list[Any]] = {}  # tasks that wait for ``release``, by id: their arguments
+        # Tasks that wait for ``release``, by id: their arguments. One with "begun" has, and ends when it is cancelled.
+        self.held: dict[bytes, list[Any]] = {}
         self._pack = encoder()
         self._lock = threading.Lock()
 
@@ -95,9 +96,9 @@ class Peer:
         elif command == "chunks":
             answers += self.on_chunks(number, arguments)
         elif command == "cancel":
-            held = self.held.pop(arguments["id"], None) is not None
-            answers.append((RESPONSE, number, held))
-            if held:
+            args = self.held.pop(arguments["id"], None)
+            answers.append((RESPONSE, number, args is not None and args != ["begun"]))
+            if args is not None:
                 answers.append((FAILED, arguments["id"], "cancelled", "cancelled", pack({"message": "cancelled"})))
         elif command == "watch":
             self.daemon.watched.put(arguments["id"])

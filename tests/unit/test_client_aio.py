@@ -141,13 +141,15 @@ def test_accepted_waits_for_the_daemon(daemon: FakeDaemon, play: Play) -> None:
 
 def test_cancel_is_true_only_if_the_task_never_began(play: Play) -> None:
     async def body(pool: AsyncClient) -> None:
-        waiting, begun = pool.submit("hold", 1), pool.submit("swallow")
+        waiting, begun, ends = pool.submit("hold", 1), pool.submit("swallow"), pool.submit("hold", "begun")
         assert await waiting.cancel()
         assert waiting.cancelled()
         for attempt in (waiting.result, waiting.exception):
             with pytest.raises(TaskCancelled):
                 await attempt()
         assert not await begun.cancel()
+        assert not await ends.cancel(), "its end comes with the answer, and does not take its place"
+        assert ends.cancelled()
 
     play(body)
 

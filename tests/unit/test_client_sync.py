@@ -406,6 +406,14 @@ def test_a_call_that_was_under_way_is_cancelled_by_close(pool: Client) -> None:
     assert future.cancelled()
 
 
+def test_cancel_is_true_only_if_the_task_never_began(pool: Client) -> None:
+    assert pool.submit("hold", 1).cancel()
+    assert not pool.submit("swallow").cancel()
+    ends = pool.submit("hold", "begun")
+    assert not ends.cancel(), "its end comes with the answer, and does not take its place"
+    assert ends.cancelled()
+
+
 def test_a_closed_client_says_so(pool: Client) -> None:
     pool.close()
     pool.close()

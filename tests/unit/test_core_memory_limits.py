@@ -8,6 +8,7 @@ import pytest
 
 from poolmgr.core.effects import Cap, GiveBack, Kill, Measure, Spawn, Start, Weigh
 from poolmgr.core.failure import Failure
+from poolmgr.core.memory_limits import TRIM_S
 from poolmgr.post_mortem import PostMortem
 from tests.unit.driver import VALUE_ERROR, Pool
 
@@ -243,6 +244,9 @@ def test_an_idle_one_that_is_over_it_gives_back_first() -> None:
     _sample(pool, 120.0)
     assert pool.new(GiveBack) == [GiveBack("worker-0", 1)]
     _sample(pool, 110.0)
+    assert pool.retired() == [], "it is at it"
+    pool.advance(TRIM_S)
+    _sample(pool, 110.0)
     assert pool.retired() == ["worker-0"]
     assert pool.events("worker-recycled") == [
         {"worker_id": "worker-0", "used_mb": 110.0, "limit_mb": 100, "reason": "memory_limit"}
@@ -282,6 +286,7 @@ def test_one_that_leaks_is_replaced_before_it_is_over() -> None:
         pool.done(pool.submit())
         _sample(pool, 12.0 * number)
         if pool.new(GiveBack):
+            pool.advance(TRIM_S)
             _sample(pool, 12.0 * number)  # it was no garbage
         if pool.retired():
             break
@@ -294,6 +299,7 @@ def test_one_that_is_over_it_before_it_was_of_use_is_the_slots_fault() -> None:
     pool = _pool(max_restart_attempts=2, restart_cooldown_s=5.0)
     for _ in range(2):
         _sample(pool, 120.0)
+        pool.advance(TRIM_S)
         _sample(pool, 120.0)
         assert pool.killed()[-1] == ("worker-0", "memory")
         pool.die("worker-0", "signal 9 (SIGKILL)")
