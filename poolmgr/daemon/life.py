@@ -15,7 +15,7 @@ import uvloop
 
 from poolmgr.config import Settings
 from poolmgr.config.locations import DATABASE
-from poolmgr.daemon.loop import on_defect, spare_the_collector
+from poolmgr.daemon.loop import on_defect, settle_memory
 from poolmgr.daemon.notify import Notifier
 from poolmgr.daemon.service import Service
 from poolmgr.daemon.started import Started
@@ -101,7 +101,7 @@ class _Life:
     async def _start(self) -> None:
         await self._manager.start()
         self._listener.start(self._address)
-        spare_the_collector()
+        settle_memory()
 
     def _announce(self, ready: Callable[[Started], None]) -> None:
         started = Started(os.getpid(), self._manager.epoch, self._settings.pool_size, self._listener.path)

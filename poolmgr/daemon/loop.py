@@ -8,13 +8,17 @@ import logging
 import os
 from typing import Any
 
+from poolmgr.manager.system import keep_large_blocks_apart
+
 _log = logging.getLogger(__name__)
 
 EXIT_DEFECT = 70  # EX_SOFTWARE in sysexits.h
 
 
-def spare_the_collector() -> None:
-    """What lives now lives on. Tasks make no cycles, so looking for some after every 700 of them is a waste."""
+def settle_memory() -> None:
+    """What lives now lives on: the collector need not look at it again. Tasks make no cycles, so looking for some after
+    every 700 of them is a waste. What comes and goes from now on must leave no holes."""
+    keep_large_blocks_apart()
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)

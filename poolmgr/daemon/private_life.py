@@ -9,7 +9,7 @@ import socket
 from typing import Any
 
 from poolmgr.config import Settings
-from poolmgr.daemon.loop import on_defect, spare_the_collector
+from poolmgr.daemon.loop import on_defect, settle_memory
 from poolmgr.daemon.passing_on import PassingOn
 from poolmgr.manager.launch import Launched
 from poolmgr.manager.manager import Manager
@@ -81,7 +81,7 @@ class PrivateLife:
 
     def _serve(self) -> Connection:
         """Begin to read what the program has sent meanwhile."""
-        spare_the_collector()
+        settle_memory()
         manager, options = self._manager, OptionCache(self._manager.shell.handlers)
         manager.reloads.listeners.append(options.forget)
         connection = _OnlyConnection(manager, options, lambda _: peer_of(self._sock, None), set())

@@ -183,7 +183,7 @@ class Ears:
             try:
                 again = WorkerProcess(
                     process.worker, process.incarnation, process.generation, process.group, shell.loop, self,
-                    shell.descriptors,
+                    shell.descriptors, shell.buffer,
                 )  # fmt: skip
             except OSError as error:
                 self.not_spawned(process, f"its pipes cannot be made: {error}")

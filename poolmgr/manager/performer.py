@@ -186,8 +186,9 @@ class Performer:
         try:
             group = shell.scheduler.state.groups[effect.group]
             process = WorkerProcess(
-                effect.worker, effect.incarnation, effect.generation, group, shell.loop, self._ears, shell.descriptors
-            )
+                effect.worker, effect.incarnation, effect.generation, group, shell.loop, self._ears, shell.descriptors,
+                shell.buffer,
+            )  # fmt: skip
         except OSError as error:
             how = f"its pipes cannot be made: {error}"
             shell.loop.call_soon(self._not_made, effect, how)

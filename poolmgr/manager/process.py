@@ -30,7 +30,6 @@ from poolmgr.wire.framing import Decoder
 from poolmgr.wire.messages import ARGUMENTS, PAYLOAD_LIMIT
 from poolmgr.wire.parts import Part, rest_of
 from poolmgr.worker.channels import Channels
-from poolmgr.worker.main import READ_BYTES
 from poolmgr.worker.page import FILE_BYTES, PAGE_BYTES, Page
 
 PIPE_BYTES = 256 * 1024
@@ -51,7 +50,12 @@ class Listener(Protocol):
 
 
 class WorkerProcess:
-    """The manager's end of one incarnation of one slot."""
+    """The manager's end of one incarnation of one slot.
+
+    Args:
+        buffer: for what is read of it; all processes of one loop share one. A new one for each read, which is large
+            and soon freed, makes the heap one of holes.
+    """
 
     def __init__(
         self,
@@ -62,6 +66,7 @@ class WorkerProcess:
         loop: asyncio.AbstractEventLoop,
         listener: Listener,
         descriptors: Allowance,
+        buffer: bytearray,
     ) -> None:
         self.worker = worker
         self.incarnation = incarnation
@@ -75,6 +80,8 @@ class WorkerProcess:
         self._loop = loop
         self._listener = listener
         self._descriptors = descriptors
+        self._buffers = (buffer,)
+        self._view = memoryview(buffer)
         self.takes_streams = False  # it knows chunks and checkpoints; known when it is ready
         self.takes_files = False  # payloads, on the control channel; known when it is ready
         self._decoder = Decoder()
@@ -248,21 +255,21 @@ class WorkerProcess:
 
     def _read_results(self) -> None:
         try:
-            data = os.read(self._results, READ_BYTES)
+            count = os.readv(self._results, self._buffers)
         except BlockingIOError:
             return
-        if not data:
+        if not count:
             self._loop.remove_reader(self._results)
             self._loop.call_later(_SILENT_S, self._fell_silent)  # as a rule it ends just now
             return
-        self._take(data)
+        self._take(self._view[:count])
 
     def _fell_silent(self) -> None:
         """Nothing can come of a process that cannot tell: it was replaced by another program, or closed its files."""
         if self.pidfd >= 0:
             self._listener.worker_babbled(self, "it has closed its result pipe")
 
-    def _take(self, data: bytes) -> None:
+    def _take(self, data: memoryview) -> None:
         try:
             messages = self._decoder.feed(data)
         except ProtocolError as error:
@@ -324,13 +331,13 @@ class WorkerProcess:
         left = fcntl.fcntl(self._results, fcntl.F_GETPIPE_SZ) if self._results in self._open else 0
         while left > 0:
             try:
-                data = os.read(self._results, min(left, READ_BYTES))
+                count = os.readv(self._results, [self._view[:left]])
             except OSError:
                 break
-            if not data:
+            if not count:
                 break
-            left -= len(data)
-            self._take(data)
+            left -= count
+            self._take(self._view[:count])
 
     def close(self) -> None:
         """Let go of everything. Safe to call twice."""

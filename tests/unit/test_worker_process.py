@@ -39,7 +39,7 @@ def begun() -> int:
 async def life() -> Callable[[], WorkerProcess | None]:
     """A process from its beginning to its end; whether it is still there."""
     ears = Ears()
-    process = WorkerProcess("worker-0", 1, 1, Group(), asyncio.get_running_loop(), ears, Allowance(16))
+    process = WorkerProcess("worker-0", 1, 1, Group(), asyncio.get_running_loop(), ears, Allowance(16), bytearray(4096))
     pid = begun()
     process.handed_over()
     process.begin(pid)
