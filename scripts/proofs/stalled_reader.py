@@ -2,8 +2,10 @@
 
 The stream is ``chores.flood``, in chunks of 1 MB. Its reader takes five chunks, and no more. Once the task waits for
 it, other clients make calls, and so they do when there is no stream, in turns: what the 99th percentile of their times
-is with it and without it is compared over all turns. That is done with a stream that is durable, and with one that is
-not. Then both are read to their ends, and the daemon's memory is looked at as they go by.
+is with it and without it is compared over all turns. What has just begun to stand still has just moved 10 MB, which
+its disk may still be at: so each turn comes after one that does not count, with a stream and without. That is done with
+a stream that is durable, and with one that is not. Then both are read to their ends, and the daemon's memory is looked
+at as they go by.
 """
 
 from __future__ import annotations
@@ -112,7 +114,11 @@ class Load:
             each.close()
 
     def turn(self) -> list[float]:
-        """What each call took, in seconds."""
+        """What each call took, in seconds, once the calls before these were made."""
+        self._calls()
+        return self._calls()
+
+    def _calls(self) -> list[float]:
         took: list[float] = []
         threads = [threading.Thread(target=_call, args=(each, took.append)) for each in self._clients]
         for thread in threads:
