@@ -40,8 +40,9 @@ def check_punctual(state: State, processes: Iterable[Process], now: float, unblo
         waited_s = 0.0
         if stream is not None and stream.fence == start.fence:  # the time for which it has to wait does not count
             waited_s = float("inf") if stream.is_paused else stream.paused_s
-            if stream.is_paused:
+            if stream.is_paused or process.waits:  # it waits, or has just gone on
                 process.waited_at = now
+            process.waits = stream.is_paused
         if start.timeout_s is not None:  # a blocked daemon hears late that it waits, and looks again when it goes on
             over_s = now - max(process.begun_at + start.timeout_s + waited_s, process.waited_at, unblocked_at)
             assert over_s < OVERSHOOT_S + (0.0 if shown else WIPED_S), (

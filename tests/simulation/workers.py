@@ -126,7 +126,8 @@ class Process:
         self.outbox: deque[Message] = deque()
         self.current: Start | None = None
         self.begun_at = 0.0
-        self.waited_at = 0.0  # when its stream was last seen to wait for its reader
+        self.waits = False  # its stream was last seen to wait for its reader
+        self.waited_at = 0.0  # when that was, or when it was seen to go on
         self._world = world
         self._faults = faults
         self._manager = manager
