@@ -27,7 +27,7 @@ class Breakers(ABC):
 
 
 class AsyncBreakers(ABC):
-    """Part of ``AsyncClient``."""
+    """Part of ``AsyncClient``, and of ``Pool``."""
 
     @abstractmethod
     async def _ask(self, question: commands.Question[T]) -> T: ...

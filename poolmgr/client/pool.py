@@ -12,6 +12,7 @@ from poolmgr.client import commands
 from poolmgr.client.aio_caller import AsyncCaller, AsyncRedial
 from poolmgr.client.aio_link import AsyncLink
 from poolmgr.client.awaited import Awaited
+from poolmgr.client.breakers import AsyncBreakers
 from poolmgr.client.calling import Options
 from poolmgr.client.dial import Route
 from poolmgr.client.private import PrivateDaemon
@@ -44,7 +45,7 @@ class _Line(AsyncRedial):
         return self.link
 
 
-class Pool(AsyncCaller):
+class Pool(AsyncCaller, AsyncBreakers):
     """Worker processes of this program's own, with the handlers of its app; they go when it goes.
 
     ``submit``, ``run``, ``map`` and ``using`` are those of ``AsyncClient``. Nothing is durable: what waits or runs when

@@ -57,6 +57,24 @@ def test_submit_run_map() -> None:
     with_pool(work)
 
 
+def test_a_name_that_always_fails_is_held_back_until_it_is_reset() -> None:
+    async def work(pool: Pool) -> None:
+        calls = pool.using(max_retries=0)
+        for _ in range(2):
+            with pytest.raises(TaskFailed):
+                await calls.submit("fail", "no")
+        [breaker] = await pool.breakers()
+        assert (breaker.name, breaker.state) == ("fail", "open")
+        held = calls.submit("fail", "no")
+        await pool.reset_breaker("fail")
+        with pytest.raises(TaskFailed):
+            await held
+        [breaker] = await pool.breakers()
+        assert (breaker.state, breaker.failures) == ("closed", 1)
+
+    with_pool(work, breaker_failures=2)
+
+
 def test_it_scales_and_tells_of_itself() -> None:
     async def work(pool: Pool) -> None:
         assert await pool.scale_up(2) == 4
