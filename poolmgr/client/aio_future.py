@@ -80,7 +80,7 @@ class AsyncTaskFuture(Awaited[R]):
         return AsyncChunkStream(begin, None, self.first or self.key, 0, is_call=False)
 
     async def cancel(self) -> bool:
-        """Cancel the task, in one round trip. True only if it never began."""
+        """Cancel the task, in one round trip. True only if it never began, or is known to have ended cancelled."""
         if self.outcome is not None:
             return is_cancelled(self.outcome)
         try:

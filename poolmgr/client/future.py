@@ -89,7 +89,9 @@ class TaskFuture(Future[R], Pending[R]):
         return ChunkStream(None, self._link, self, self.first or self.key, 0, is_call=False)
 
     def cancel(self) -> bool:
-        """Cancel the task, in one round trip. True only if it never began; see ``Client.cancel`` for ``kill``."""
+        """Cancel the task, in one round trip. True only if it never began, or is known to have ended cancelled; see
+        ``Client.cancel`` for ``kill``."""
+        self._look()
         if self.outcome is not None:
             return is_cancelled(self.outcome)
         try:

@@ -25,7 +25,7 @@ from poolmgr.model import WorkerState
 
 # It goes on allocating until it is dead: time to dump its stacks, and no more.
 KILL_GRACE_S: Final = 0.05
-# A full collection of a large heap takes so long, on a machine that has other work.
+# A full collection of a large heap may take so long, on a machine that has other work.
 TRIM_S: Final = 2.0
 _MEASURED: Final = frozenset({WorkerState.READY, WorkerState.BUSY, WorkerState.DRAINING})
 
@@ -85,14 +85,17 @@ class MemoryLimits:
         if not limit_mb or slot.retiring:
             return
         if used_mb <= limit_mb and not slot.memory_trend.crosses(limit_mb):
-            slot.trim_until = 0.0
+            slot.trim = None
             return
-        if not slot.in_flight and not slot.trim_until:  # it may be garbage
-            slot.trim_until = now + TRIM_S
-            self._state.effects.append(GiveBack(slot.id, slot.incarnation))
-        elif not slot.in_flight and now < slot.trim_until:
-            return
-        elif slot.executed or slot.in_flight:
+        if not slot.in_flight:
+            if slot.trim is None:  # it may be garbage
+                slot.trim = slot.executed, now + TRIM_S
+                self._state.effects.append(GiveBack(slot.id, slot.incarnation))
+                return
+            executed, until = slot.trim
+            if slot.executed == executed > 0 and now < until:
+                return  # it may be at it; one that runs a task instead has shown what it holds
+        if slot.executed or slot.in_flight:
             why = "memory_limit" if used_mb > limit_mb else "memory_trend"
             fields = {"worker_id": slot.id, "used_mb": round(used_mb, 1), "limit_mb": limit_mb, "reason": why}
             self._state.emit("worker-recycled", fields)

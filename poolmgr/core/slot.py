@@ -27,7 +27,7 @@ class Slot:
         "interrupted", "last_activity", "leaving", "memory_limit_mb", "memory_mb", "memory_peak_mb", "memory_trend",
         "memory_used_mb", "next_look", "open", "pid", "preempt_by", "preempt_told", "preempting", "preempting_for",
         "ready_at", "recalling", "restarts", "retired_at", "retiring", "seen", "slow", "spawned_at", "start_commit",
-        "state", "suspected", "tasks_limit", "trim_until", "trouble", "watched", "weighing",
+        "state", "suspected", "tasks_limit", "trim", "trouble", "watched", "weighing",
     )  # fmt: skip
 
     def __init__(self, id: str, group: Group = _PLAIN) -> None:
@@ -82,7 +82,8 @@ class Slot:
         self.memory_trend = MemoryTrend()
         self.watched = False  # something about its memory is to be looked after when its task has ended
         self.weighing = False  # a ``Weigh`` has no answer yet
-        self.trim_until = 0.0  # it held too much, and has until then to give back what it can; 0.0: it was not told
+        # It held too much, and was told to give back what it can: after so many tasks, and until when it may be at it.
+        self.trim: tuple[int, float] | None = None
 
     def is_coming(self, now: float) -> bool:
         """Whether its process will be ready before long."""

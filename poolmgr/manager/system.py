@@ -23,7 +23,8 @@ def become_subreaper() -> None:
 def keep_large_blocks_apart() -> None:
     """Blocks of 128 KB and more stay outside of the heap. malloc would raise that limit, up to 32 MB, each time that
     one is freed; they then lie between small ones that live longer, and the heap becomes one of holes: 5 MB an hour
-    under mixed load, 1.5 times what is in use in the end. No hot path allocates such blocks."""
+    under mixed load, 1.5 times what is in use in the end. What is so
+    large on a hot path is in files, or read into a buffer that stays."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # not every C library has it
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)

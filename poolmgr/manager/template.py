@@ -45,6 +45,7 @@ class Template:
         self._died = died
         self._loop = asyncio.get_running_loop()
         self._launched: Launched | None = None
+        self._buffer = bytearray(PACKET_BYTES)  # for one packet; what none has filled takes no memory
         self._requests: dict[int, tuple[WorkerProcess, asyncio.TimerHandle]] = {}
         self._last_request = 0
         self._failures = 0
@@ -96,7 +97,7 @@ class Template:
         to_the_end = False
         while True:
             try:
-                data = self._launched.sock.recv(PACKET_BYTES)
+                count = self._launched.sock.recv_into(self._buffer)
             except BlockingIOError:
                 return
             except ConnectionResetError:
@@ -105,15 +106,15 @@ class Template:
                 to_the_end = True
                 continue
             except OSError:
-                data = b""
-            if not data:
+                count = 0
+            if not count:
                 self._ended()
                 return
-            self._heard(data)
+            self._heard(memoryview(self._buffer)[:count])
             if not to_the_end:
                 return
 
-    def _heard(self, data: bytes) -> None:
+    def _heard(self, data: memoryview) -> None:
         kind, *rest = msgpack.unpackb(data)
         if kind == SPAWNED:
             self._failures = 0

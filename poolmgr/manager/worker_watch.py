@@ -167,7 +167,7 @@ class WorkerWatch:
             self._limits.measured(effect.worker, effect.incarnation, memory.used_mb(self._kin.of(process), at), at)
 
     def give_back(self, effect: do.GiveBack) -> None:
-        """It is looked at again within a second."""
+        """It is looked at each second."""
         if found := self._current(effect.worker, effect.incarnation):
             process, _ = found
             if process.tell([COLLECT]):

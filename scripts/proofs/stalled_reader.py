@@ -56,16 +56,20 @@ def _compare(report: Report, pool: Pool, client: Client, size: int, turns: int, 
         before_mb = resident_mb(pool.pid)
         grown_mb = 0.0
         times: dict[bool, list[float]] = {False: [], True: []}
+        at_once: list[float] = []
         for turn in range(2 * turns):
             if turn % 2:
                 with _stalled(client, size, durable=durable) as kept:
+                    at_once += load.turn()
                     times[True] += load.turn()
                     grown_mb = max(grown_mb, resident_mb(pool.pid) - before_mb)
                 assert kept < 40, f"{kept} chunks came, and nobody took them"
             else:
+                load.turn()
                 times[False] += load.turn()
     report.figure(f"{kind}: daemon grows, its reader stands still", grown_mb, "MB", at_most=100)
     with_it, without = (_p99(times[stalled]) * 1000 for stalled in (True, False))
+    report.figure(f"{kind}: calls of others, p99, as it comes to stand still", _p99(at_once) * 1000, "ms")
     report.figure(f"{kind}: calls of others, p99, with it", with_it, "ms")
     report.figure(f"{kind}: calls of others, p99, without", without, "ms")
     report.figure(f"{kind}: p99 with it, of that without", with_it / without, at_most=1.2)
@@ -114,11 +118,7 @@ class Load:
             each.close()
 
     def turn(self) -> list[float]:
-        """What each call took, in seconds, once the calls before these were made."""
-        self._calls()
-        return self._calls()
-
-    def _calls(self) -> list[float]:
+        """What each call took, in seconds."""
         took: list[float] = []
         threads = [threading.Thread(target=_call, args=(each, took.append)) for each in self._clients]
         for thread in threads:

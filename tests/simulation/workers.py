@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 from poolmgr.core.effects import Start
 from poolmgr.core.failure import Failure
+from poolmgr.core.memory_limits import TRIM_S
 from poolmgr.payload import inline
 from tests.simulation.faults import Faults
 from tests.simulation.scripts import CANCELLED, INTERRUPTED, Course, course, result_of
@@ -301,7 +302,7 @@ class Process:
             self._freeze(self._world.random.choice(("asleep", "stopped")), self._step)
         elif self._faults.strikes("over-idle"):
             self._manager.sample(self, 600.0)
-            self._world.after(1.0, self._sample_idle, self._step)
+            self._world.after(self._world.between(0.5, 2 * TRIM_S), self._sample_idle, self._step)
 
     def _sample_idle(self, step: int) -> None:
         """Once it was told to give memory back, which does not always help."""

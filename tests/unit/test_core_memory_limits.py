@@ -256,6 +256,16 @@ def test_an_idle_one_that_is_over_it_gives_back_first() -> None:
     assert pool.slot().charges == 0, "that costs nobody"
 
 
+def test_one_that_runs_a_task_instead_of_giving_back_is_not_waited_for() -> None:
+    pool = _pool()
+    pool.done(pool.submit())
+    _sample(pool, 120.0)
+    assert pool.new(GiveBack) == [GiveBack("worker-0", 1)]
+    pool.done(pool.submit())
+    _sample(pool, 120.0)
+    assert pool.retired() == ["worker-0"]
+
+
 def test_one_that_never_rests_is_measured_between_two_tasks() -> None:
     pool = _pool()
     task = pool.submit()
@@ -299,7 +309,6 @@ def test_one_that_is_over_it_before_it_was_of_use_is_the_slots_fault() -> None:
     pool = _pool(max_restart_attempts=2, restart_cooldown_s=5.0)
     for _ in range(2):
         _sample(pool, 120.0)
-        pool.advance(TRIM_S)
         _sample(pool, 120.0)
         assert pool.killed()[-1] == ("worker-0", "memory")
         pool.die("worker-0", "signal 9 (SIGKILL)")
