@@ -15,7 +15,8 @@ import uvloop
 
 from poolmgr.config import Settings
 from poolmgr.config.locations import DATABASE
-from poolmgr.daemon.loop import on_defect, settle_memory
+from poolmgr.daemon.loop import on_defect
+from poolmgr.daemon.memory import settle_memory
 from poolmgr.daemon.notify import Notifier
 from poolmgr.daemon.service import Service
 from poolmgr.daemon.started import Started

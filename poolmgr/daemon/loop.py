@@ -1,28 +1,15 @@
-"""What every daemon's process wants beside its loop: to end with a defect, and not to look for garbage in vain."""
+"""A daemon ends with a defect, wherever in its loop that is."""
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 from typing import Any
 
-from poolmgr.manager.system import keep_large_blocks_apart
-
 _log = logging.getLogger(__name__)
 
 EXIT_DEFECT = 70  # EX_SOFTWARE in sysexits.h
-
-
-def settle_memory() -> None:
-    """What lives now lives on: the collector need not look at it again. Tasks make no cycles, so looking for some after
-    every 700 of them is a waste. What comes and goes from now on must leave no holes."""
-    keep_large_blocks_apart()
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
-    gc.enable()
 
 
 def on_defect(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

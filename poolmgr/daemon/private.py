@@ -11,7 +11,6 @@ program's import path) and program (its pid).
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import os
 import socket
@@ -61,7 +60,9 @@ def _run(sock: socket.socket, request: dict[str, Any]) -> None:
     order = template_order(settings, request["path"])
     launched = launch_template(order)
     try:
-        gc.disable()  # until it is up: imports make no garbage
+        from poolmgr.daemon.memory import prepare_memory
+
+        prepare_memory()
         import uvloop
 
         from poolmgr.daemon.private_life import PrivateLife

@@ -9,7 +9,8 @@ import socket
 from typing import Any
 
 from poolmgr.config import Settings
-from poolmgr.daemon.loop import on_defect, settle_memory
+from poolmgr.daemon.loop import on_defect
+from poolmgr.daemon.memory import settle_memory
 from poolmgr.daemon.passing_on import PassingOn
 from poolmgr.manager.launch import Launched
 from poolmgr.manager.manager import Manager

@@ -6,7 +6,6 @@ process imports the scheduler, the server and the store (life.py).
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import socket
@@ -52,7 +51,9 @@ def run(settings: Settings, *, reread: Callable[[], Settings], ready: Callable[[
         with TagFile(directory, order["tag"]):
             launched = launch_template(order)
             try:
-                gc.disable()  # until it is up: imports make no garbage
+                from poolmgr.daemon.memory import prepare_memory
+
+                prepare_memory()
                 from poolmgr.daemon.life import live
 
                 address = path if passed is None else passed
