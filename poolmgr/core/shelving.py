@@ -199,13 +199,17 @@ class Shelving:
         if self._looking:
             return
         self.untidy = False
-        if len(self._strays) > self._page or self._strays_bytes > self._page_bytes:
+        if self._strays_are_many:
             self._put_back()
         for row in self._emptied:
             shelf = self._state.shelf if row is None else row.shelf
             if shelf is not None and not shelf.count and not shelf.asked:  # else what comes will tell
                 self._drop_shelf(row)
         self._emptied.clear()
+
+    @property
+    def _strays_are_many(self) -> bool:
+        return len(self._strays) > self._page or self._strays_bytes > self._page_bytes
 
     def _put_back(self) -> None:
         """Each stray whose place is beyond its shelf's beginning; but if that is being read, the next time. Lines in

@@ -56,7 +56,10 @@ class Storeroom(Shelving):
                 state.queue.shelved_rows[row] = state.queue.wanting[row] = None
 
     def ask(self, now: float) -> None:
-        """Have the next tasks read, of all lines that are short."""
+        """Have the next tasks read, of all lines that are short. Not while many strays wait for what is being read: it
+        comes to an end then, and they are put away."""
+        if self._reads and self._strays_are_many:
+            return
         queue = self._state.queue
         for row in queue.wanting:
             room = queue.room(row)

@@ -149,6 +149,29 @@ def test_heavy_tasks_that_are_due_at_once_come_into_memory_one_after_the_other()
     assert started(pool) == ids
 
 
+def test_heavy_tasks_that_fall_due_while_their_line_is_read_are_put_away_in_between() -> None:
+    """One or the other is always being read: the answers come one at a time, and each has the next asked for."""
+    pool = _paused(_pool())
+    ids = [pool.submit(payload=HEAVY, delay_s=delay_s) for delay_s in (0.0, 1.0) for _ in range(60)]
+    again = _again(pool)
+    again.advance(2.0)
+    again.scheduler.intake.resume("work")
+    again.flush()
+    answers, begun, most = again.read(), [], 0
+    while len(begun) < len(ids):
+        again.advance(0.01)
+        again.answer(answers[:1])
+        answers = [*answers[1:], *again.read()]
+        for slot in again.scheduler.state.slots.values():
+            if slot.in_flight:
+                begun.append(slot.in_flight[0].id)
+                again.done(begun[-1])
+        answers += again.read()
+        most = max(most, _bytes(again))
+    assert most <= WHOLE
+    assert sorted(begun) == sorted(ids)
+
+
 def test_heavy_tasks_that_must_stay_in_memory_do_not_keep_others_from_their_time() -> None:
     pool = _pool()
     pool.begin()
