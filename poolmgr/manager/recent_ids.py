@@ -16,7 +16,7 @@ from poolmgr.model import last_id_of
 
 KEPT_S = 5.0
 AHEAD_S = 60.0  # a client's clock may be so much ahead, and no more is done for its submits than for others'
-_FEW = 10_000
+_FEW = 2_000
 
 
 class RecentIds:
@@ -39,7 +39,8 @@ class RecentIds:
         self._since = max(self._since, last_id_of(min(wall_now, self._advanced) - KEPT_S))
         self._newest = last_id_of(wall_now + AHEAD_S)
         self._advanced = wall_now
-        if len(self._taken) > 2 * self._left + _FEW:
+        # Seldom enough to cost little, and often enough to take little: what comes and goes in heaps makes holes.
+        if len(self._taken) > self._left + max(self._left // 4, _FEW):
             self._taken = {id for id in self._taken if id > self._since}
             self._left = len(self._taken)
 
