@@ -157,7 +157,8 @@ def test_heavy_tasks_that_fall_due_while_their_line_is_read_are_put_away_in_betw
     again.advance(2.0)
     again.scheduler.intake.resume("work")
     again.flush()
-    answers, begun, most = again.read(), [], 0
+    answers, most = again.read(), 0
+    begun: list[bytes] = []
     while len(begun) < len(ids):
         again.advance(0.01)
         again.answer(answers[:1])
