@@ -52,8 +52,11 @@ SPEEDS = (
     "tasks per second",
     "slowest parting of a client",
     "too late, p99",
-    "not durable: p99 with it, of that without",
-    "durable: p99 with it, of that without",
+    *(
+        f"{kind}: p99 {half} with it, of that without"
+        for kind in ("not durable", "durable")
+        for half in ("at once", "then")
+    ),
     "share of the throughput that is left",
     "queued: restart to the first answer",
     "queued: restart to the first task run",
