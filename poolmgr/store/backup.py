@@ -16,7 +16,7 @@ from poolmgr.errors import StoreUnavailable, UsageError
 from poolmgr.store.inspection import read_only
 from poolmgr.store.refusal import refusal
 from poolmgr.store.schema import check_owner, has_table
-from poolmgr.store.spool import make_durable, read_whole, spool_of
+from poolmgr.store.spool import make_durable, path_in, read_whole, spool_of
 
 _INTO: Final = {
     "payload": "INSERT INTO long_payloads (id, payload) VALUES (:id, :content)",
@@ -75,7 +75,7 @@ def _take_in_spool(part: Path, spool: Path) -> None:
         seq = "seq" if has_table(copy, "chunks") else "0"
         for id, kind, number, file, size in copy.execute(f"SELECT id, kind, {seq}, file, bytes FROM spool").fetchall():
             with suppress(StoreUnavailable):
-                content = read_whole(spool / file, size, kind)
+                content = read_whole(path_in(spool, file), size, kind)
                 copy.execute(_INTO[kind], {"id": id, "seq": number, "content": content})
                 copy.execute("DELETE FROM spool WHERE file = ?", (file,))
 

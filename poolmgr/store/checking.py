@@ -18,7 +18,7 @@ from poolmgr.store.inspection import read_only
 from poolmgr.store.refusal import refusal
 from poolmgr.store.rows import UNREADABLE, attempt_of, info_of
 from poolmgr.store.schema import APPLICATION_ID, check_owner, load_migrations, load_statements, version_of
-from poolmgr.store.spool import files_in, named, read_whole, spool_of
+from poolmgr.store.spool import files_in, named, path_in, read_whole, spool_of
 from poolmgr.store.write_ahead_log import trouble_with_log
 
 ENOUGH: Final = 100  # findings: after those, nobody looks at each
@@ -114,13 +114,13 @@ def _files(connection: sqlite3.Connection, spool: Path, alone: bool) -> Iterator
     connection.execute("COMMIT")
     for id, kind, seq, file, size in rows:
         try:
-            read_whole(spool / file, size, f"the {named(kind, seq)} of task {_shown(id)}")
+            read_whole(path_in(spool, file), size, f"the {named(kind, seq)} of task {_shown(id)}")
         except StoreUnavailable as error:
             if _still(connection, id, kind, seq):  # else it was forgotten meanwhile
                 yield str(error)
     if alone:  # of a daemon's files, some are just being written or removed
         for file in sorted(files_in(spool) - {file for *_, file, _ in rows}):
-            yield f"no row names the file {spool / file} (the next start removes it)"
+            yield f"no row names the file {path_in(spool, file)} (the next start removes it)"
 
 
 def _still(connection: sqlite3.Connection, id: bytes, kind: str, seq: int) -> bool:

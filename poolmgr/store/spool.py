@@ -84,7 +84,7 @@ class Spool:
         connection.execute(_NOTE_DROPPED)
         rows = connection.execute(self._sql["spooled"]).fetchall()
         self._remove(files_in(self.directory) - {file for *_, file, _ in rows})
-        found = ((id, kind, _trouble(self.directory / file, size)) for id, kind, _, file, size in rows)
+        found = ((id, kind, _trouble(self._path(file), size)) for id, kind, _, file, size in rows)
         return [Missing(id, kind, why) for id, kind, why in found if why is not None]
 
     def put(self, connection: sqlite3.Connection, id: bytes, kind: Kind, content: Payload) -> None:
@@ -110,7 +110,7 @@ class Spool:
             make_durable(self.directory.parent)
         self._synced = False
         self._written.append(name)
-        fd = os.open(self.directory / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fd = os.open(self._path(name), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             rest = memoryview(inline(content))
             while rest:
@@ -154,7 +154,7 @@ class Spool:
         if row is None:
             raise StoreUnavailable(f"the {what} of task {id.hex()} is nowhere: see poolmgr db check")
         file, size = row
-        return read_whole(self.directory / file, size, f"the {what} of task {id.hex()}")
+        return read_whole(self._path(file), size, f"the {what} of task {id.hex()}")
 
     def _remove(self, names: set[str]) -> None:
         """What stays, the next start removes."""
@@ -164,12 +164,21 @@ class Spool:
                 make_durable(self.log.parent)
             for name in names:
                 with suppress(OSError):
-                    (self.directory / name).unlink()
+                    os.unlink(self._path(name))
+
+    def _path(self, name: str) -> str:
+        return path_in(self.directory, name)
 
 
 def named(kind: Kind, seq: int) -> str:
     """What people call the content of a file."""
     return f"{kind} {seq}" if kind == "chunk" else kind
+
+
+def path_in(directory: Path, name: str) -> str:
+    """Where the spool file ``name`` is. No ``Path``: it would put each name into the interpreter's table of interned
+    strings, which grows by half a megabyte when some ten thousand have come and gone."""
+    return os.path.join(directory, name)
 
 
 def files_in(directory: Path) -> set[str]:
@@ -180,10 +189,11 @@ def files_in(directory: Path) -> set[str]:
         return set()
 
 
-def read_whole(path: Path, size: int, what: str) -> bytes:
+def read_whole(path: str, size: int, what: str) -> bytes:
     """The content of a spool file. Raises ``ContentLost`` or ``StoreUnavailable``, as ``Spool.content`` does."""
     try:
-        content = path.read_bytes()
+        with open(path, "rb") as file:
+            content = file.read()
     except FileNotFoundError as error:
         raise ContentLost(f"{what} cannot be read from {path}: {error.strerror}", _removed(path)) from error
     except OSError as error:
@@ -194,7 +204,7 @@ def read_whole(path: Path, size: int, what: str) -> bytes:
     return content
 
 
-def _trouble(path: Path, size: int) -> str | None:
+def _trouble(path: str, size: int) -> str | None:
     """Why a file is as good as missing; None if it is not. Raises ``OSError``."""
     try:
         found = os.stat(path).st_size
@@ -203,11 +213,11 @@ def _trouble(path: Path, size: int) -> str | None:
     return None if found == size else _changed(path, found, size)
 
 
-def _removed(path: Path) -> str:
+def _removed(path: str) -> str:
     return f"somebody has removed {path}"
 
 
-def _changed(path: Path, found: int, size: int) -> str:
+def _changed(path: str, found: int, size: int) -> str:
     return f"{path} has {found} bytes in place of {size}: somebody has changed it"
 
 

@@ -6,10 +6,11 @@ import errno
 import os
 import sqlite3
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NoReturn
 
 import pytest
 
@@ -69,6 +70,25 @@ def test_files_go_when_their_task_is_forgotten(store: SqliteStore, path: Path) -
     assert store.expire(NOW + 2) == 1
     assert len(files(path)) == 2
     assert reopened(store).outcome(task_id(3)) == Outcome(TaskState.COMPLETED, "", LARGE)
+
+
+def test_names_that_come_and_go_are_not_interned(
+    store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interned = []
+
+    def intern(text: str) -> str:
+        interned.append(text)
+        return text
+
+    monkeypatch.setattr(sys, "intern", intern)
+    store.apply([added(1, payload=LARGE), ended(1, outcome=LARGE)])
+    assert store.outcome(task_id(1)) == Outcome(TaskState.COMPLETED, "", LARGE)
+    names = os.listdir(path.with_name("spool"))
+    store.apply([TasksPurged((task_id(1),))])
+    reopened(store)
+    assert names
+    assert not set(names) & set(interned)
 
 
 def test_what_is_known_already_makes_no_file(store: SqliteStore, path: Path) -> None:
@@ -217,10 +237,10 @@ def test_a_payload_that_cannot_be_read_just_now_is_not_lost(
 ) -> None:
     store.apply([added(1, payload=LARGE)])
 
-    def fails(path: Path) -> bytes:
+    def fails(path: str, mode: str) -> NoReturn:
         raise OSError(code, os.strerror(code), path)
 
-    monkeypatch.setattr(Path, "read_bytes", fails)
+    monkeypatch.setattr("builtins.open", fails)
     with pytest.raises(StoreUnavailable, match=os.strerror(code)):
         unfinished(store)
     monkeypatch.undo()
@@ -264,9 +284,9 @@ def test_no_file_goes_before_that_its_row_has_gone_survives_a_power_loss(
 ) -> None:
     done: list[str] = []
 
-    def note(name: str, real: Callable[[Path], None]) -> Callable[[Path], None]:
-        def call(path: Path) -> None:
-            done.append(f"{name} {path.name}")
+    def note(name: str, real: Callable[[Any], None]) -> Callable[[Any], None]:
+        def call(path: Any) -> None:
+            done.append(f"{name} {os.path.basename(path)}")
             real(path)
 
         return call
@@ -275,7 +295,7 @@ def test_no_file_goes_before_that_its_row_has_gone_survives_a_power_loss(
         store.open()
         store.apply([added(1, payload=LARGE), ended(1)])
         monkeypatch.setattr(spool, "make_durable", note("sync", spool.make_durable))
-        monkeypatch.setattr(Path, "unlink", note("remove", Path.unlink))
+        monkeypatch.setattr(os, "unlink", note("remove", os.unlink))
         store.apply([TasksPurged((task_id(1),))])
     log = ["sync poolmgr.db-wal", f"sync {path.parent.name}"] if synced else []
     assert done == [*log, "remove 1-1"]
