@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -79,24 +80,31 @@ def start(adapter: PeerAdapter, workers: int) -> Figures:
     """Start it. It is there when each worker has run a task."""
     began = time.perf_counter()
     adapter.start(workers)
-    _wave(adapter, _NAP_S, workers, "not all workers have run a task", _STARTING_S)
-    seconds = time.perf_counter() - began
+    seconds = _see(workers, adapter, _NAP_S, "not all workers have run a task", _STARTING_S) - began
     return {"cold start": seconds, "idle memory": family.pss_mb(family.descendants(os.getpid())), "seconds": seconds}
 
 
-def _wave(adapter: PeerAdapter, nap_s: float, enough: int, otherwise: str, patience_s: float = PATIENCE_S) -> None:
-    """Run short tasks, one for each worker at a time, until so many processes have been seen to run one.
+def _see(enough: int, adapter: PeerAdapter, nap_s: float, otherwise: str, patience_s: float = PATIENCE_S) -> float:
+    """Have as many short tasks under way as there are workers, until so many processes have been seen to run one; when
+    that was. Returns once nothing is under way.
 
     They become longer, since a peer that hands them out slowly keeps only a few workers busy with short ones.
     """
     give_up_at = time.monotonic() + patience_s
+    handles = deque(adapter.submit(tasks.nap, nap_s) for _ in range(adapter.workers))
+    ended = 0
     while len(adapter.seen) < enough:
         if time.monotonic() > give_up_at:
             raise TimeoutError(f"{otherwise} within {patience_s:g} s")
-        handles = [adapter.submit(tasks.nap, nap_s) for _ in range(adapter.workers)]
-        for handle in handles:
-            adapter.seen.add(adapter.worker_of(adapter.result(handle, patience_s)))
-        nap_s = min(_LONGEST_NAP_S, nap_s * _LONGER)
+        adapter.seen.add(adapter.worker_of(adapter.result(handles.popleft(), patience_s)))
+        ended += 1
+        if ended % adapter.workers == 0:
+            nap_s = min(_LONGEST_NAP_S, nap_s * _LONGER)
+        handles.append(adapter.submit(tasks.nap, nap_s))
+    found = time.perf_counter()
+    for handle in handles:
+        adapter.result(handle, patience_s)
+    return found
 
 
 def queue_memory(adapter: PeerAdapter, tasks_at_most: int, seconds: float) -> Figures:
@@ -141,8 +149,7 @@ def kill_recovery(adapter: PeerAdapter, number: int) -> Figures:
     adapter.seen.add(victim)
     began = time.perf_counter()
     os.kill(victim, signal.SIGKILL)
-    _wave(adapter, _SHORT_NAP_S, before + 1, "no new worker has run a task")
-    seconds = time.perf_counter() - began
+    seconds = _see(before + 1, adapter, _SHORT_NAP_S, "no new worker has run a task") - began
     return {"recovery": 1000 * seconds, "seconds": seconds}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 
-PREFETCH_MAX = 16
+PREFETCH_MAX = 64  # docs/decisions/0015-up-to-64-are-prefetched.md
 PREFETCH_SPAN_S = 0.001  # what is prefetched to one worker should take no longer than this
 _SAMPLES_FIRST = 16
 _SAMPLES_AGAIN = 64
@@ -20,7 +20,7 @@ def percentiles(samples: Iterable[float]) -> dict[str, float | None]:
 
 
 class RunTimes:
-    """The run times of one name, and how deep it may be prefetched: ``min(16, 1 ms / p95)``, 1 while it is unknown."""
+    """The run times of one name, and how deep it may be prefetched: ``min(64, 1 ms / p95)``, 1 while it is unknown."""
 
     __slots__ = ("_samples", "_until", "depth")
 

@@ -34,11 +34,11 @@ def test_the_depth_is_a_millisecond_of_the_names_work() -> None:
     assert [pool.state(task) for task in tasks[:3]] == ["running", "queued", "queued"]
 
 
-def test_it_is_at_most_sixteen() -> None:
+def test_it_is_at_most_sixty_four() -> None:
     pool = Pool()
     pool.teach("instant", 1e-6)
-    pool.submit_many(40, "instant")
-    assert len(_line(pool)) == 16
+    pool.submit_many(100, "instant")
+    assert len(_line(pool)) == 64
 
 
 def test_a_slow_name_stays_at_one() -> None:
