@@ -3,9 +3,9 @@
 A short durable task is told twice, when it is submitted and when it has ended, some hundred microseconds apart. Where
 the writer has nothing else to do, the first would be synced at once, and the second after it: two syncs one after the
 other, where one does. So a commit that finds the writer idle waits for the second, if the last such commit has shown
-that it comes soon: within a quarter of what a commit takes. Where it then does not come, the next commit waits no more.
+that it comes soon: within half of what a commit takes. Where it then does not come, the next commit waits no more.
 
-It costs at most half of a commit's time, once; on a disk that syncs in 5 ms it halves what such a task takes. On one
+It costs at most a commit's time, once; on a disk that syncs in 5 ms it halves what such a task takes. On one
 that syncs in 0.1 ms no companion comes soon enough, and nothing waits.
 """
 
@@ -26,7 +26,7 @@ class Linger:
 
     def did_not_wait(self, took_s: float, next_after_s: float | None) -> None:
         """A commit took so long. The next was handed over so long after it had begun; None: not before it had ended."""
-        if next_after_s is None or 4 * next_after_s > took_s:
+        if next_after_s is None or 2 * next_after_s > took_s:
             self.wait_s = 0.0
         else:  # what came before it had begun is taken together with it next time, without any wait
             self.wait_s = min(max(2 * next_after_s, 0.0), MOST_S)

@@ -76,6 +76,7 @@ class StoreWriter:
         self._queue: SimpleQueue[_Job] = SimpleQueue()
         self._waiting: deque[_Job] = deque()  # taken from the queue, not yet carried out; the thread's own
         self._linger = Linger()
+        self._committed_at = 0.0  # when the last transaction ended
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -147,8 +148,9 @@ class StoreWriter:
         while True:
             self._take()
             match self._waiting[0]:
-                case _Commit():
-                    if not (self._commit() if len(self._waiting) > 1 else self._commit_alone()):
+                case _Commit() as commit:
+                    alone = len(self._waiting) == 1 and commit.at >= self._committed_at
+                    if not (self._commit_alone() if alone else self._commit()):
                         return
                 case _Read() as read:
                     self._waiting.popleft()
@@ -167,7 +169,10 @@ class StoreWriter:
             pass
 
     def _commit_alone(self) -> bool:
-        """Commit the one that waits, with its companion, if one is to be expected. False: the last try has failed."""
+        """Commit the one that waits, with its companion, if one is to be expected. False: the last try has failed.
+
+        One that was handed over while the thread wrote is none of these: it is the companion of what was written.
+        """
         linger = self._linger
         if linger.wait_s:
             try:
@@ -199,6 +204,7 @@ class StoreWriter:
                 return False
             self._closing.wait(self._retry_s)
             return True
+        self._committed_at = monotonic()
         for _ in commits:
             self._waiting.popleft()
         self._done(commits[-1].number, None)

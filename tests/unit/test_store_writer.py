@@ -15,6 +15,7 @@ import pytest
 
 from poolmgr.core.changes import Change, TasksPurged
 from poolmgr.errors import StoreUnavailable
+from poolmgr.store.linger import Linger
 from poolmgr.store.memory import MemoryStore
 from poolmgr.store.writer import ENOUGH_CHANGES, StoreWriter
 
@@ -117,6 +118,26 @@ def test_a_commit_whose_companion_is_known_to_come_soon_waits_for_it(bench: Benc
     bench.submit(2)
     assert bench.said() == (2, None)
     assert bench.store.batches == [[1, 2]]
+
+
+class WaitsFromNowOn(Linger):
+    """After its first commit it has each that is alone wait, for ever."""
+
+    def did_not_wait(self, took_s: float, next_after_s: float | None) -> None:
+        self.wait_s = FOREVER_S
+
+
+def test_the_companion_itself_does_not_wait_for_another(bench: Bench) -> None:
+    bench.writer._linger = WaitsFromNowOn()
+    let_through = bench.store.shut_gate()
+    bench.writer.start()
+    bench.submit(1)
+    bench.wait_until_it_applies()
+    bench.submit(2)
+    let_through()
+    let_through()
+    assert [bench.said(), bench.said()] == [(1, None), (2, None)]
+    assert bench.store.batches == [[1], [2]]
 
 
 def test_a_read_is_not_kept_waiting_for_a_companion(bench: Bench) -> None:
@@ -307,6 +328,7 @@ def test_a_process_whose_store_has_no_thread_any_more_ends() -> None:
     """Nothing durable would ever be answered there."""
     program = """
 import time
+from poolmgr.store.linger import Linger
 from poolmgr.store.memory import MemoryStore
 from poolmgr.store.writer import StoreWriter
 
