@@ -6,8 +6,8 @@ much while it works and gives it back. What is looked at is what it holds betwee
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import combinations, pairwise
-from statistics import median
 from typing import Final
 
 POINTS: Final = 12  # kept, at most
@@ -59,9 +59,16 @@ class MemoryTrend:
         if len(points) < _MANY:
             return False
         # The slope of Theil (1950) and Sen (1968): nearly a third of the points may be anything.
-        slope = median((y - x) / (n - m) for (m, x), (n, y) in combinations(points, 2))
+        slope = _median((y - x) / (n - m) for (m, x), (n, y) in combinations(points, 2))
         return _goes_too_far(used_mb, slope * _AHEAD * (points[-1][0] - points[0][0]) / (len(points) - 1), limit_mb)
 
 
 def _goes_too_far(used_mb: float, growth_mb: float, limit_mb: float) -> bool:
     return growth_mb >= _LEAST * limit_mb and used_mb + growth_mb > _SHARE * limit_mb
+
+
+def _median(values: Iterable[float]) -> float:
+    """As ``statistics.median``, whose import takes 2.5 ms of a start and 0.4 MB of the daemon."""
+    found = sorted(values)
+    middle = len(found) // 2
+    return found[middle] if len(found) % 2 else (found[middle - 1] + found[middle]) / 2
