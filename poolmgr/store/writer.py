@@ -148,8 +148,8 @@ class StoreWriter:
         while True:
             self._take()
             match self._waiting[0]:
-                case _Commit() as commit:
-                    alone = len(self._waiting) == 1 and commit.at >= self._committed_at
+                case _Commit(at=at):  # the job itself, and all that it carries, is not to be kept by a name here
+                    alone = len(self._waiting) == 1 and at >= self._committed_at
                     if not (self._commit_alone() if alone else self._commit()):
                         return
                 case _Read() as read:
