@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol, overload
 
 from poolmgr.core.slot import Slot
@@ -10,12 +10,12 @@ from poolmgr.core.task import Task
 
 
 class Waiting(Sequence[Slot]):
-    """The workers of one load, those that wait longest first. To take the first costs the same for any number of them,
-    and that is what nearly every task does."""
+    """The workers of one load, those that wait longest first. To take the first or the last costs the same for any
+    number of them, and that is what nearly every task does."""
 
     __slots__ = ("_slots",)
 
-    def __init__(self, slots: Mapping[str, Slot]) -> None:
+    def __init__(self, slots: dict[str, Slot]) -> None:
         self._slots = slots
 
     def __len__(self) -> int:
@@ -31,6 +31,8 @@ class Waiting(Sequence[Slot]):
     def __getitem__(self, place: int | slice) -> Slot | list[Slot]:
         if place == 0:
             return next(iter(self._slots.values()))
+        if place == -1:
+            return self._slots[next(reversed(self._slots))]
         return list(self._slots.values())[place]
 
 
@@ -40,6 +42,17 @@ class Balancer(Protocol):
     def choose(self, task: Task, candidates: Sequence[Slot]) -> Slot:
         """One of ``candidates``: at least two, all fit for ``task``, the one that waits longest first."""
         ...
+
+
+class MostRecent:
+    """The one that was at work last: what a task touches is still in the processor's caches.
+
+    So a call that is alone is 1.5 times as fast as in turns (docs/decisions/0016-the-most-recent-worker-first.md), and
+    workers that are not needed stay at rest.
+    """
+
+    def choose(self, task: Task, candidates: Sequence[Slot]) -> Slot:
+        return candidates[-1]
 
 
 class RoundRobin:
@@ -71,4 +84,8 @@ class Affine:
         return self._otherwise.choose(task, candidates)
 
 
-BALANCERS: dict[str, type[Balancer]] = {"round-robin": RoundRobin, "least-loaded": LeastLoaded}
+BALANCERS: dict[str, type[Balancer]] = {
+    "most-recent": MostRecent,
+    "round-robin": RoundRobin,
+    "least-loaded": LeastLoaded,
+}

@@ -43,7 +43,8 @@ class Guarded:
 
 
 def load_balancer(name: str) -> Balancer:
-    """``round-robin``, ``least-loaded``, or a class of one's own as ``module:Class`` (core/balancer.py's protocol).
+    """``most-recent``, ``round-robin``, ``least-loaded``, or a class of one's own as ``module:Class``: one by the
+    protocol of core/balancer.py.
 
     Raises:
         ConfigError: there is no such class, or it cannot be made.

@@ -183,7 +183,7 @@ def _settings(world: World, aging_s: float) -> Settings:
         groups=tuple(groups),
         min_workers=1,
         max_workers=8,
-        load_balancing=one(("round-robin", "least-loaded")),
+        load_balancing=one(("most-recent", "round-robin", "least-loaded")),
         max_tasks_per_worker=one((0, 0, 1, 4)),
         max_worker_age_s=one((0.0, 0.0, 15.0)),
         idle_timeout_s=one((0.0, 0.0, 2.0)),

@@ -6,7 +6,7 @@ from collections import deque
 
 import pytest
 
-from poolmgr.core.balancer import BALANCERS, Affine, LeastLoaded, RoundRobin
+from poolmgr.core.balancer import BALANCERS, Affine, LeastLoaded, MostRecent, RoundRobin, Waiting
 from poolmgr.core.slot import Slot
 from poolmgr.core.task import Task
 from poolmgr.model import TaskOptions
@@ -21,6 +21,12 @@ def _slot(number: int, *, held: int = 0, cpu: float = 0.0, memory: float = 0.0, 
     slot.in_flight = deque([_task()] * held)
     slot.cpu_percent, slot.memory_mb, slot.affinities = cpu, memory, dict.fromkeys(keys)
     return slot
+
+
+def test_most_recent_takes_the_one_that_was_at_work_last() -> None:
+    slots = [_slot(2), _slot(1), _slot(3)]
+    assert MostRecent().choose(_task(), slots).id == "worker-3"
+    assert MostRecent().choose(_task(), Waiting({slot.id: slot for slot in slots})).id == "worker-3"
 
 
 def test_round_robin_takes_the_one_that_waits_longest() -> None:
@@ -54,4 +60,4 @@ def test_affine_asks_the_other_balancer_where_nobody_holds_the_key() -> None:
 
 
 def test_the_settings_names_of_balancers() -> None:
-    assert {"round-robin": RoundRobin, "least-loaded": LeastLoaded} == BALANCERS
+    assert {"most-recent": MostRecent, "round-robin": RoundRobin, "least-loaded": LeastLoaded} == BALANCERS
