@@ -103,7 +103,7 @@ def _see(enough: int, adapter: PeerAdapter, nap_s: float, otherwise: str, patien
         handles.append(adapter.submit(tasks.nap, nap_s))
     found = time.perf_counter()
     for handle in handles:
-        adapter.result(handle, patience_s)
+        adapter.seen.add(adapter.worker_of(adapter.result(handle, patience_s)))
     return found
 
 

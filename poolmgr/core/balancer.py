@@ -47,7 +47,7 @@ class Balancer(Protocol):
 class MostRecent:
     """The one that was at work last: what a task touches is still in the processor's caches.
 
-    So a call that is alone is 1.5 times as fast as in turns (docs/decisions/0016-the-most-recent-worker-first.md), and
+    So a call that is alone is 1.5 times as fast as in turns (docs/decisions/0016-most-recent-is-offered.md), and
     workers that are not needed stay at rest.
     """
 

@@ -328,7 +328,6 @@ def test_a_process_whose_store_has_no_thread_any_more_ends() -> None:
     """Nothing durable would ever be answered there."""
     program = """
 import time
-from poolmgr.store.linger import Linger
 from poolmgr.store.memory import MemoryStore
 from poolmgr.store.writer import StoreWriter
 
