@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import Final
 
 from poolmgr.core.changes import ScheduleRecord
@@ -27,8 +28,6 @@ def task_id(record: ScheduleRecord, tick: float) -> bytes:
 
     A schedule that was removed and made again is another: its ticks are its own.
     """
-    from hashlib import blake2b  # here: it takes 0.3 MB, and most daemons have no schedule
-
     drawn = blake2b(f"{record.id}\0{record.created_at!r}\0{tick!r}".encode(), digest_size=10)
     return int(tick * 1000).to_bytes(6, "big") + drawn.digest()
 

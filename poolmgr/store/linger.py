@@ -5,8 +5,8 @@ the writer has nothing else to do, the first would be synced at once, and the se
 other, where one does. So a commit that finds the writer idle waits for the second, if the last such commit has shown
 that it comes soon: within half of what a commit takes. Where it then does not come, the next commit waits no more.
 
-It costs at most a commit's time, once; on a disk that syncs in 5 ms it halves what such a task takes. On one
-that syncs in 0.1 ms no companion comes soon enough, and nothing waits.
+It costs at most a commit's time, each time that it is wrong; on a disk that syncs in 5 ms it halves what such a task
+takes. Where no companion comes soon enough, nothing waits.
 """
 
 from __future__ import annotations
