@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 class LowestFirst:
-    """Fills the pool from below: worker-0 before worker-1. So few workers stay warm, and the others may rest
-    (``idle_timeout_s``). It runs in the daemon, for each task that has a choice: be quick, do not block."""
+    """Fills the pool from below: worker-0 before worker-1. It runs in the daemon, for each task that has a choice: be
+    quick, do not block."""
 
     def choose(self, task: Task, candidates: Sequence[Slot]) -> Slot:
         """One of ``candidates``: at least two, which all fit the task and hold the least work."""

@@ -56,7 +56,7 @@ class Settings:
     autoscale_wait_s: float = setting(1.0, seconds(above_zero=True))
     autoscale_idle_s: float = setting(60.0, seconds(above_zero=True))
     autoscale_cpu_percent: int = setting(90, whole(1))
-    load_balancing: str = setting("round-robin", choice("round-robin", "most-recent", "least-loaded", or_import=True))
+    load_balancing: str = setting("most-recent", choice("most-recent", "round-robin", "least-loaded", or_import=True))
 
     worker_memory_limit_mb: int = setting(512, whole(0))
     max_tasks_per_worker: int = setting(0, whole(0))

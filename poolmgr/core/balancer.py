@@ -24,6 +24,9 @@ class Waiting(Sequence[Slot]):
     def __iter__(self) -> Iterator[Slot]:
         return iter(self._slots.values())
 
+    def __reversed__(self) -> Iterator[Slot]:
+        return reversed(self._slots.values())
+
     @overload
     def __getitem__(self, place: int) -> Slot: ...
     @overload
@@ -45,14 +48,18 @@ class Balancer(Protocol):
 
 
 class MostRecent:
-    """The one that was at work last: what a task touches is still in the processor's caches.
+    """The one that completed a task last: what the next one touches is still in the processor's caches.
 
-    So a call that is alone is 1.5 times as fast as in turns (docs/decisions/0016-most-recent-is-offered.md), and
-    workers that are not needed stay at rest.
+    So a call that is alone is 1.5 times as fast as in turns (docs/decisions/0016-the-most-recent-worker-first.md), and
+    workers that are not needed stay at rest. Those whose last attempt has failed, or that have not run any, come after
+    all others, and take turns: one worker that is sick must not get each next task because it was so quick to fail.
     """
 
     def choose(self, task: Task, candidates: Sequence[Slot]) -> Slot:
-        return candidates[-1]
+        last = candidates[-1]
+        if last.proven:
+            return last
+        return next((slot for slot in reversed(candidates) if slot.proven), candidates[0])
 
 
 class RoundRobin:

@@ -24,7 +24,7 @@ from typing import Any
 from poolmgr.config import Settings
 from poolmgr.config.groups import REST
 from poolmgr.core.autoscaler import Autoscaler
-from poolmgr.core.balancer import Affine, Balancer, RoundRobin
+from poolmgr.core.balancer import Affine, Balancer, MostRecent
 from poolmgr.core.breakers import BLOCK, Breakers
 from poolmgr.core.deadlines import NEVER
 from poolmgr.core.dispatch import RECALL_AFTER_S, Dispatcher
@@ -72,7 +72,7 @@ class Scheduler:
         window: int = WINDOW,
         window_bytes: int = WINDOW_BYTES,
     ) -> None:
-        self.state = State(settings, balancer or Affine(RoundRobin()), random, wall_offset, window, window_bytes)
+        self.state = State(settings, balancer or Affine(MostRecent()), random, wall_offset, window, window_bytes)
         self.breakers = Breakers(self.state)
         self._dispatcher = Dispatcher(self.state, self.breakers)
         self.storeroom = Storeroom(self.state, window)
@@ -138,6 +138,7 @@ class Scheduler:
             return
         ended = self._lifecycle.completed(slot, results, now)
         if ended:
+            slot.proven = True
             self._next_of(slot, ended[-1], len(ended), results[-1][2], now)
 
     def attempt_failed(
@@ -148,6 +149,7 @@ class Scheduler:
         if slot is None or not slot.in_flight or slot.in_flight[0].fence != fence or slot.trouble:
             return
         task = slot.in_flight.popleft()
+        slot.proven = False
         failure = self.memory_limits.judged(slot, failure)
         self._lifecycle.failed(task, slot, begun_at, failure, now)
         self._next_of(slot, task, 1, ended_at, now)
@@ -235,14 +237,13 @@ class Scheduler:
             self.state.effects.append(Interrupt(slot.id, incarnation, fence, "soft_timeout"))
             soft_at = NEVER
         hard_at = NEVER if timeout_s is None else begun_at + timeout_s
-        slow_at = begun_at + RECALL_AFTER_S
         if len(slot.in_flight) > 1:
-            if now >= slow_at:
+            if now >= begun_at + RECALL_AFTER_S:
                 slot.slow = True
                 self._dispatcher.touch(slot)
                 self._dispatcher.recall(slot)
             else:
-                hard_at = min(hard_at, slow_at)
+                hard_at = min(hard_at, begun_at + RECALL_AFTER_S)
         self._dispatcher.look_again(slot, min(soft_at, hard_at, self.preemption.tell(slot, now)))
 
     def recall_sent(self, worker: str, incarnation: int, page_fence: int, now: float) -> None:

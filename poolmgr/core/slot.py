@@ -26,8 +26,8 @@ class Slot:
         "doomed", "executed", "executed_before", "generation", "group", "heard_at", "id", "in_flight", "incarnation",
         "interrupted", "last_activity", "leaving", "memory_limit_mb", "memory_mb", "memory_peak_mb", "memory_trend",
         "memory_used_mb", "next_look", "open", "pid", "preempt_by", "preempt_told", "preempting", "preempting_for",
-        "ready_at", "recalling", "restarts", "retired_at", "retiring", "seen", "slow", "spawned_at", "start_commit",
-        "state", "suspected", "tasks_limit", "trim", "trouble", "watched", "weighing",
+        "proven", "ready_at", "recalling", "restarts", "retired_at", "retiring", "seen", "slow", "spawned_at",
+        "start_commit", "state", "suspected", "tasks_limit", "trim", "trouble", "watched", "weighing",
     )  # fmt: skip
 
     def __init__(self, id: str, group: Group = _PLAIN) -> None:
@@ -49,6 +49,7 @@ class Slot:
         self.pid: int | None = None
         self.in_flight: deque[Task] = deque()
         self.executed = 0
+        self.proven = False  # the last attempt that has ended here was completed
         self.spawned_at = now
         self.ready_at = 0.0
         self.heard_at = now  # the last heartbeat

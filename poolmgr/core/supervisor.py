@@ -56,7 +56,7 @@ class Supervisor:
         return slots if group is None else [slot for slot in slots if slot.group.name == group]
 
     def scale(self, size: int, now: float, group: str | None = None, reason: str = "asked for") -> None:
-        """Add slots, or drain some: the idle first, then those with the highest numbers.
+        """Add slots, or drain some: the idle first, and of those the ones that have not worked yet, or not for longest.
 
         ``size`` is that of one group; without one of the whole pool, whose rest grows or shrinks for it.
 
@@ -72,7 +72,7 @@ class Supervisor:
             self.add(now, self._state.groups[name])
         if more < 0:
             staying = self._staying(name)
-            staying.sort(key=lambda slot: (bool(slot.in_flight), -_number(slot)))
+            staying.sort(key=_stays)
             for slot in staying[:-more]:
                 self.remove(slot, now)
         if more:
@@ -367,6 +367,11 @@ def _lingers(slot: Slot, now: float) -> bool:
     """Whether it was told to go, has nothing to do any more, and is still there."""
     since = max(slot.retired_at, slot.last_activity)
     return bool(slot.retiring) and not slot.in_flight and now - since > EXITS_WITHIN_S
+
+
+def _stays(slot: Slot) -> tuple[bool, bool, float, int]:
+    """Which slots go first where there are to be fewer: the least."""
+    return bool(slot.in_flight), slot.executed > 0, slot.last_activity, -_number(slot)
 
 
 def _number(slot: Slot) -> int:

@@ -32,7 +32,7 @@ from typing import Any
 from poolmgr.worker.library import Library
 from poolmgr.worker.warden import OWN_VARIABLES, WORKER, started_with, stat
 
-LOOK_EVERY_S = 0.010  # of tasks' run time: 20 idle workers take turns, and each would look after every task of its own
+LOOK_EVERY_S = 0.010  # of tasks' run time, not of time: where 20 workers take turns, each would look after every task
 IDLE_MS = 100.0
 
 _LIMITS = tuple(each for each in range(16) if each != RLIMIT_DATA)  # which is the manager's affair

@@ -22,7 +22,7 @@ def load(**flags: Any) -> Settings:
 def test_defaults_are_those_of_the_design() -> None:
     settings = load()
     assert (settings.pool_size, settings.min_workers, settings.max_workers) == (20, 5, 50)
-    assert (settings.mode, settings.app, settings.load_balancing) == ("managed", (), "round-robin")
+    assert (settings.mode, settings.app, settings.load_balancing) == ("managed", (), "most-recent")
     assert (settings.worker_memory_limit_mb, settings.task_timeout_s) == (512, 300.0)
     assert (settings.heartbeat_interval_s, settings.zombie_after_s) == (5.0, 30.0)
     assert settings.memory_thresholds == (70, 85, 95)
@@ -113,7 +113,7 @@ def test_variables_are_read_as_their_settings_are(variable: str, text: str, valu
         ("heartbeat_interval_s", 0, "seconds, above 0"),
         ("auto_restart", 1, "true or false"),
         ("retry_jitter", "some", "'ten-percent' or 'full' or 'none'"),
-        ("load_balancing", "fewest", "'round-robin' or 'most-recent' or 'least-loaded' or 'package.module:name'"),
+        ("load_balancing", "fewest", "'most-recent' or 'round-robin' or 'least-loaded' or 'package.module:name'"),
         ("mode", "standalone", "'managed'"),
         ("app", ["a b"], "names of modules, such as 'myapp.tasks'"),
         ("app", "tasks.py", None),

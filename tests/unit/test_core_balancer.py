@@ -16,17 +16,24 @@ def _task(**options: str) -> Task:
     return Task(b"\0" * 16, "work", b"", TaskOptions(**options), "g", 1, 0, 0.0, 0.0)  # type: ignore[arg-type]
 
 
-def _slot(number: int, *, held: int = 0, cpu: float = 0.0, memory: float = 0.0, keys: str = "") -> Slot:
+def _slot(
+    number: int, *, held: int = 0, cpu: float = 0.0, memory: float = 0.0, keys: str = "", proven: bool = False
+) -> Slot:
     slot = Slot(f"worker-{number}")
+    slot.proven = proven
     slot.in_flight = deque([_task()] * held)
     slot.cpu_percent, slot.memory_mb, slot.affinities = cpu, memory, dict.fromkeys(keys)
     return slot
 
 
-def test_most_recent_takes_the_one_that_was_at_work_last() -> None:
-    slots = [_slot(2), _slot(1), _slot(3)]
-    assert MostRecent().choose(_task(), slots).id == "worker-3"
-    assert MostRecent().choose(_task(), Waiting({slot.id: slot for slot in slots})).id == "worker-3"
+@pytest.mark.parametrize(
+    ("proven", "chosen"),
+    [("213", "worker-3"), ("21", "worker-1"), ("2", "worker-2"), ("", "worker-2")],
+)
+def test_most_recent_takes_the_one_that_completed_a_task_last_or_else_each_in_turn(proven: str, chosen: str) -> None:
+    slots = [_slot(number, proven=str(number) in proven) for number in (2, 1, 3)]
+    assert MostRecent().choose(_task(), slots).id == chosen
+    assert MostRecent().choose(_task(), Waiting({slot.id: slot for slot in slots})).id == chosen
 
 
 def test_round_robin_takes_the_one_that_waits_longest() -> None:

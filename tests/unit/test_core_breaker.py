@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from poolmgr.breaker import BreakerInfo, BreakerState
 from poolmgr.core import views
+from poolmgr.core.balancer import BALANCERS, Affine, Balancer, MostRecent
 from poolmgr.core.breaker import Breaker
 from poolmgr.core.breakers import breaker_infos
 from poolmgr.core.deadlines import NEVER
@@ -251,6 +252,32 @@ def test_a_success_between_failures_forgets_them() -> None:
         pool.done(pool.submit())
     assert pool.events("breaker-opened") == []
     assert breaker_infos(pool.scheduler.state, pool.now) == []
+
+
+@pytest.mark.parametrize("balancer", BALANCERS.values())
+@pytest.mark.parametrize("retries", [0, 3])
+@pytest.mark.parametrize("well_until", [0, 10])
+def test_one_sick_worker_of_four_opens_no_breaker_whoever_balances(
+    balancer: type[Balancer], retries: int, well_until: int
+) -> None:
+    """Calls that come one after the other: the sick worker is idle each time, and was the last to be at work."""
+    pool = Pool(workers=4, balancer=Affine(balancer()))
+    sick = None
+    for number in range(60):
+        task = pool.submit(max_retries=retries, retry_backoff_s=0.0)
+        while task in pool.running():
+            pool.now += 0.001
+            worker = pool.worker_of(task)
+            if sick is None and number >= well_until:
+                sick = worker
+            if worker == sick:
+                pool.fail(task)
+            else:
+                pool.done(task)
+        assert pool.state(task) in ("completed", "dead")
+    failed = len(pool.events("task-failed"))
+    assert failed == 1 if balancer is MostRecent else failed >= 1
+    assert pool.events("breaker-opened") == []
 
 
 def test_failures_of_attempts_count_whichever_their_task() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from poolmgr.core.balancer import Affine, LeastLoaded, Waiting
+from poolmgr.core.balancer import Affine, Balancer, LeastLoaded, MostRecent, RoundRobin, Waiting
 from poolmgr.core.effects import Start
 from poolmgr.core.slot import Slot
 from tests.unit.driver import Pool
@@ -45,22 +45,40 @@ def test_each_dispatch_has_the_next_fence() -> None:
     ]
 
 
-def test_idle_workers_take_turns() -> None:
+def test_one_after_the_other_goes_to_the_worker_that_was_at_work_last() -> None:
     pool = Pool(workers=3)
+    for _ in range(2):
+        pool.done(pool.submit())
+    first, second = pool.submit_many(2)
+    pool.done(first)
+    pool.done(second)
+    pool.fail(pool.submit(max_retries=0))
+    pool.done(pool.submit())
+    assert [int(start.worker[-1]) for start in pool.all(Start)] == [0, 0, 0, 1, 1, 0]
+
+
+def test_round_robin_takes_turns() -> None:
+    pool = Pool(workers=3, balancer=Affine(RoundRobin()))
     for _ in range(6):
         pool.done(pool.submit())
-    assert [start.worker for start in pool.all(Start)] == ["worker-0", "worker-1", "worker-2"] * 2
+    assert [int(start.worker[-1]) for start in pool.all(Start)] == [0, 1, 2, 0, 1, 2]
 
 
-def test_to_choose_among_many_idle_workers_looks_at_one(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("balancer", [MostRecent, RoundRobin])
+def test_to_choose_among_many_idle_workers_looks_at_one(
+    monkeypatch: pytest.MonkeyPatch, balancer: type[Balancer]
+) -> None:
     def look_at_all(self: Waiting) -> Iterator[Slot]:
         raise AssertionError("it looks at every worker")
 
+    pool = Pool(workers=50, balancer=Affine(balancer()))
+    for task in pool.submit_many(50):
+        pool.done(task)
     monkeypatch.setattr(Waiting, "__iter__", look_at_all)
-    pool = Pool(workers=50)
+    monkeypatch.setattr(Waiting, "__reversed__", look_at_all)
     for number in range(60):
         pool.done(pool.submit())
-        assert pool.all(Start)[-1].worker == f"worker-{number % 50}"
+        assert pool.all(Start)[-1].worker == f"worker-{49 if balancer is MostRecent else number % 50}"
 
 
 def test_nothing_waits_behind_a_task_that_may_be_long_while_a_worker_may_become_free() -> None:
@@ -252,8 +270,8 @@ def test_its_process_ends_with_it_however_it_ends(ending: str) -> None:
 
 def test_an_idle_used_process_is_given_up_for_an_ephemeral_task() -> None:
     pool = Pool(workers=3)
-    for _ in range(3):
-        pool.done(pool.submit())
+    for task in pool.submit_many(3):
+        pool.done(task)
     task = pool.submit(ephemeral=True)
     assert len(pool.retired()) == 1, "no more of them than there are tasks"
     pool.submit("other")
@@ -275,7 +293,7 @@ def test_an_ephemeral_task_is_not_starved_by_ordinary_ones() -> None:
 
 def test_an_ephemeral_task_takes_none_that_lacks_its_capability() -> None:
     pool = Pool(workers=2, capabilities={"worker-1": {"gpu"}})
-    for _ in range(2):
-        pool.done(pool.submit())
+    for task in pool.submit_many(2):
+        pool.done(task)
     pool.submit(ephemeral=True, requires=frozenset({"gpu"}))
     assert pool.retired() == ["worker-1"]

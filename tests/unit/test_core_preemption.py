@@ -276,11 +276,11 @@ def test_nobody_makes_room_who_would_lose_something_or_for_what_can_wait() -> No
 def test_nobody_makes_room_while_a_worker_is_coming() -> None:
     pool = Pool(workers=2, preempt_min_run_s=0.0)
     _resumable(pool, "agent")
-    for _ in range(2):
-        pool.done(pool.submit())
+    for task in pool.submit_many(2):
+        pool.done(task)
     pool.submit("agent")
     pool.comes_up = False
-    pool.die("worker-1")
+    pool.die("worker-0")
     pool.submit(priority=0)
     assert _asked(pool) == []
 
@@ -360,11 +360,11 @@ def test_a_worker_that_is_taken_away_makes_no_room() -> None:
 def test_a_worker_that_hangs_at_its_start_is_not_waited_for() -> None:
     pool = Pool(workers=2, preempt_min_run_s=0.0)
     _resumable(pool, "agent")
-    for _ in range(2):
-        pool.done(pool.submit())
+    for task in pool.submit_many(2):
+        pool.done(task)
     agent = pool.submit("agent", timeout_s=None)
     pool.comes_up = False
-    pool.die("worker-1")
+    pool.die("worker-0")
     pool.submit(priority=0)
     pool.advance(READY_WITHIN_S - 1.0)
     assert _asked(pool) == []

@@ -197,7 +197,19 @@ def test_scaling_up_fills_the_lowest_free_numbers() -> None:
     assert pool.events("pool-scaled-up") == [{"count": 2, "new_size": 4, "group": "default", "reason": "asked for"}]
 
 
-def test_scaling_down_takes_the_idle_first_then_the_highest_numbers() -> None:
+def test_scaling_down_takes_first_who_has_not_worked_then_who_has_been_idle_for_longest() -> None:
+    pool = Pool(workers=6)
+    tasks = pool.submit_many(4)
+    for task in (tasks[2], tasks[0], tasks[1]):
+        pool.done(task)
+        pool.now += 1.0
+    pool.scheduler.supervisor.scale(2, pool.now)
+    pool.flush()
+    assert pool.retired() == ["worker-5", "worker-4", "worker-2", "worker-0"]
+    assert pool.state(tasks[3]) == "running"
+
+
+def test_scaling_down_takes_a_busy_worker_where_none_is_idle_any_more() -> None:
     pool = Pool(workers=4)
     tasks = pool.submit_many(3)
     pool.done(tasks[0])
@@ -310,7 +322,8 @@ def test_a_retired_worker_that_dies_at_its_task_is_charged_like_any_other() -> N
 
 def test_reuse_is_counted() -> None:
     pool = Pool(workers=2)
-    for _ in range(8):
-        pool.done(pool.submit())
+    for _ in range(4):
+        for task in pool.submit_many(2):
+            pool.done(task)
     assert pool.scheduler.state.statistics.reuse_rate() == 0.75
     assert [pool.slot(f"worker-{n}").executed for n in (0, 1)] == [4, 4]
