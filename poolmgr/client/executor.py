@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor as StandardExecutor
 from itertools import islice
 from time import monotonic
@@ -120,7 +120,7 @@ class Executor(StandardExecutor):
             raise ValueError("chunksize must be >= 1.")
         deadline = None if timeout is None else monotonic() + timeout
         link = self._live()
-        calls = self._send_all(link, fn, zip(*iterables, strict=False), chunksize)
+        calls = self._send_all(link, fn, _parts(iterables, chunksize))
         return _results(link, calls, deadline)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -186,7 +186,7 @@ class Executor(StandardExecutor):
                 self._broken(link.protocol.lost)
 
     def _send_all(
-        self, link: CallLink, fn: Callable[..., R], inputs: Iterator[tuple[Any, ...]], chunksize: int
+        self, link: CallLink, fn: Callable[..., R], parts: Iterator[list[Sequence[Any]]]
     ) -> deque[Call[list[R]]]:
         calls: deque[Call[list[R]]] = deque()
         function, failure = b"", None
@@ -197,14 +197,14 @@ class Executor(StandardExecutor):
             failure = error
         batch: list[Submit] = []
         size, began = 0, monotonic()
-        while chunk := list(islice(inputs, chunksize)):
+        for part in parts:
             call: Call[list[R]] = Call(link)
             calls.append(call)
             try:
                 if failure is not None:
                     raise failure
                 buffers = _buffers(link)
-                payload = self._payload(link, dump(chunk, buffers), function, buffers)
+                payload = self._payload(link, dump(part, buffers), function, buffers)
             except Exception as error:
                 call.outcome = error
                 continue
@@ -221,6 +221,18 @@ class Executor(StandardExecutor):
             places = self._get_room(link, len(batch))
             self._send(link, batch[:places])
             batch = batch[places:]
+
+
+def _parts(iterables: tuple[Iterable[Any], ...], size: int) -> Iterator[list[Sequence[Any]]]:
+    """What each part of a map has of each iterable; of longer ones no more is read than ``zip`` does."""
+    if len(iterables) == 1:
+        inputs = iter(iterables[0])
+        while column := list(islice(inputs, size)):
+            yield [column]
+    else:
+        calls = zip(*iterables, strict=False)
+        while part := list(islice(calls, size)):
+            yield list(zip(*part, strict=True))
 
 
 def _buffers(link: CallLink) -> list[memoryview] | None:

@@ -64,8 +64,11 @@ def call(
         return executor.unusable
     try:
         if function:
-            target, parts = _loaded(executor, function, pickled, buffers)
-            value: Any = [target(*arguments) for arguments in parts]
+            target, columns = _loaded(executor, function, pickled, buffers)
+            if len(columns) == 1:  # by far the most: each call's arguments in a tuple cost more than a short call
+                value: Any = [target(argument) for argument in columns[0]]
+            else:
+                value = [target(*arguments) for arguments in zip(*columns, strict=True)]
         else:
             target, arguments, named = _loaded(executor, b"", pickled, buffers)
             value = target(*arguments, **named)

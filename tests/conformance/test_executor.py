@@ -177,6 +177,16 @@ def test_map_keeps_the_order_and_ends_with_the_shortest(executor: StandardExecut
 @pytest.mark.parametrize("chunksize", [1, 3, 100])
 def test_chunks_change_nothing_of_the_results(executor: StandardExecutor, chunksize: int) -> None:
     assert list(executor.map(callables.double, range(20), chunksize=chunksize)) == [2 * n for n in range(20)]
+    powers = executor.map(pow, range(7), iter([2, 3, 2, 3, 2]), [5] * 9, chunksize=chunksize)
+    assert list(powers) == [0, 1, 4, 2, 1]
+    assert list(executor.map(tuple, [[1, 2], [], [3]], chunksize=chunksize)) == [(1, 2), (), (3,)]
+
+
+@pytest.mark.parametrize("chunksize", [1, 3, 100])
+def test_of_a_longer_iterable_no_whole_chunk_is_read_in_vain(executor: StandardExecutor, chunksize: int) -> None:
+    longer = iter(range(10))
+    assert list(executor.map(pow, longer, [2, 2], chunksize=chunksize)) == [0, 1]
+    assert next(longer) in (3, 4)  # ``zip`` finds the end of the shortest once, or in the next chunk again
 
 
 def test_a_chunk_has_at_least_one(executor: StandardExecutor) -> None:
