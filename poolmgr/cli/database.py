@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import Any
 
 import click
@@ -33,7 +32,7 @@ def check(session: Session, state_dir: str | None) -> int:
         found = findings(path, alone=alone)
     lines = [*found, *(["... there may be more"] if len(found) == ENOUGH else [])]
     session.answer(
-        {"path": str(path), "ok": not found, "found": found},
+        {"path": path, "ok": not found, "found": found},
         "\n".join(lines) or f"{path} is in order",
     )
     return 1 if found else 0
@@ -49,10 +48,10 @@ def vacuum(session: Session, state_dir: str | None) -> None:
     with _database(session, state_dir) as (path, alone):
         done = _vacuumed(path) if alone else session.ask(commands.VACUUM)
     before, after = (f"{done[name] / 1e6:,.1f} MB" for name in ("bytes_before", "bytes_after"))
-    session.answer({"path": str(path), **done}, f"{path}: {before} before, {after} now")
+    session.answer({"path": path, **done}, f"{path}: {before} before, {after} now")
 
 
-def _vacuumed(path: Path) -> dict[str, int]:
+def _vacuumed(path: str) -> dict[str, int]:
     import sqlite3
 
     from poolmgr.store.inspection import inspect
@@ -60,46 +59,46 @@ def _vacuumed(path: Path) -> dict[str, int]:
     from poolmgr.store.sqlite import vacuum
 
     inspect(path, synced=True, busy_timeout_s=1.0)
-    before = path.stat().st_size
+    before = os.stat(path).st_size
     try:
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:
             vacuum(connection)
     except sqlite3.Error as error:
         raise refusal(path, error) from error
-    return {"bytes_before": before, "bytes_after": path.stat().st_size}
+    return {"bytes_before": before, "bytes_after": os.stat(path).st_size}
 
 
 @db.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path())
 @_STATE_DIR
 @answering
-def backup(session: Session, file: Path, state_dir: str | None) -> None:
+def backup(session: Session, file: str, state_dir: str | None) -> None:
     """Copy the database, as it is at one moment, to the new FILE. The daemon goes on meanwhile.
 
     A daemon starts from the copy where it is named poolmgr.db in an otherwise empty state directory.
     """
     from poolmgr.client import commands
 
-    target = Path(os.path.abspath(file))
+    target = os.path.abspath(file)
     with _database(session, state_dir) as (path, alone):
-        size = _copied(path, target) if alone else session.ask(commands.backup(str(target)))["bytes"]
-    session.answer({"path": str(target), "bytes": size}, f"{target} has a copy of {path} ({size / 1e6:,.1f} MB)")
+        size = _copied(path, target) if alone else session.ask(commands.backup(target))["bytes"]
+    session.answer({"path": target, "bytes": size}, f"{target} has a copy of {path} ({size / 1e6:,.1f} MB)")
 
 
-def _copied(path: Path, target: Path) -> int:
+def _copied(path: str, target: str) -> int:
     from poolmgr.store.backup import back_up
 
     return back_up(path, target, alone=True)
 
 
 @contextmanager
-def _database(session: Session, state_dir: str | None) -> Iterator[tuple[Path, bool]]:
+def _database(session: Session, state_dir: str | None) -> Iterator[tuple[str, bool]]:
     """Its path, and whether this process alone uses it: where no daemon answers, none can start meanwhile."""
     from poolmgr.client import commands
 
     if state_dir is None:
         try:
-            path = Path(session.ask(commands.DATABASE)["path"])
+            path = session.ask(commands.DATABASE)["path"]
         except NotRunning:
             if session.socket is not None:
                 raise
@@ -111,15 +110,15 @@ def _database(session: Session, state_dir: str | None) -> Iterator[tuple[Path, b
 
 
 @contextmanager
-def _without_daemon(state_dir: str | None) -> Iterator[Path]:
+def _without_daemon(state_dir: str | None) -> Iterator[str]:
     from poolmgr.config import Settings
     from poolmgr.config.locations import DATABASE, PID_FILE, state_path
     from poolmgr.daemon.pid_file import PidFile
 
     flags: dict[str, Any] = {} if state_dir is None else {"state_dir": state_dir}
     directory = state_path(Settings.load(flags=flags))
-    path = Path(directory, DATABASE)
-    if not path.exists():
+    path = os.path.join(directory, DATABASE)
+    if not os.path.exists(path):
         raise NotFound(f"there is no {path}: name the directory (--state-dir), or the daemon's socket (--socket)")
     guards = f"the state directory {directory} (to have that daemon do it, name its socket: --socket)"
     with PidFile(os.path.join(directory, PID_FILE), guards=guards):

@@ -14,7 +14,7 @@ import socket
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from time import monotonic
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from poolmgr.client import commands
 from poolmgr.client.awaited import Awaited
@@ -28,11 +28,10 @@ from poolmgr.errors import ConnectionLost, PoolError, Unavailable
 from poolmgr.parcels.passing import FileMessage
 from poolmgr.parcels.stream import Stream
 from poolmgr.payload import Payload
+from poolmgr.wire.framing import READ_BYTES
 from poolmgr.wire.parts import Part
 
 T = TypeVar("T")
-
-_READ_BYTES: Final = 256 * 1024
 
 
 class AsyncLink:
@@ -52,7 +51,7 @@ class AsyncLink:
         self._loop = loop
         self._pid = os.getpid()
         self._transport: Stream | None = None
-        self._buffer = bytearray(_READ_BYTES)
+        self._buffer = bytearray(READ_BYTES)
         self._unsent: list[Part] = []
         # Waiters for the first n submits to be acknowledged, least n first; the middle number makes each comparable.
         self._acknowledgements: list[tuple[int, int, asyncio.Future[None]]] = []

@@ -36,8 +36,8 @@ from poolmgr.client.protocol import Protocol, Settled
 from poolmgr.client.resume import ended
 from poolmgr.errors import ConnectionLost, PoolError
 from poolmgr.parcels.passing import ANCILLARY_BYTES, RECEIVE, Ancillary, received
+from poolmgr.wire.framing import READ_BYTES
 
-_READ_BYTES: Final = 256 * 1024
 _UNSENT_LOOK_S: Final = 0.05  # how long a follower waits for the daemon to take more before it looks at the lead
 _BRISK_S: Final = 0.0003  # an answer that took no longer has made the next worth watching for; about two calls' time
 _OVERTIME_S: Final = 0.05  # for how long what has arrived is taken in, although the time is up
@@ -70,7 +70,7 @@ class SharedSocket:
         self._followers = self._lead.followers
         self._observed: set[Pending[Any]] = set()
         self._background: threading.Thread | None = None
-        self._buffer = bytearray(_READ_BYTES)
+        self._buffer = bytearray(READ_BYTES)
         self._view = memoryview(self._buffer)
         self._brisk = False  # the last answer came within ``_BRISK_S``
         self._stirred = threading.Event()  # whoever sleeps while the connection is down is to look again

@@ -19,9 +19,9 @@ from poolmgr.server.connection import Connection
 from poolmgr.server.options import OptionCache
 from poolmgr.server.peer import peer_of
 from poolmgr.store.memory import MemoryStore
+from poolmgr.wire.framing import READ_BYTES
 
 _HANG_UP_S = 10.0  # for the program to read what it is owed
-_READ_BYTES = 256 * 1024
 
 
 class PrivateLife:
@@ -86,7 +86,7 @@ class PrivateLife:
         manager, options = self._manager, OptionCache(self._manager.shell.handlers)
         manager.reloads.listeners.append(options.forget)
         connection = _OnlyConnection(manager, options, lambda _: peer_of(self._sock, None), set())
-        Stream(asyncio.get_running_loop(), self._sock, connection, bytearray(_READ_BYTES))
+        Stream(asyncio.get_running_loop(), self._sock, connection, bytearray(READ_BYTES))
         return connection
 
     def _program_ended(self) -> None:

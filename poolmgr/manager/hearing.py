@@ -11,8 +11,20 @@ import msgpack
 from poolmgr.core.failure import Failure
 from poolmgr.core.lifecycle import Result
 from poolmgr.parcels.parcel import Parcel
-from poolmgr.wire.messages import BROKEN, PROTOCOL_VERSION, RAISED, READY, RECALLED, RELEASED, REPORT, WORN
-from poolmgr.worker.run import MESSAGE_LIMIT, NAME_LIMIT, TRACEBACK_LIMIT, TYPES_LIMIT
+from poolmgr.wire.messages import (
+    BROKEN,
+    MESSAGE_LIMIT,
+    NAME_LIMIT,
+    PROTOCOL_VERSION,
+    RAISED,
+    READY,
+    RECALLED,
+    RELEASED,
+    REPORT,
+    TRACEBACK_LIMIT,
+    TYPES_LIMIT,
+    WORN,
+)
 
 _CLOCK_SLACK_S = 1.0  # by so much a worker's time may be ahead of ours
 

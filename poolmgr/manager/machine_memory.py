@@ -7,8 +7,8 @@ of files. A group may have its limit from any of those above it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from poolmgr.manager.clock import now
@@ -37,10 +37,12 @@ class MachineMemory:
         proc, cgroups: where they are mounted.
     """
 
-    def __init__(self, proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> None:
-        self._proc = proc
-        self._unified = list(_upwards(cgroups, _own(proc, "")))
-        self._v1 = list(_upwards(cgroups / "memory", _own(proc, "memory")))
+    def __init__(
+        self, proc: str | os.PathLike[str] = "/proc", cgroups: str | os.PathLike[str] = "/sys/fs/cgroup"
+    ) -> None:
+        self._proc = os.fspath(proc)
+        self._unified = list(_upwards(os.fspath(cgroups), _own(self._proc, "")))
+        self._v1 = list(_upwards(os.path.join(cgroups, "memory"), _own(self._proc, "memory")))
 
     def read(self) -> Measure | None:
         """The tightest of all; None where nothing can be read."""
@@ -48,22 +50,22 @@ class MachineMemory:
         return max(measures, key=lambda each: each.percent) if measures else None
 
     def _of_machine(self) -> Iterator[Measure]:
-        found = _numbers(self._proc / "meminfo")
+        found = _numbers(f"{self._proc}/meminfo")
         total, available = found.get("MemTotal:", 0), found.get("MemAvailable:")
         if total and available is not None:
-            yield Measure(100.0 * (1.0 - available / total), _stalled(self._proc / "pressure" / "memory"), _MACHINE)
+            yield Measure(100.0 * (1.0 - available / total), _stalled(f"{self._proc}/pressure/memory"), _MACHINE)
 
     def _of_groups(self) -> Iterator[Measure]:
         for group in self._unified:
-            limit, usage = _number(group / "memory.max"), _number(group / "memory.current")
+            limit, usage = _number(f"{group}/memory.max"), _number(f"{group}/memory.current")
             if limit and usage is not None:
-                cached = _numbers(group / "memory.stat")
+                cached = _numbers(f"{group}/memory.stat")
                 cache = sum(cached.get(name, 0) for name in ("inactive_file", "active_file", "slab_reclaimable"))
-                yield _of_group(usage, cache, limit, _stalled(group / "memory.pressure"))
+                yield _of_group(usage, cache, limit, _stalled(f"{group}/memory.pressure"))
         for group in self._v1:
-            limit, usage = _number(group / "memory.limit_in_bytes"), _number(group / "memory.usage_in_bytes")
+            limit, usage = _number(f"{group}/memory.limit_in_bytes"), _number(f"{group}/memory.usage_in_bytes")
             if limit and limit < _NO_LIMIT and usage is not None:
-                cached = _numbers(group / "memory.stat")
+                cached = _numbers(f"{group}/memory.stat")
                 cache = sum(cached.get(name, 0) for name in ("total_inactive_file", "total_active_file"))
                 yield _of_group(usage, cache, limit, 0.0)
 
@@ -73,45 +75,46 @@ def _of_group(usage: int, cache: int, limit: int, stalled: float) -> Measure:
     return Measure(percent, stalled, f"the {limit >> 20:,} MB of its control group")
 
 
-def _own(proc: Path, controller: str) -> str:
+def _own(proc: str, controller: str) -> str:
     """The group of this process, as a path in that hierarchy; '' is the one of cgroup v2."""
-    for line in _text(proc / "self" / "cgroup").splitlines():
+    for line in _text(f"{proc}/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if controller in controllers.split(","):
             return path
     return "/"
 
 
-def _upwards(root: Path, path: str) -> Iterator[Path]:
+def _upwards(root: str, path: str) -> Iterator[str]:
     """That group, and all above it. In a container the path may be one of outside: then there is only the root."""
-    group = root / path.lstrip("/")
-    while group != root:
-        if group.is_dir() and root in group.parents:
-            yield group
-        group = group.parent
+    group = path.strip("/")
+    while group:
+        if ".." not in group.split("/") and os.path.isdir(f"{root}/{group}"):
+            yield f"{root}/{group}"
+        group = group.rpartition("/")[0]
     yield root
 
 
-def _text(path: Path) -> str:
+def _text(path: str) -> str:
     try:
-        return path.read_text(encoding="ascii")
+        with open(path, encoding="ascii") as file:
+            return file.read()
     except (OSError, ValueError):
         return ""
 
 
-def _number(path: Path) -> int | None:
+def _number(path: str) -> int | None:
     """None where it is none, such as ``max``."""
     text = _text(path).strip()
     return int(text) if text.isdecimal() else None
 
 
-def _numbers(path: Path) -> dict[str, int]:
+def _numbers(path: str) -> dict[str, int]:
     """The second word of each line by its first."""
     words = (line.split() for line in _text(path).splitlines())
     return {each[0]: int(each[1]) for each in words if len(each) > 1 and each[1].isdecimal()}
 
 
-def _stalled(path: Path) -> float:
+def _stalled(path: str) -> float:
     """``full avg10`` of a pressure file. It is only read: a trigger would need a window of two seconds."""
     for line in _text(path).splitlines():
         kind, *averages = line.split()

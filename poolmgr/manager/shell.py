@@ -25,7 +25,7 @@ from poolmgr.parcels.parcel import Allowance
 from poolmgr.store.base import Store
 from poolmgr.store.memory import MemoryStore
 from poolmgr.store.writer import StoreWriter
-from poolmgr.worker.main import READ_BYTES
+from poolmgr.wire.framing import READ_BYTES
 
 T = TypeVar("T")
 

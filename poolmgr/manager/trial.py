@@ -18,7 +18,7 @@ from poolmgr.errors import ProtocolError
 from poolmgr.manager.clock import now
 from poolmgr.manager.hearing import result_of, understood
 from poolmgr.manager.stream_words import chunk_of
-from poolmgr.wire.framing import Decoder, encode
+from poolmgr.wire.framing import READ_BYTES, Decoder, encode
 from poolmgr.wire.messages import (
     BROKEN,
     CHUNK,
@@ -36,7 +36,6 @@ from poolmgr.wire.messages import (
 )
 from poolmgr.worker.channels import Channels
 from poolmgr.worker.execute import become, environ_of
-from poolmgr.worker.main import READ_BYTES
 from poolmgr.worker.page import FILE_BYTES, PAGE_BYTES, Page
 from poolmgr.worker.warden import FILES
 

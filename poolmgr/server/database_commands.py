@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from poolmgr.errors import BadOption, WrongState
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 def database(call: Call) -> dict[str, Any]:
     """Where it is."""
-    return {"path": str(_file(call).path)}
+    return {"path": _file(call).path}
 
 
 async def backup(call: Call) -> dict[str, Any]:
@@ -29,7 +28,7 @@ async def backup(call: Call) -> dict[str, Any]:
         raise BadOption(f"to takes an absolute path, got {to!r}: the daemon has a directory of its own")
     with ExitStack() as held:
         held.enter_context(store.files_held())
-        copying = asyncio.get_running_loop().run_in_executor(None, lambda: back_up(store.path, Path(to), alone=False))
+        copying = asyncio.get_running_loop().run_in_executor(None, lambda: back_up(store.path, to, alone=False))
         release = held.pop_all().close
     copying.add_done_callback(lambda _: release())  # whoever asked may leave: the thread goes on, and needs the files
     return {"path": to, "bytes": await asyncio.shield(copying)}
@@ -38,9 +37,9 @@ async def backup(call: Call) -> dict[str, Any]:
 async def vacuum(call: Call) -> dict[str, int]:
     """Give back the space that forgotten tasks have left. Commits wait for it."""
     store = _file(call)
-    before = store.path.stat().st_size
+    before = os.stat(store.path).st_size
     await call.manager.read_store(lambda _: store.vacuum())
-    return {"bytes_before": before, "bytes_after": store.path.stat().st_size}
+    return {"bytes_before": before, "bytes_after": os.stat(store.path).st_size}
 
 
 def _file(call: Call) -> SqliteStore:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import os
 import sqlite3
 from contextlib import closing, suppress
-from pathlib import Path
 from typing import Final
 
 from poolmgr.errors import StoreUnavailable, UsageError
 from poolmgr.store.inspection import read_only
 from poolmgr.store.refusal import refusal
 from poolmgr.store.schema import check_owner, has_table
-from poolmgr.store.spool import make_durable, path_in, read_whole, spool_of
+from poolmgr.store.spool import directory_of, make_durable, path_in, read_whole, spool_of
 
 _INTO: Final = {
     "payload": "INSERT INTO long_payloads (id, payload) VALUES (:id, :content)",
@@ -25,7 +24,7 @@ _INTO: Final = {
 }
 
 
-def back_up(database: Path, target: Path, *, alone: bool) -> int:
+def back_up(database: str | os.PathLike[str], target: str | os.PathLike[str], *, alone: bool) -> int:
     """Copy ``database`` to the new file ``target`` (mode 0600), synced; its size in bytes.
 
     The files of its spool must stay until this returns. One that is missing already is missing in the copy: a daemon
@@ -38,9 +37,10 @@ def back_up(database: Path, target: Path, *, alone: bool) -> int:
         UsageError: ``target`` is there already.
         StoreUnavailable: the database cannot be read, or the copy cannot be written. Nothing is left of it then.
     """
-    if target.exists():
+    database, target = os.fspath(database), os.fspath(target)
+    if os.path.exists(target):
         raise UsageError(f"{target} is there already, and is not overwritten: choose another name")
-    part = target.with_name(f"{target.name}.part")
+    part = f"{target}.part"
     try:
         os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
     except FileExistsError:
@@ -56,17 +56,18 @@ def back_up(database: Path, target: Path, *, alone: bool) -> int:
     except (sqlite3.Error, OSError) as error:
         raise refusal(database, error) from error
     finally:
-        part.unlink(missing_ok=True)
-    return target.stat().st_size
+        with suppress(FileNotFoundError):
+            os.unlink(part)
+    return os.stat(target).st_size
 
 
-def _copy(database: Path, part: Path, alone: bool) -> None:
+def _copy(database: str, part: str, alone: bool) -> None:
     with closing(read_only(database, 1.0, alone=alone)) as source:
-        check_owner(source, str(database))
-        source.execute("VACUUM INTO ?", (str(part),))
+        check_owner(source, database)
+        source.execute("VACUUM INTO ?", (part,))
 
 
-def _take_in_spool(part: Path, spool: Path) -> None:
+def _take_in_spool(part: str, spool: str) -> None:
     with closing(sqlite3.connect(part, isolation_level=None)) as copy:
         copy.execute("PRAGMA journal_mode = OFF")  # nobody has it yet, and a copy that is cut off is removed
         copy.execute("PRAGMA synchronous = OFF")
@@ -80,7 +81,7 @@ def _take_in_spool(part: Path, spool: Path) -> None:
                 copy.execute("DELETE FROM spool WHERE file = ?", (file,))
 
 
-def _publish(part: Path, target: Path) -> None:
+def _publish(part: str, target: str) -> None:
     make_durable(part)
     os.link(part, target)  # unlike a rename it fails where the name is taken
-    make_durable(target.parent)
+    make_durable(directory_of(target))

@@ -5,11 +5,11 @@ Only reads, and may run beside the daemon that writes.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import islice
-from pathlib import Path
 from typing import Any, Final
 
 from poolmgr.errors import StoreUnavailable
@@ -50,7 +50,7 @@ _LACKING: Final = {
 }
 
 
-def check(database: Path, *, alone: bool) -> list[str]:
+def check(database: str | os.PathLike[str], *, alone: bool) -> list[str]:
     """All that is wrong with ``database``, at most ``ENOUGH`` findings; none if it is in order.
 
     Args:
@@ -59,18 +59,19 @@ def check(database: Path, *, alone: bool) -> list[str]:
     Raises:
         StoreUnavailable: it cannot be read at all, or is not ours.
     """
+    database = os.fspath(database)
     try:
         return list(islice(_findings(database, alone), ENOUGH))
     except (sqlite3.Error, OSError) as error:
         raise refusal(database, error) from error
 
 
-def _findings(database: Path, alone: bool) -> Iterator[str]:
+def _findings(database: str, alone: bool) -> Iterator[str]:
     if alone and (trouble := trouble_with_log(database, APPLICATION_ID, synced=True)) is not None:
         yield trouble
         return
     with closing(read_only(database, 1.0, alone=alone)) as connection:
-        check_owner(connection, str(database))
+        check_owner(connection, database)
         for (found,) in connection.execute(f"PRAGMA integrity_check({ENOUGH})"):
             if found != "ok":
                 yield " ".join(found.split())
@@ -109,7 +110,7 @@ def _relations(connection: sqlite3.Connection) -> Iterator[str]:
             yield message.format(_shown(id))
 
 
-def _files(connection: sqlite3.Connection, spool: Path, alone: bool) -> Iterator[str]:
+def _files(connection: sqlite3.Connection, spool: str, alone: bool) -> Iterator[str]:
     rows = connection.execute(load_statements()["spooled"]).fetchall()
     connection.execute("COMMIT")
     for id, kind, seq, file, size in rows:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import Final, TypeVar
 
 from poolmgr.core.allotment import first_of
@@ -43,7 +43,7 @@ T = TypeVar("T")
 class Reading:
     """The reading half of ``SqliteStore``; for the rest see there."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str) -> None:
         self.path = path
         self._sql = load_statements()
         self._spool = Spool(spool_of(path), self._sql)
@@ -154,7 +154,7 @@ class Reading:
             payload = self._content(record.id, "payload")
         except ContentLost as lost:
             # Where the database is not there either, the whole directory was moved, and may come back.
-            if record.state in FINAL or not self.path.exists():
+            if record.state in FINAL or not os.path.exists(self.path):
                 raise
             payload = Lost(lost.why)
         return record._replace(payload=payload)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import sqlite3
-from pathlib import Path
 from typing import Final
 
 from poolmgr.errors import StoreUnavailable
@@ -39,7 +38,7 @@ _OF_ERRNO: Final = {
 }
 
 
-def refusal(path: Path, error: sqlite3.Error | OSError) -> StoreUnavailable:
+def refusal(path: str, error: sqlite3.Error | OSError) -> StoreUnavailable:
     """The error of the store in ``path`` that stands for ``error``."""
     if isinstance(error, OSError):
         told = _CAUSES[_OF_ERRNO.get(error.errno or 0, sqlite3.SQLITE_IOERR)]

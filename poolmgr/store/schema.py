@@ -11,16 +11,16 @@ last one.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from functools import cache
-from pathlib import Path
 from typing import Final
 
 from poolmgr.errors import StoreUnavailable
 
 APPLICATION_ID: Final = 0x706D6772  # "pmgr"; the first migration writes it
 
-_HERE: Final = Path(__file__).parent  # importlib.resources would cost every start 3 ms, and the daemon 1.2 MB
+_HERE: Final = os.path.dirname(__file__)  # importlib.resources would cost every start 3 ms, and the daemon 1.2 MB
 
 _OLDEST_SQLITE: Final = (3, 33, 0)  # of 2020: the first with UPDATE ... FROM
 
@@ -35,12 +35,17 @@ def load_statements() -> dict[str, str]:
     """Every statement of queries.sql by its name."""
     statements: dict[str, list[str]] = {}
     current: list[str] = []
-    for line in (_HERE / "queries.sql").read_text("utf-8").splitlines():
+    for line in _text_of("queries.sql").splitlines():
         if line.startswith(_NAME):
             current = statements.setdefault(line.removeprefix(_NAME).strip(), [])
         elif line and not line.startswith("--"):
             current.append(line)
     return {name: "\n".join(lines).rstrip(";") for name, lines in statements.items()}
+
+
+def _text_of(*path: str) -> str:
+    with open(os.path.join(_HERE, *path), encoding="utf-8") as file:
+        return file.read()
 
 
 def in_blocks(statement: str) -> list[Block]:
@@ -55,11 +60,11 @@ def in_blocks(statement: str) -> list[Block]:
 @cache
 def load_migrations() -> tuple[str, ...]:
     """The migrations' SQL, in order: the first brings a file to version 1."""
-    scripts = sorted((_HERE / "migrations").glob("*.sql"))
-    numbers = [int(each.name.partition("_")[0]) for each in scripts]
+    scripts = sorted(each for each in os.listdir(os.path.join(_HERE, "migrations")) if each.endswith(".sql"))
+    numbers = [int(each.partition("_")[0]) for each in scripts]
     if numbers != list(range(1, len(scripts) + 1)):
         raise RuntimeError(f"migrations must be numbered 1, 2, ... without a gap, and are {numbers}")
-    return tuple(each.read_text("utf-8") for each in scripts)
+    return tuple(_text_of("migrations", each) for each in scripts)
 
 
 def check_library() -> None:

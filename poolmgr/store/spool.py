@@ -13,7 +13,6 @@ import re
 import sqlite3
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from poolmgr.errors import StoreUnavailable
@@ -43,9 +42,9 @@ class ContentLost(StoreUnavailable):
         self.why = why
 
 
-def spool_of(database: Path) -> Path:
+def spool_of(database: str) -> str:
     """Where the files of ``database`` are."""
-    return database.with_name("spool")
+    return os.path.join(os.path.dirname(database), "spool")
 
 
 class Spool:
@@ -60,7 +59,7 @@ class Spool:
         holds: while it is above 0, no file is removed.
     """
 
-    def __init__(self, directory: Path, sql: Mapping[str, str]) -> None:
+    def __init__(self, directory: str, sql: Mapping[str, str]) -> None:
         self.directory = directory
         self._sql = sql
         self._epoch = 0
@@ -69,7 +68,7 @@ class Spool:
         self._written: list[str] = []  # in this transaction
         self._dropped: list[str] = []  # by this transaction
         self._gone: set[str] = set()  # by earlier ones: to be removed
-        self.log: Path | None = None
+        self.log: str | None = None
         self.holds = 0
 
     def attach(self, connection: sqlite3.Connection, epoch: int) -> list[Missing]:
@@ -105,9 +104,9 @@ class Spool:
         connection.execute(self._sql["add_spooled"], (id, kind, seq, name, len(content)))
 
     def _write(self, name: str, content: Payload) -> None:
-        if not self.directory.is_dir():
-            self.directory.mkdir(0o700)
-            make_durable(self.directory.parent)
+        if not os.path.isdir(self.directory):
+            os.mkdir(self.directory, 0o700)
+            make_durable(directory_of(self.directory))
         self._synced = False
         self._written.append(name)
         fd = os.open(self._path(name), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -159,9 +158,10 @@ class Spool:
     def _remove(self, names: set[str]) -> None:
         """What stays, the next start removes."""
         with suppress(OSError):
-            if names and self.log is not None and self.log.exists():  # else it is in the database, and that is synced
+            # Where there is no log, it is in the database, and that is synced.
+            if names and self.log is not None and os.path.exists(self.log):
                 make_durable(self.log)
-                make_durable(self.log.parent)
+                make_durable(directory_of(self.log))
             for name in names:
                 with suppress(OSError):
                     os.unlink(self._path(name))
@@ -175,13 +175,13 @@ def named(kind: Kind, seq: int) -> str:
     return f"{kind} {seq}" if kind == "chunk" else kind
 
 
-def path_in(directory: Path, name: str) -> str:
-    """Where the spool file ``name`` is. No ``Path``: it would put each name into the interpreter's table of interned
-    strings, which grows by half a megabyte when some ten thousand have come and gone."""
+def path_in(directory: str, name: str) -> str:
+    """Where the spool file ``name`` is. A ``pathlib.Path`` would put each name into the interpreter's table of interned
+    strings, which grows by half a megabyte when some ten thousand have come and gone; and its import takes as much."""
     return os.path.join(directory, name)
 
 
-def files_in(directory: Path) -> set[str]:
+def files_in(directory: str) -> set[str]:
     """The names of the spool files in ``directory``."""
     try:
         return {name for name in os.listdir(directory) if _NAME.fullmatch(name)}
@@ -221,7 +221,12 @@ def _changed(path: str, found: int, size: int) -> str:
     return f"{path} has {found} bytes in place of {size}: somebody has changed it"
 
 
-def make_durable(path: Path) -> None:
+def directory_of(path: str) -> str:
+    """The directory that holds what has this path."""
+    return os.path.dirname(path) or "."
+
+
+def make_durable(path: str) -> None:
     """Have a file's content, or a directory's names, survive a power loss from here on. Raises ``OSError``."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:

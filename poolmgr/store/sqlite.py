@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain, groupby
 from operator import itemgetter
-from pathlib import Path
 from typing import Any, Final, Literal
 
 from poolmgr.core.changes import Change, TaskEnded, TasksPurged
@@ -71,7 +70,7 @@ class SqliteStore(Reading):
         results_limit_bytes: int | None = None,
         busy_timeout_s: float = 1.0,
     ) -> None:
-        super().__init__(Path(path))
+        super().__init__(os.fspath(path))
         self._synchronous = synchronous
         self._busy_timeout_s = busy_timeout_s
         self._log = log_of(self.path)
@@ -280,7 +279,7 @@ def vacuum(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
 
-def _stat(*paths: Path) -> list[os.stat_result]:
+def _stat(*paths: str) -> list[os.stat_result]:
     """Of those that exist."""
     found = []
     for path in paths:

@@ -11,9 +11,9 @@ before it says, whether or not that one holds.
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final, NamedTuple
 
 _MAGIC: Final = 0x377F0682  # the last bit says that checksums are of big-endian words
@@ -36,12 +36,20 @@ class Frame(NamedTuple):
     content: bytes
 
 
-def log_of(database: Path) -> Path:
+def log_of(database: str) -> str:
     """Where SQLite keeps the log of ``database``."""
-    return database.with_name(f"{database.name}-wal")
+    return f"{database}-wal"
 
 
-def trouble_with_log(database: Path, application_id: int, *, synced: bool) -> str | None:
+def size_of(path: str) -> int:
+    """In bytes; 0 where there is no such file. Raises ``OSError`` where that cannot be told."""
+    try:
+        return os.stat(path).st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+
+
+def trouble_with_log(database: str, application_id: int, *, synced: bool) -> str | None:
     """Why the log of ``database`` must not be taken in, or None.
 
     Args:
@@ -52,21 +60,22 @@ def trouble_with_log(database: Path, application_id: int, *, synced: bool) -> st
         OSError: it cannot be read.
     """
     path = log_of(database)
-    size = path.stat().st_size if path.exists() else 0
+    size = size_of(path)
     if size <= _HEADER.size:
         return None
-    if not database.exists() or not database.stat().st_size:
+    if not size_of(database):
         return "the database is missing, and its log is there"
     if size > _LOOKED_AT_BYTES:
         return None
-    log = path.read_bytes()
+    with open(path, "rb") as file:
+        log = file.read()
     if not any(log[: _HEADER.size]):  # made just before the power failed, and never written
         return None
     magic, _, page_size, *_, first, second = _HEADER.unpack_from(log)
     words = ">" if magic & 1 else "<"
     if magic & ~1 != _MAGIC or _sums((0, 0), log[:24], words) != (first, second):
         return "its log is corrupt"
-    with database.open("rb") as file:
+    with open(database, "rb") as file:
         (own,) = struct.unpack(">H", file.read(18)[_PAGE_SIZE].rjust(2, b"\0"))
     if page_size != (65536 if own == 1 else own):
         return "its log is of another database"

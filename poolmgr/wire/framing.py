@@ -18,6 +18,7 @@ from poolmgr.errors import PayloadTooLarge, ProtocolError
 from poolmgr.wire.messages import FRAME_LIMIT, PAYLOAD_LIMIT
 from poolmgr.wire.parts import Part, bin_head
 
+READ_BYTES: Final = 256 * 1024  # that one read takes at most, of whatever messages come from
 _KEEP_BYTES: Final = 1 << 20  # msgpack's buffers only grow: one that served a larger message is dropped
 # What a decoder's buffer begins with. msgpack writes through all of it again and again, so all of it becomes resident;
 # its default is 1 MB, for each peer.

@@ -15,6 +15,10 @@ FRAME_LIMIT: Final = 64 * 1024 * 1024  # bytes of one message
 PAYLOAD_LIMIT: Final = FRAME_LIMIT - 64 * 1024  # what a frame leaves for the payload beside ids, names and options
 CHUNK_LIMIT: Final = 50 * 1024 * 1024  # bytes of one chunk of a stream
 CHECKPOINT_LIMIT: Final = 8 * 1024 * 1024  # ... and of a checkpoint, which may go with a chunk in one message
+MESSAGE_LIMIT: Final = 16 * 1024  # characters of what an exception, or a worker, says
+TRACEBACK_LIMIT: Final = 64 * 1024  # ... kept of a traceback
+NAME_LIMIT: Final = 256  # ... of a class's name
+TYPES_LIMIT: Final = 256  # bases of an exception that are told
 # How many chunks a worker may send where START does not say otherwise, while those that it has sent weigh less than so
 # many bytes.
 CREDIT_BY_DEFAULT: Final = 10

@@ -26,7 +26,7 @@ from typing import Any
 
 from msgpack import packb
 
-from poolmgr.wire.framing import Decoder, in_parts
+from poolmgr.wire.framing import READ_BYTES, Decoder, in_parts
 from poolmgr.wire.messages import (
     BROKEN,
     CHECKPOINT_LIMIT,
@@ -58,7 +58,6 @@ from poolmgr.worker.run import Failed, describe, encode_result, gives_way, undec
 from poolmgr.worker.surroundings import IDLE_MS, LOOK_EVERY_S, Surroundings
 from poolmgr.worker.voice import Voice
 
-READ_BYTES = 256 * 1024
 POLL_AFTER_S = 0.001
 TEXT_LIMIT = 12 * 1024  # characters of one log record: at most 48 KB, which one packet takes
 _ALL = 1 << 64  # more than any fence, or any time

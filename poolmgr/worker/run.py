@@ -9,17 +9,20 @@ from typing import Any, TypeVar
 from poolmgr.errors import BadValue, PayloadTooLarge
 from poolmgr.model import exception_name
 from poolmgr.wire import values
-from poolmgr.wire.messages import CHECKPOINT_LIMIT, CHUNK_LIMIT
+from poolmgr.wire.messages import (
+    CHECKPOINT_LIMIT,
+    CHUNK_LIMIT,
+    MESSAGE_LIMIT,
+    NAME_LIMIT,
+    TRACEBACK_LIMIT,
+    TYPES_LIMIT,
+)
 from poolmgr.wire.parts import Part
 from poolmgr.worker.context import Preempted, Retry, SoftTimeout
 from poolmgr.worker.registry import Handler
 
 R = TypeVar("R")
 
-TRACEBACK_LIMIT = 64 * 1024  # characters kept of a traceback
-MESSAGE_LIMIT = 16 * 1024
-NAME_LIMIT = 256  # characters of a class's name
-TYPES_LIMIT = 256  # bases of an exception that are told
 # Between the worker's frame and a generator's, and of no interest to anybody who reads a traceback.
 _BETWEEN = frozenset(__file__.removesuffix("run.py") + name for name in ("main.py", "generators.py"))
 

@@ -96,7 +96,7 @@ def test_files_are_held_for_as_long_as_they_are_copied_whatever_becomes_of_the_r
     copy.parent.mkdir()
     begun, left = threading.Event(), threading.Event()
 
-    def take_in_spool(part: Path, spool: Path) -> None:
+    def take_in_spool(part: str, spool: str) -> None:
         begun.set()
         assert left.wait(10)
         real(part, spool)

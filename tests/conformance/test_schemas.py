@@ -30,7 +30,7 @@ def laid_out(version: int, folder: Path) -> Path:
         connection.executescript((FIXTURES / f"{version:04}.sql").read_text())
     spool = FIXTURES / f"{version:04}.spool"
     if spool.exists():
-        shutil.copytree(spool, spool_of(path))
+        shutil.copytree(spool, spool_of(str(path)))
     return path
 
 

@@ -8,9 +8,18 @@ import msgpack
 import pytest
 
 from poolmgr.manager.hearing import result_of, understood
-from poolmgr.wire.messages import BROKEN, DONE, PROTOCOL_VERSION, RAISED, READY, RECALLED, REPORT, WORN
+from poolmgr.wire.messages import (
+    BROKEN,
+    DONE,
+    MESSAGE_LIMIT,
+    PROTOCOL_VERSION,
+    RAISED,
+    READY,
+    RECALLED,
+    REPORT,
+    WORN,
+)
 from poolmgr.worker.context import Retry
-from poolmgr.worker.run import MESSAGE_LIMIT
 
 NOW = 100.0
 FAILURE = msgpack.packb({"type": "ValueError", "message": "no", "traceback": ""})

@@ -37,7 +37,7 @@ def main() -> None:
             for changes in history():
                 store.apply(changes)
             known = told(store)
-        shutil.copytree(spool_of(path), target.with_suffix(".spool"))
+        shutil.copytree(spool_of(str(path)), target.with_suffix(".spool"))
         target.write_text("\n".join(dump(path, version)) + "\n")
     target.with_suffix(".json").write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n")
 
