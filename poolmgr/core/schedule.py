@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hashlib import blake2b
+from _blake2 import blake2b  # hashlib's, which would load OpenSSL: 3.5 MB of every daemon
 from typing import Final
 
 from poolmgr.core.changes import ScheduleRecord

@@ -10,7 +10,6 @@ program's import path) and program (its pid).
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import socket
@@ -63,6 +62,11 @@ def _run(sock: socket.socket, request: dict[str, Any]) -> None:
         from poolmgr.daemon.memory import prepare_memory
 
         prepare_memory()
+        from poolmgr.daemon.without_tls import import_loop
+
+        import_loop()
+        import asyncio
+
         import uvloop
 
         from poolmgr.daemon.private_life import PrivateLife

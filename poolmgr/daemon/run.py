@@ -54,6 +54,9 @@ def run(settings: Settings, *, reread: Callable[[], Settings], ready: Callable[[
                 from poolmgr.daemon.memory import prepare_memory
 
                 prepare_memory()
+                from poolmgr.daemon.without_tls import import_loop
+
+                import_loop()
                 from poolmgr.daemon.life import live
 
                 address = path if passed is None else passed
