@@ -23,7 +23,7 @@ from scripts.proofs.samples import Sampler, resident_mb
 
 TASKS: Final = 1_000_000
 WORKERS: Final = 20
-RUN: Final = 2_000  # of those that were queued, the first ones, whose order is looked at
+RUN: Final = 10_000  # of those that were queued, the first ones, whose order is looked at: many times OUT_OF_PLACE
 SOON: Final = 100  # of those that were delayed, the last ones, which are due at once
 BATCH: Final = 10_000
 PADDING: Final = "x" * 40  # with the rest of the arguments, some 100 bytes
