@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from poolmgr.cli.session import Session, answering
-from poolmgr.errors import NotFound, NotRunning
+from poolmgr.errors import NotAllowed, NotFound, NotRunning
 
 _STATE_DIR = click.option("--state-dir", metavar="DIR", help="Without a daemon: the directory of the database.")
 
@@ -118,8 +118,14 @@ def _without_daemon(state_dir: str | None) -> Iterator[str]:
     flags: dict[str, Any] = {} if state_dir is None else {"state_dir": state_dir}
     directory = state_path(Settings.load(flags=flags))
     path = os.path.join(directory, DATABASE)
-    if not os.path.exists(path):
-        raise NotFound(f"there is no {path}: name the directory (--state-dir), or the daemon's socket (--socket)")
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFound(
+            f"there is no {path}: name the directory (--state-dir), or the daemon's socket (--socket)"
+        ) from None
+    except OSError as error:
+        raise NotAllowed(f"{path} cannot be read: {error.strerror}") from None
     guards = f"the state directory {directory} (to have that daemon do it, name its socket: --socket)"
     with PidFile(os.path.join(directory, PID_FILE), guards=guards):
         yield path

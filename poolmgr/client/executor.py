@@ -186,7 +186,7 @@ class Executor(StandardExecutor):
                 self._broken(link.protocol.lost)
 
     def _send_all(
-        self, link: CallLink, fn: Callable[..., R], parts: Iterator[list[Sequence[Any]]]
+        self, link: CallLink, fn: Callable[..., R], parts: Iterator[tuple[Sequence[Any], ...]]
     ) -> deque[Call[list[R]]]:
         calls: deque[Call[list[R]]] = deque()
         function, failure = b"", None
@@ -223,16 +223,16 @@ class Executor(StandardExecutor):
             batch = batch[places:]
 
 
-def _parts(iterables: tuple[Iterable[Any], ...], size: int) -> Iterator[list[Sequence[Any]]]:
+def _parts(iterables: tuple[Iterable[Any], ...], size: int) -> Iterator[tuple[Sequence[Any], ...]]:
     """What each part of a map has of each iterable; of longer ones no more is read than ``zip`` does."""
     if len(iterables) == 1:
         inputs = iter(iterables[0])
         while column := list(islice(inputs, size)):
-            yield [column]
+            yield (column,)
     else:
         calls = zip(*iterables, strict=False)
         while part := list(islice(calls, size)):
-            yield list(zip(*part, strict=True))
+            yield tuple(zip(*part, strict=True))
 
 
 def _buffers(link: CallLink) -> list[memoryview] | None:

@@ -18,7 +18,6 @@ from poolmgr.model import RESERVED
 
 BLOCK: Final = "breaker"  # why the queue holds a lane
 _ERROR_CHARS: Final = 200
-_NO_FAULT: Final = frozenset({"bad_arguments", "unknown_task", "cancelled", "interrupted"})
 
 
 class Breakers:
@@ -32,7 +31,7 @@ class Breakers:
         state, settings = self._state, self._state.settings
         if not settings.breaker_failures or name.startswith(RESERVED):  # those are calls of anything: no one service
             return False
-        if not _counts(failure):
+        if not failure.is_a_fault:
             self.spared(name, fence)
             return False
         breaker = state.breakers.get(name)
@@ -112,13 +111,6 @@ class Breakers:
         if breaker.state is not BreakerState.CLOSED:
             fields = {"name": breaker.name, "failures": breaker.failures, "reason": reason}
             self._state.emit("breaker-closed", fields)
-
-
-def _counts(failure: Failure) -> bool:
-    """Whether it says something of the service behind the name. Bad arguments do not, nor does a handler that asks
-    to be called again later (``raise Retry(delay_s=...)``)."""
-    asked_for = failure.retry_delay_s is not None and failure.retry_delay_s is not False
-    return failure.code not in _NO_FAULT and not asked_for
 
 
 def breaker_infos(state: State, now: float) -> list[BreakerInfo]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgpack
 
 from poolmgr.post_mortem import PostMortem
+
+_NO_FAULT: Final = frozenset({"bad_arguments", "unknown_task", "cancelled", "interrupted"})
 
 
 class Failure(NamedTuple):
@@ -24,6 +26,13 @@ class Failure(NamedTuple):
     types: tuple[str, ...] = ()
     retry_delay_s: float | bool | None = None
     post_mortem: PostMortem | None = None
+
+    @property
+    def is_a_fault(self) -> bool:
+        """Whether it says something of the service behind the name, or of the worker. Bad arguments do not, nor does a
+        handler that asks to be called again later (``raise Retry(delay_s=...)``)."""
+        asked_for = self.retry_delay_s is not None and self.retry_delay_s is not False
+        return self.code not in _NO_FAULT and not asked_for
 
     def packed(self) -> bytes:
         """As it travels and is kept: a MessagePack map."""

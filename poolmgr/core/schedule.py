@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from _blake2 import blake2b  # hashlib's, which would load OpenSSL: 3.5 MB of every daemon
 from typing import Final
+
+try:
+    from _blake2 import blake2b  # hashlib's own: hashlib loads OpenSSL, too, 3.5 MB of every daemon
+except ImportError:
+    from hashlib import blake2b
 
 from poolmgr.core.changes import ScheduleRecord
 

@@ -24,7 +24,7 @@ from typing import Any
 from poolmgr.config import Settings
 from poolmgr.config.groups import REST
 from poolmgr.core.autoscaler import Autoscaler
-from poolmgr.core.balancer import Affine, Balancer, MostRecent
+from poolmgr.core.balancer import Affine, Balancer, MostRecent, proves
 from poolmgr.core.breakers import BLOCK, Breakers
 from poolmgr.core.deadlines import NEVER
 from poolmgr.core.dispatch import RECALL_AFTER_S, Dispatcher
@@ -138,7 +138,7 @@ class Scheduler:
             return
         ended = self._lifecycle.completed(slot, results, now)
         if ended:
-            slot.proven = True
+            slot.proven = proves(ended[-1], results[-1][3])
             self._next_of(slot, ended[-1], len(ended), results[-1][2], now)
 
     def attempt_failed(
@@ -149,7 +149,7 @@ class Scheduler:
         if slot is None or not slot.in_flight or slot.in_flight[0].fence != fence or slot.trouble:
             return
         task = slot.in_flight.popleft()
-        slot.proven = False
+        slot.proven = slot.proven and not failure.is_a_fault
         failure = self.memory_limits.judged(slot, failure)
         self._lifecycle.failed(task, slot, begun_at, failure, now)
         self._next_of(slot, task, 1, ended_at, now)

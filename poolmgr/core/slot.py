@@ -49,7 +49,7 @@ class Slot:
         self.pid: int | None = None
         self.in_flight: deque[Task] = deque()
         self.executed = 0
-        self.proven = False  # the last attempt that has ended here was completed
+        self.proven = False  # the last attempt that has ended here, and says something of it, went well
         self.spawned_at = now
         self.ready_at = 0.0
         self.heard_at = now  # the last heartbeat

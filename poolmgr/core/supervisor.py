@@ -56,7 +56,7 @@ class Supervisor:
         return slots if group is None else [slot for slot in slots if slot.group.name == group]
 
     def scale(self, size: int, now: float, group: str | None = None, reason: str = "asked for") -> None:
-        """Add slots, or drain some: the idle first, and of those the ones that have not worked yet, or not for longest.
+        """Add slots, or drain some: the idle first, beginning with what is of no use (``_stays``).
 
         ``size`` is that of one group; without one of the whole pool, whose rest grows or shrinks for it.
 
@@ -369,9 +369,12 @@ def _lingers(slot: Slot, now: float) -> bool:
     return bool(slot.retiring) and not slot.in_flight and now - since > EXITS_WITHIN_S
 
 
-def _stays(slot: Slot) -> tuple[bool, bool, float, int]:
-    """Which slots go first where there are to be fewer: the least."""
-    return bool(slot.in_flight), slot.executed > 0, slot.last_activity, -_number(slot)
+def _stays(slot: Slot) -> tuple[bool, bool, bool, float, int]:
+    """Which slots go first where there are to be fewer, the least: those without a worker that is ready, then those
+    that are idle and have not worked yet, or not for longest."""
+    return (
+        slot.open or bool(slot.in_flight), bool(slot.in_flight), slot.executed > 0, slot.last_activity, -_number(slot)
+    )  # fmt: skip
 
 
 def _number(slot: Slot) -> int:

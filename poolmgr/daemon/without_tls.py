@@ -4,7 +4,8 @@ Both import ``ssl``, for connections that a daemon does not have: its clients co
 each daemon, a fifth of it, and 20 ms of its start. asyncio knows Pythons that have no ``ssl``. uvloop does not, and is
 given a module that has whatever name it asks for.
 
-So in such a process loops refuse ``ssl=``. Who needs TLS there imports ``ssl`` first: then nothing is left out.
+So in such a process no loop does TLS, uvloop's or another. ``ssl`` itself is there, for blocking sockets. What is to
+serve TLS from a daemon's loop has to be known before this is called, and to import ``ssl`` itself.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class _Absent(OSError):
     """What uvloop takes from ``ssl``: it may stand behind ``except``, and cannot be made."""
 
     def __init__(self, *_: Any) -> None:
-        raise RuntimeError("the loop of this daemon has no TLS, since ssl was not imported before it")
+        raise RuntimeError("the loops of this process have no TLS (poolmgr/daemon/without_tls.py)")
 
 
 class _Names(ModuleType):

@@ -37,7 +37,7 @@ def back_up(database: str | os.PathLike[str], target: str | os.PathLike[str], *,
         UsageError: ``target`` is there already.
         StoreUnavailable: the database cannot be read, or the copy cannot be written. Nothing is left of it then.
     """
-    database, target = os.fspath(database), os.fspath(target)
+    database, target = os.fspath(database), os.fspath(target).rstrip("/")
     if os.path.exists(target):
         raise UsageError(f"{target} is there already, and is not overwritten: choose another name")
     part = f"{target}.part"

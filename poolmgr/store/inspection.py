@@ -61,8 +61,8 @@ def read_only(path: str, busy_timeout_s: float, *, alone: bool) -> sqlite3.Conne
     """A connection that cannot write. If nobody else uses the file, and there is no log, it makes no file either."""
     still = alone and not size_of(log_of(path))
     query = "?mode=ro&immutable=1" if still else "?mode=ro"
-    name = os.path.abspath(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-    return sqlite3.connect(f"file:{name}{query}", uri=True, timeout=busy_timeout_s, isolation_level=None)
+    name = os.path.join(os.getcwd(), path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+    return sqlite3.connect(f"file://{name}{query}", uri=True, timeout=busy_timeout_s, isolation_level=None)
 
 
 def _check_pages(path: str, execute: Callable[[str], sqlite3.Cursor]) -> None:

@@ -3,7 +3,7 @@
 The arguments of the task:
 
     call: bin               a pickle of (callable, args, kwargs)
-                            ... or, of a part of a ``map``: a pickle of what it has of each iterable, as sequences
+                            ... or, of a part of a ``map``: a pickle of a tuple: what it has of each iterable
     function: bin           of a part of a ``map``: a pickle of the callable; else empty
     executor: bin           8 bytes that tell one executor from all others
     initializer: str        where the executor's initializer lies (``initializer_path``), or empty

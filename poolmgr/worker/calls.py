@@ -65,6 +65,8 @@ def call(
     try:
         if function:
             target, columns = _loaded(executor, function, pickled, buffers)
+            if type(columns) is not tuple:
+                raise TypeError("this part of a map is of another version of poolmgr: restart the program that sent it")
             if len(columns) == 1:  # by far the most: each call's arguments in a tuple cost more than a short call
                 value: Any = [target(argument) for argument in columns[0]]
             else:

@@ -20,7 +20,8 @@ from poolmgr import BrokenPool, BrokenWorker, Client, Executor, TaskFailed
 from poolmgr.errors import NotAllowed, PayloadTooLarge
 from poolmgr.model import TaskOptions
 from poolmgr.server.options import OptionCache
-from poolmgr.wire.pickled import CALL
+from poolmgr.wire.pickled import CALL, RAISED, dump
+from poolmgr.worker import calls
 from scripts.proofs.pool import until
 from tests.apps import callables
 
@@ -488,3 +489,24 @@ def test_cancelling_at_the_end(tmp_path: Path) -> None:
         waiting[0].result()
     (tmp_path / "go").touch()
     assert gate.result(timeout=10) == ""
+
+
+def test_a_sick_worker_does_not_get_each_next_call(tmp_path: Path) -> None:
+    """What a call raises is its outcome, and no failure of the task: the worker is not to count as well for it."""
+    sick = tmp_path / "sick"
+
+    def call() -> None:
+        if not sick.exists():
+            sick.write_text(str(os.getpid()))
+        if sick.read_text() == str(os.getpid()):
+            raise OSError("this process has no disk any more")
+
+    with Executor(max_workers=4) as executor:
+        outcomes = [executor.submit(call).exception() for _ in range(40)]
+    assert sum(outcome is not None for outcome in outcomes) == 1
+
+
+def test_a_part_of_a_map_of_another_version_is_refused() -> None:
+    kind, *told = calls.call(dump([(1,), (2,)]), dump(abs), b"some one", "")
+    assert kind == RAISED
+    assert any("another version of poolmgr" in str(each) for each in told)

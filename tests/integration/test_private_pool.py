@@ -44,6 +44,17 @@ def with_pool(work: Callable[[Pool], Awaitable[Any]], **settings: Any) -> Any:
     return asyncio.run(main())
 
 
+def test_a_private_daemon_does_not_load_openssl() -> None:
+    async def work(pool: Pool) -> str:
+        [daemon] = [each for each in psutil.Process().children() if "poolmgr.daemon.private" in each.cmdline()]
+        return " ".join(each.path for each in daemon.memory_maps())
+
+    maps = with_pool(work)
+    assert "uvloop" in maps
+    assert "libssl" not in maps
+    assert "libcrypto" not in maps
+
+
 def test_submit_run_map() -> None:
     async def work(pool: Pool) -> None:
         assert await pool.submit("add", 1, 2) == 3

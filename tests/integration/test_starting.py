@@ -51,6 +51,17 @@ def test_a_second_daemon_on_the_same_socket_or_state_is_refused(start_pool: Make
         assert client.run("add", 20, 22) == 42
 
 
+def test_a_daemon_does_not_load_openssl(start_pool: Make) -> None:
+    """Five megabytes of each, which no client of it needs (docs/decisions/0017-no-tls-in-a-daemons-loop.md)."""
+    with start_pool().client() as client:
+        assert client.run("add", 1, 2) == 3
+        client.submit("add", 1, 2).result()
+        maps = Path(f"/proc/{client.status()['pid']}/maps").read_text()
+    assert "uvloop" in maps
+    assert "libssl" not in maps
+    assert "libcrypto" not in maps
+
+
 def test_what_a_killed_daemon_left_is_taken_over(start_pool: Make) -> None:
     pool = start_pool()
     pool.kill()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 
+import msgpack
 import pytest
 
-from poolmgr.core.balancer import BALANCERS, Affine, LeastLoaded, MostRecent, RoundRobin, Waiting
+from poolmgr.core.balancer import BALANCERS, Affine, LeastLoaded, MostRecent, RoundRobin, Waiting, proves
 from poolmgr.core.slot import Slot
 from poolmgr.core.task import Task
 from poolmgr.model import TaskOptions
+from poolmgr.wire.pickled import CALL, RAISED, RETURNED, UNUSABLE
 
 
 def _task(**options: str) -> Task:
@@ -59,6 +61,33 @@ def test_affine_prefers_the_holder_of_the_key() -> None:
     assert affine.choose(_task(affinity="c"), slots) is slots[1]
     assert affine.choose(_task(affinity="z"), slots) is slots[0]
     assert affine.choose(_task(), slots) is slots[0]
+
+
+def test_affine_prefers_a_holder_that_is_well_and_of_those_the_last_at_work() -> None:
+    slots = [
+        _slot(0, keys="a", proven=True),
+        _slot(1, keys="a", proven=True),
+        _slot(2, keys="a"),
+        _slot(3, proven=True),
+    ]
+    affine = Affine(MostRecent())
+    assert affine.choose(_task(affinity="a"), slots) is slots[1]
+    assert affine.choose(_task(affinity="a"), slots[2:]) is slots[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "result", "well"),
+    [
+        ("work", b"\xc0", True),
+        (CALL, msgpack.packb([RETURNED, b"", []]), True),
+        (CALL, msgpack.packb([RAISED, b"", "ValueError", "no", ""]), False),
+        (CALL, msgpack.packb([UNUSABLE, b"", "ValueError", "no", ""]), False),
+    ],
+)
+def test_what_a_completed_task_says_of_its_worker(name: str, result: bytes, well: bool) -> None:
+    task = _task()
+    task.name = name
+    assert proves(task, result) == well
 
 
 def test_affine_asks_the_other_balancer_where_nobody_holds_the_key() -> None:

@@ -160,9 +160,10 @@ def test_what_nobody_can_do_hides_nobody() -> None:
 
 def test_affinity_prefers_the_worker_that_ran_the_same_key() -> None:
     pool = Pool(workers=3)
-    first = pool.submit(affinity="model-a")
+    first, other = pool.submit(affinity="model-a"), pool.submit()
     pool.done(first)
-    again = pool.submit(affinity="model-a")
+    pool.done(other)
+    again = pool.submit(affinity="model-a")  # by now worker-1 was at work last
     assert pool.worker_of(again) == "worker-0"
 
 
@@ -203,9 +204,11 @@ def test_a_retry_prefers_another_worker() -> None:
     pool = Pool(workers=2)
     task = pool.submit(retry_backoff_s=1.0)
     pool.fail(task)
-    pool.done(pool.submit())
-    assert list(pool.scheduler.state.slots) == ["worker-0", "worker-1"]
-    pool.advance(1.0)  # by now worker-0, where it failed, waits longest
+    others = pool.submit_many(2)
+    assert list(map(pool.worker_of, others)) == ["worker-1", "worker-0"]
+    for other in others:
+        pool.done(other)
+    pool.advance(1.0)  # by now worker-0, where it failed, was at work last
     assert pool.worker_of(task) == "worker-1"
 
 

@@ -209,6 +209,31 @@ def test_scaling_down_takes_first_who_has_not_worked_then_who_has_been_idle_for_
     assert pool.state(tasks[3]) == "running"
 
 
+@pytest.mark.parametrize("auto_restart", [True, False])
+def test_scaling_down_takes_first_what_is_of_no_use(auto_restart: bool) -> None:
+    """The one that was at work last has died, and its slot rests, or its next process has not come up."""
+    pool = Pool(workers=4, auto_restart=auto_restart)
+    for task in pool.submit_many(4):
+        pool.done(task)
+        pool.now += 1.0
+    pool.comes_up = False
+    pool.die("worker-3")
+    pool.scheduler.supervisor.scale(3, pool.now)
+    pool.scheduler.supervisor.scale(1, pool.now)
+    pool.flush()
+    staying = [slot for slot in pool.scheduler.state.slots.values() if not slot.leaving]
+    assert [(slot.id, str(slot.state)) for slot in staying] == [("worker-2", "ready")]
+
+
+def test_scaling_down_takes_a_slot_that_has_failed_before_one_that_has_not_worked_yet() -> None:
+    pool = Pool(workers=2, max_restart_attempts=1)
+    pool.die("worker-0", "exited 1")
+    assert str(pool.slot("worker-0").state) == "failed"
+    pool.scheduler.supervisor.scale(1, pool.now)
+    pool.flush()
+    assert _slots(pool) == ["worker-1"]
+
+
 def test_scaling_down_takes_a_busy_worker_where_none_is_idle_any_more() -> None:
     pool = Pool(workers=4)
     tasks = pool.submit_many(3)
