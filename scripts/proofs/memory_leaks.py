@@ -11,7 +11,7 @@ import threading
 import time
 from itertools import count
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from poolmgr import Client, TaskFailed
 from poolmgr.manager import procfs
@@ -36,7 +36,7 @@ def prove(scale: float) -> Report:
     report = Report("memory-leaks")
     with tempfile.TemporaryDirectory(prefix="poolmgr-") as directory:
         # In turns, so that those that do not leak have something to do while one does.
-        settings = {"worker_memory_limit_mb": LIMIT_MB, "load_balancing": "round-robin"}
+        settings: dict[str, Any] = {"worker_memory_limit_mb": LIMIT_MB, "load_balancing": "round-robin"}
         pool = Pool(Path(directory), app="hogs", workers=WORKERS, **settings)
         with pool, pool.client() as client:
             _one_leaks(client, report)
