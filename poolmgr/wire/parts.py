@@ -39,7 +39,11 @@ def has_large(value: Any, depth: int = _DEPTH) -> bool:
     if kind in _BINARIES:
         return len(value) >= LARGE_BYTES and (kind is not memoryview or _is_plain(value))
     if kind is list:
-        return depth > 0 and len(value) <= _ITEMS and any(has_large(each, depth - 1) for each in value)
+        if depth > 0 and len(value) <= _ITEMS:
+            for each in value:
+                if has_large(each, depth - 1):
+                    return True
+        return False
     return _is_array(kind) and value.nbytes >= _LEAST_ARRAY_BYTES and bool(value.flags.c_contiguous)
 
 

@@ -5,6 +5,7 @@ What it needs is imported with the first call: a worker that serves an app's han
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from poolmgr.model import check_options
@@ -13,10 +14,15 @@ from poolmgr.worker.registry import Handler
 
 
 def _call(*arguments: Any) -> list[Any]:
-    from poolmgr.worker.calls import call
+    global _imported
+    if _imported is None:
+        from poolmgr.worker.calls import call
 
-    return call(*arguments)
+        _imported = call
+    return _imported(*arguments)
 
+
+_imported: Callable[..., list[Any]] | None = None  # the import statement itself would cost each call a microsecond
 
 # Never tried again, and never begun a second time, whatever happens to its worker.
 _OPTIONS = check_options({"durable": False, "restartable": False, "max_retries": 0, "timeout_s": None})
