@@ -72,7 +72,7 @@ def restart(session: Session, file: str | None, **flags: Any) -> None:
     stopped.
     """
     from poolmgr.config import Settings
-    from poolmgr.daemon.launch import Request, launch, request_of, try_app
+    from poolmgr.daemon.launch import Request, launch, request_of, try_app, try_balancer
 
     with session.client() as pool:
         request, directory, environ = request_of(pool.status()["pid"])
@@ -81,6 +81,7 @@ def restart(session: Session, file: str | None, **flags: Any) -> None:
     merged = Request(here or request.file, {**request.flags, **_given(session, flags)})
     settings = Settings.load(file=merged.file or environ.get("POOLMGR_CONFIG"), environ=environ, flags=merged.flags)
     try_app(settings.app, environ)
+    try_balancer(settings.load_balancing, environ)
     try:
         _stop(session)
         started = launch(merged, environ)

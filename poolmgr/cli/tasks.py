@@ -89,14 +89,18 @@ def submit(
         given |= {"block": True, "block_timeout_s": None if block == _FOR_EVER else block}
     with session.client() as pool:
         future = pool.using(**given).submit(name, *[argument(each) for each in args], **kwargs)
-        future.accepted()
-        if stream:
-            session.remark(f"task {future.id}")
-            show_chunks(session, iter(future))
-        elif not wait:
-            session.answer({"id": future.id}, future.id)
-            return
-        value = future.result()
+        try:
+            future.accepted()
+            if stream:
+                session.remark(f"task {future.id}")
+                show_chunks(session, iter(future))
+            elif not wait:
+                session.answer({"id": future.id}, future.id)
+                return
+            value = future.result()
+        except KeyboardInterrupt:
+            session.remark(f"task {future.id} was handed over; to wait for it again: poolmgr result {future.id}")
+            raise
     answer = {"id": future.id, "state": "completed", "result": value}
     if stream:
         show_end(session, answer)

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 
-from poolmgr.errors import AppError, NotAllowed, PoolError, StartFailed, WrongState, from_code
+from poolmgr.errors import AppError, ConfigError, NotAllowed, PoolError, StartFailed, WrongState, from_code
 
 if TYPE_CHECKING:
     from poolmgr.daemon.started import Started
@@ -60,12 +60,29 @@ def try_app(modules: Sequence[str], environ: Mapping[str, str]) -> None:
     Raises:
         AppError: it cannot be imported; the message holds the traceback.
     """
+    if complaint := _tried(["poolmgr.worker.app", os.getcwd(), *modules], environ):
+        raise AppError(complaint)
+
+
+def try_balancer(name: str, environ: Mapping[str, str]) -> None:
+    """Load a balancer of the user's as a daemon that is launched here would, in a process that is gone afterwards.
+
+    Raises:
+        ConfigError: it cannot be loaded; the message says why.
+    """
+    if ":" in name and (complaint := _tried(["poolmgr.manager.balancers", name], environ)):
+        raise ConfigError(complaint)
+
+
+def _tried(module: Sequence[str], environ: Mapping[str, str]) -> str:
+    """What ``python -m MODULE ...`` complains of; '' where it is content."""
     import subprocess
 
-    argv = [sys.executable, "-P", "-m", "poolmgr.worker.app", os.getcwd(), *modules]
+    argv = [sys.executable, "-P", "-m", *module]
     tried = subprocess.run(argv, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if tried.returncode:
-        raise AppError(tried.stderr.strip() or f"its import has ended the process (exit code {tried.returncode})")
+    if not tried.returncode:
+        return ""
+    return tried.stderr.strip() or f"its import has ended the process (exit code {tried.returncode})"
 
 
 def request_of(pid: int) -> tuple[Request, str, dict[str, str]]:

@@ -62,3 +62,16 @@ def load_balancer(name: str) -> Balancer:
     if not callable(getattr(custom, "choose", None)):
         raise ConfigError(f"load_balancing: {name!r} has no method choose(task, candidates)")
     return Affine(Guarded(name, custom))
+
+
+def main(name: str) -> str | None:
+    """Load it. Why that cannot be, or None."""
+    try:
+        load_balancer(name)
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

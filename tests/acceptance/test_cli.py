@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import signal
 import socket
 import subprocess
+from pathlib import Path
+
+import pytest
 
 from tests.acceptance.shell import POOLMGR, Shell, await_end, end
 
@@ -116,6 +120,14 @@ def test_restart_with_an_app_that_cannot_be_imported_stops_nothing(shell: Shell)
     said = shell.run("restart", code=1)
     assert "Traceback (most recent call last)" in said
     assert "No module named 'no_such_module_anywhere'" in said
+    assert shell.ask("status")["pid"] == pid
+
+
+@pytest.mark.parametrize("balancer", ["app:NoSuchClass", "no_such_module:Fewest"])
+def test_restart_with_a_balancer_that_cannot_be_loaded_stops_nothing(shell: Shell, balancer: str) -> None:
+    pid = shell.start()
+    (shell.directory / "new.toml").write_text(f'load_balancing = "{balancer}"\n')
+    assert f"load_balancing: '{balancer}' cannot be loaded" in shell.run("restart", "--config", "new.toml", code=2)
     assert shell.ask("status")["pid"] == pid
 
 
@@ -382,6 +394,28 @@ def test_events_are_printed_as_they_happen(pool: Shell) -> None:
         finally:
             process.send_signal(signal.SIGINT)
     assert process.returncode == 0
+
+
+def test_who_no_longer_waits_for_a_task_is_told_its_id(pool: Shell, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    line = [str(POOLMGR), "submit", "read", str(pipe), "--wait"]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(line, env=pool.environ, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with process:
+        writer = os.open(pipe, os.O_WRONLY)  # returns once the task reads
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert process.returncode == 130
+    os.write(writer, b"at last")
+    os.close(writer)
+    found = re.search(r"poolmgr result (\w+)", said)
+    assert found is not None
+    assert "at last" in pool.run("result", found[1])
 
 
 def test_circuit_breakers_are_shown_and_reset(pool: Shell) -> None:

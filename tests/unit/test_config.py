@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from poolmgr.config import Settings, find_socket, listen_socket, state_dir, task_options
+from poolmgr.config import Settings, find_socket, listen_socket, locations, state_dir, task_options
 from poolmgr.config.locations import is_system_socket
 from poolmgr.config.settings import KINDS
 from poolmgr.errors import ConfigError, NotRunning
@@ -192,7 +192,8 @@ def test_a_named_socket_is_taken_as_it_is() -> None:
     assert find_socket(None, {"POOLMGR_SOCKET": "/c.sock"}) == "/c.sock"
 
 
-def test_the_first_socket_that_answers_is_found(tmp_path: Path) -> None:
+def test_the_first_socket_that_answers_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locations, "SYSTEM_SOCKET", str(tmp_path / "system.sock"))  # this machine may have a daemon
     runtime, temporary = tmp_path / "run", tmp_path / "tmp"
     environ = {"XDG_RUNTIME_DIR": str(runtime), "TMPDIR": str(temporary)}
     stale = listen_socket(Settings(socket=str(runtime / "poolmgr" / "poolmgr.sock")), environ)
