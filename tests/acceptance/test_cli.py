@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import select
 import signal
 import socket
 import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -394,28 +392,6 @@ def test_events_are_printed_as_they_happen(pool: Shell) -> None:
         finally:
             process.send_signal(signal.SIGINT)
     assert process.returncode == 0
-
-
-def test_who_no_longer_waits_for_a_task_is_told_its_id(pool: Shell, tmp_path: Path) -> None:
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    line = [str(POOLMGR), "submit", "read", str(pipe), "--wait"]
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        process = subprocess.Popen(line, env=pool.environ, stderr=subprocess.PIPE, text=True)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    with process:
-        writer = os.open(pipe, os.O_WRONLY)  # returns once the task reads
-        process.send_signal(signal.SIGINT)
-        assert process.stderr is not None
-        said = process.stderr.read()
-    assert process.returncode == 130
-    os.write(writer, b"at last")
-    os.close(writer)
-    found = re.search(r"poolmgr result (\w+)", said)
-    assert found is not None
-    assert "at last" in pool.run("result", found[1])
 
 
 def test_circuit_breakers_are_shown_and_reset(pool: Shell) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from poolmgr.cli.root import run
+from poolmgr.cli.root import INTERRUPTED, run
 from poolmgr.cli.session import Session, as_json
 from poolmgr.cli.settings import as_toml
 from poolmgr.cli.tasks import argument
@@ -18,14 +18,16 @@ from poolmgr.errors import AppError, ConfigError, NotFound, NotRunning, PoolErro
 class FakeFuture:
     id = "f" * 32
 
-    def __init__(self, value: Any) -> None:
+    def __init__(self, value: Any, refusal: BaseException | None = None) -> None:
         self._value = value
+        self._refusal = refusal
 
     def accepted(self) -> None:
-        pass
+        if self._refusal is not None:
+            raise self._refusal
 
     def result(self) -> Any:
-        if isinstance(self._value, Exception):
+        if isinstance(self._value, BaseException):
             raise self._value
         return self._value
 
@@ -49,7 +51,7 @@ class FakePool:
 
     def submit(self, name: str, *args: Any, **kwargs: Any) -> FakeFuture:
         self.calls.append(("submit", name, args, kwargs))
-        return FakeFuture(self.answers.get("submit"))
+        return FakeFuture(self.answers.get("submit"), self.answers.get("accepted"))
 
     def __getattr__(self, name: str) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -258,3 +260,14 @@ def test_the_settings_as_toml_read_back_the_same() -> None:
     settings = Settings(app=("a", "b"), socket='/tmp/with "quotes"')
     read = tomllib.loads(as_toml(asdict(settings)))
     assert Settings.load(environ={}, flags=read) == settings
+
+
+@pytest.mark.parametrize("at", ["accepted", "submit"])
+def test_who_no_longer_waits_for_a_task_is_told_its_id(
+    pool: FakePool, capsys: pytest.CaptureFixture[str], at: str
+) -> None:
+    pool.answers[at] = KeyboardInterrupt()
+    assert run(["submit", "work", "--wait"]) == INTERRUPTED
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.rstrip().endswith(f"poolmgr result {FakeFuture.id}")
