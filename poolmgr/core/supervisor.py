@@ -56,7 +56,7 @@ class Supervisor:
         return slots if group is None else [slot for slot in slots if slot.group.name == group]
 
     def scale(self, size: int, now: float, group: str | None = None, reason: str = "asked for") -> None:
-        """Add slots, or drain some: the idle first, beginning with what is of no use (``_stays``).
+        """Add slots, or drain some: the idle first, beginning with what is of no use (``_worth``).
 
         ``size`` is that of one group; without one of the whole pool, whose rest grows or shrinks for it.
 
@@ -72,7 +72,7 @@ class Supervisor:
             self.add(now, self._state.groups[name])
         if more < 0:
             staying = self._staying(name)
-            staying.sort(key=_stays)
+            staying.sort(key=_worth)
             for slot in staying[:-more]:
                 self.remove(slot, now)
         if more:
@@ -369,8 +369,8 @@ def _lingers(slot: Slot, now: float) -> bool:
     return bool(slot.retiring) and not slot.in_flight and now - since > EXITS_WITHIN_S
 
 
-def _stays(slot: Slot) -> tuple[bool, bool, bool, float, int]:
-    """Which slots go first where there are to be fewer, the least: those without a worker that is ready, then those
+def _worth(slot: Slot) -> tuple[bool, bool, bool, float, int]:
+    """What a slot is worth to the pool. The least go first: those without a worker that is ready, then those
     that are idle and have not worked yet, or not for longest."""
     return (
         slot.open or bool(slot.in_flight), bool(slot.in_flight), slot.executed > 0, slot.last_activity, -_number(slot)
