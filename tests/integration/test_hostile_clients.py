@@ -139,22 +139,20 @@ def test_a_client_of_another_version_is_told_so(client: Client, raw: Raw) -> Non
 
 def test_a_daemon_of_another_version_is_recognised(tmp_path: Path) -> None:
     path = str(tmp_path / "p.sock")
-    pid = os.fork()
-    if not pid:
-        try:
-            with socket.socket(socket.AF_UNIX) as listening:
-                listening.bind(path)
-                listening.listen()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path)
+        listening.listen()
+        if not (pid := os.fork()):
+            try:
                 peer, _ = listening.accept()
                 peer.recv(4096)
                 peer.sendall(msgpack.packb([WELCOME, PROTOCOL_VERSION + 1, {"pid": 1}]))
                 peer.recv(4096)
-        finally:
-            os._exit(0)
-    until(lambda: os.path.exists(path), "it listens")
+            finally:
+                os._exit(0)
     try:
         with pytest.raises(VersionMismatch, match="upgrade the older one, then restart it"):
-            until(lambda: Client(path), "it listens")
+            Client(path)
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
