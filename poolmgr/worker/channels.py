@@ -1,4 +1,4 @@
-"""What connects a worker with its manager."""
+"""What a worker is to be, and what connects it with its manager."""
 
 from __future__ import annotations
 
@@ -14,3 +14,14 @@ class Channels(NamedTuple):
     page: int
     stdout: int
     stderr: int
+
+
+class Wanted(NamedTuple):
+    """What a SPAWN asks for. ``command`` is what to exec; None: a fork of the template."""
+
+    spawn: int
+    worker: str
+    incarnation: int
+    group: str
+    command: list[str] | None
+    channels: Channels

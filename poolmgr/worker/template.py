@@ -3,7 +3,8 @@
 It is exec'd, never forked from the daemon, so it holds nothing of the daemon's; and it stays single-threaded, because
 only then is a fork sound. A worker is made by two forks: the middle process exits at once, and the daemon, being the
 subreaper, becomes the worker's parent. Workers that are asked for together have one middle process: where fresh ones
-are wanted as fast as they can be made, that halves what one costs.
+are wanted as fast as they can be made, that halves what one costs. One that is asked for by itself is there already
+(spare.py).
 
 When the daemon is gone, whatever killed it, the template's socket reads end of file. Then it kills all that this pool
 has started: its workers' process groups, and every process that carries the pool's environment tag.
@@ -24,10 +25,10 @@ import signal
 import socket
 import sys
 from array import array
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from functools import partial
 from select import POLLIN, poll
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgpack
 
@@ -42,13 +43,14 @@ from poolmgr.wire.messages import (
 )
 from poolmgr.worker.app import load_app
 from poolmgr.worker.built_in import BUILT_IN
-from poolmgr.worker.channels import Channels
+from poolmgr.worker.channels import Channels, Wanted
 from poolmgr.worker.ending import run_and_exit
 from poolmgr.worker.execute import become, environ_of
 from poolmgr.worker.main import Worker
 from poolmgr.worker.output import Output, Writer
 from poolmgr.worker.page import DUMP_SIGNAL
 from poolmgr.worker.registry import Registry, registry
+from poolmgr.worker.spare import Spare
 from poolmgr.worker.surroundings import Surroundings
 from poolmgr.worker.warden import LABEL_BYTES, WORKER, kill_pool, stat
 
@@ -59,6 +61,8 @@ _TOGETHER = 8  # workers of one middle process: the first of them waits for the 
 _PIDS_BYTES = 32 * _TOGETHER
 _DESCRIPTORS = socket.CMSG_SPACE(4 * len(Channels._fields))
 _ADOPTION_MS = 100
+# After the last request, before a spare is made: at a start, or where fresh workers follow each other, none is.
+_QUIET_MS = 3
 _TOLD = 70  # how a child exits that has told why the app cannot be imported
 _libc = ctypes.CDLL(None, use_errno=True)
 # The C library's own fork, between what C code that forks has to call by Python's API: os.fork would run every hook of
@@ -139,17 +143,6 @@ def _tell(sock: socket.socket, message: list[Any]) -> None:
         pass
 
 
-class Wanted(NamedTuple):
-    """What a SPAWN asks for. ``command`` is what to exec; None: a fork of this process."""
-
-    spawn: int
-    worker: str
-    incarnation: int
-    group: str
-    command: list[str] | None
-    channels: Channels
-
-
 class Template:
     """Makes a worker for each SPAWN."""
 
@@ -160,6 +153,8 @@ class Template:
         self._tag: str = order["tag"]
         self._cgroup: str = order["cgroup"]
         self._heartbeat_interval_s: float = order["heartbeat_interval_s"]
+        self._forks: bool = order["forks"]
+        self._spare: Spare | None = None
         self._groups: set[int] = set()
         self._templates: list[int] = []  # of this pool: while code is reloaded there are two
         self._surroundings = Surroundings()
@@ -174,7 +169,12 @@ class Template:
 
     def serve(self) -> int:
         """Until the daemon is gone."""
+        asked = poll()
+        asked.register(self._sock, POLLIN)
         while True:
+            # Not before the first worker: until it asks for that, the daemon may not be who adopts orphans.
+            if self._forks and self._spare is None and self._groups and not asked.poll(_QUIET_MS):
+                self._make_spare()
             together: list[Wanted] = []
             try:
                 alive = self._receive(together, 0)
@@ -217,35 +217,66 @@ class Template:
             named = ", ".join(sorted({_thread_name(each) for each in threads if int(each) != os.getpid()}))
             for wanted in together:
                 _tell(self._sock, [SPAWN_FAILED, wanted.spawn, "threads", named])
+            self._do_without_spares()
             return
-        sys.stdout.flush()
-        sys.stderr.flush()
-        try:
-            pids = self._fork_twice(together)
-        except OSError:  # it could not even open a pipe
-            pids = [-1] * len(together)
+        pids = []
+        if self._spare is not None and together[0].command is None:
+            spare, self._spare = self._spare, None
+            if spare.become(together[0]):
+                pids.append(spare.pid)
+        pids += self._fork_twice([partial(self._begin, wanted, together) for wanted in together[len(pids) :]])
         for wanted, pid in zip(together, pids, strict=True):
             if pid < 0:
                 _tell(self._sock, [SPAWN_FAILED, wanted.spawn, "unavailable", "cannot fork: the system refuses"])
                 continue
-            self._groups.add(pid)
             _tell(self._sock, [SPAWNED, wanted.spawn, pid])
-        if len(self._groups) > 1024:
-            self._groups = {group for group in self._groups if os.path.exists(f"/proc/{group}")}
 
-    def _fork_twice(self, together: list[Wanted]) -> list[int]:
-        """The workers' pids, -1 where one could not be made. Their parent is the middle process, and, once that has
-        exited, the daemon."""
-        reader, writer = os.pipe()
+    def _make_spare(self) -> None:
+        """See that there is one, if that can be: it is a matter of speed alone."""
+        if len(os.listdir("/proc/self/task")) > 1:
+            self._do_without_spares()
+            return
+        try:
+            spare = Spare()
+        except OSError:
+            return
+        [pid] = self._fork_twice([partial(self._stand_by, spare)])
+        if pid < 0:
+            spare.disown()
+        else:
+            spare.forked(pid)
+            self._spare = spare
+
+    def _do_without_spares(self) -> None:
+        """The app has started threads: workers are not forked any more."""
+        self._forks = False
+        if self._spare is not None:
+            self._spare.disown()
+            self._spare = None
+
+    def _fork_twice(self, lives: Sequence[Callable[[], int]]) -> list[int]:
+        """The pids of processes that live so, -1 where one could not be made. Their parent is the middle process, and,
+        once that has exited, the daemon."""
+        if not lives:
+            return []
+        sys.stdout.flush()
+        sys.stderr.flush()
+        try:
+            reader, writer = os.pipe()
+        except OSError:
+            return [-1] * len(lives)
         _before_fork()
         middle = _fork()
         if middle == 0:
-            for wanted in together:
+            for live in lives:
                 pid = _fork()
                 if pid == 0:
                     _after_fork_in_child()
-                    others = [fd for other in together if other is not wanted for fd in other.channels]
-                    run_and_exit(partial(self._become_worker, wanted, (reader, writer, *others)))
+                    os.setpgid(0, 0)
+                    for fd in (reader, writer):
+                        os.close(fd)
+                    self._sock.close()
+                    run_and_exit(live)
                 os.write(writer, b"%d " % pid)
             os._exit(0)
         _after_fork_in_parent()
@@ -254,15 +285,30 @@ class Template:
             if middle > 0:
                 os.waitpid(middle, 0)
             pids = [int(pid) for pid in (pipe.read(_PIDS_BYTES) or b"").split()]
-        return pids + [-1] * (len(together) - len(pids))
+        self._groups.update(pids)
+        if len(self._groups) > 1024:
+            self._groups = {group for group in self._groups if os.path.exists(f"/proc/{group}")}
+        return pids + [-1] * (len(lives) - len(pids))
 
-    def _become_worker(self, wanted: Wanted, others: Iterable[int]) -> int:
-        """In the new process. ``others`` are descriptors that are not its own: a pipe that it held, too, would not come
-        to its end with the one whose it is."""
-        os.setpgid(0, 0)
-        self._sock.close()
-        for fd in others:
-            os.close(fd)
+    def _stand_by(self, spare: Spare) -> int:
+        """In the process of a spare: until it is known which worker this is, or the template is gone."""
+        name_process("pool-spare")
+        self._wait_for_adoption()
+        wanted = spare.wait()
+        return self._become_worker(wanted) if wanted is not None else 0
+
+    def _begin(self, wanted: Wanted, together: Sequence[Wanted]) -> int:
+        """In the process that was forked for a worker. What the others' are is not its own: a pipe that it held, too,
+        would not come to its end with the one whose it is."""
+        for other in together:
+            if other is not wanted:
+                for fd in other.channels:
+                    os.close(fd)
+        if self._spare is not None:
+            self._spare.disown()
+        return self._become_worker(wanted)
+
+    def _become_worker(self, wanted: Wanted) -> int:
         worker, channels = wanted.worker, wanted.channels
         self._label_process(f"{worker}.{wanted.incarnation}")
         environ = environ_of(worker, wanted.incarnation, wanted.group, self._heartbeat_interval_s)

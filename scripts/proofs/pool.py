@@ -193,8 +193,15 @@ class Pool:
         return [pid for pid in all_processes() if mark in _environ_of(pid)]
 
     def children(self) -> list[int]:
-        """The daemon's own children: the template, the workers, adopted orphans; zombies included."""
-        return procfs.children(self.pid)
+        """The daemon's own children: the template, the workers, adopted orphans; zombies included, spares not."""
+        return [pid for pid in procfs.children(self.pid) if not self._is_spare(pid)]
+
+    def spares(self) -> list[int]:
+        """The processes that wait to be workers: none for a moment after one has become one, then one of a template."""
+        return [pid for pid in procfs.children(self.pid) if self._is_spare(pid)]
+
+    def _is_spare(self, pid: int) -> bool:
+        return _name_of(pid) == "pool-spare" and not set(procfs.states(pid)) <= {"Z", "X"}
 
     def template(self) -> int:
         """The process id of the template, once there is one."""

@@ -119,13 +119,14 @@ def test_garbage_from_a_worker_costs_that_worker_and_its_task(client: Client) ->
 
 def test_workers_that_were_made_together_hold_nothing_of_each_other(start_pool: Start) -> None:
     with start_pool(workers=12).client() as client:
-        held = {pid: _pipes_and_sockets(pid) for pid in pids(client).values() if pid is not None}
+        held = {pid: pipes_and_sockets(pid) for pid in pids(client).values() if pid is not None}
     assert len(held) == 12
     assert {len(found) for found in held.values()} == {5}  # two pipes for tasks, two for output, the control channel
     assert len(set().union(*held.values())) == 5 * 12
 
 
-def _pipes_and_sockets(pid: int) -> set[str]:
+def pipes_and_sockets(pid: int) -> set[str]:
+    """What it holds of them."""
     folder = f"/proc/{pid}/fd"
     files = (os.readlink(f"{folder}/{fd}") for fd in os.listdir(folder))
     return {file for file in files if file.startswith(("pipe:", "socket:"))}
