@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple, Self
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 PEERS_PYTHON: Final = ROOT / ".venv-peers" / "bin" / "python"
+_COMPILED: Final = ROOT / "build" / "compiled"
 _PATIENCE_S: Final = 300.0  # the longest measure
 _ENDING_S: Final = 20.0
 _SHOWN: Final = 2000  # characters of a log
@@ -26,10 +27,12 @@ class Known(NamedTuple):
     title: str
     module: str
     own_environment: bool = True  # False: it runs in poolmgr's
+    compiled: bool = False  # with the build of scripts/compiled
 
 
 OURS: Final = "poolmgr"
 PEERS: Final = {
+    "compiled": Known("poolmgr, compiled", "poolmgr", own_environment=False, compiled=True),
     "multiprocessing": Known("multiprocessing.Pool", "multiprocessing_pool", own_environment=False),
     "executor": Known("ProcessPoolExecutor", "process_pool_executor", own_environment=False),
     "loky": Known("loky", "loky"),
@@ -97,14 +100,20 @@ class Peer:
         known = _ALL[self.name]
         if known.own_environment and not PEERS_PYTHON.exists():
             raise Missing("benchmarks/env has not been run")
+        if known.compiled and not _COMPILED.exists():
+            raise Missing("scripts/compiled has not been run")
+        where = _COMPILED if known.compiled else ROOT
+        environ = {**os.environ, "PATH": os.environ.get("PATH", os.defpath) + ":/usr/sbin"}  # Debian's gearmand
+        if known.compiled:
+            environ["PYTHONPATH"] = str(where)  # its command, too, is to be of that build
         python = str(PEERS_PYTHON if known.own_environment else sys.executable)
         self._directory.mkdir(mode=0o700)
         words = [known.module, str(self._directory), *(["durable"] if self._durable else [])]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [python, "-m", "benchmarks.peers", *words],
-                cwd=ROOT,
-                env={**os.environ, "PATH": os.environ.get("PATH", os.defpath) + ":/usr/sbin"},  # Debian's gearmand
+                cwd=where,
+                env=environ,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

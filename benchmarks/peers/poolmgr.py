@@ -10,15 +10,15 @@ from typing import Any
 
 from benchmarks.peers import adapter, tasks
 from poolmgr import Client, Executor
-from poolmgr.version import __version__
+from poolmgr.version import __version__, is_compiled
 
 
 class Adapter(adapter.PeerAdapter):
     """Its own defaults, whatever the environment says: 20 workers, synchronous FULL."""
 
     about = (
-        f"poolmgr {__version__}: its defaults. Not durable: map, run and using(durable=False).submit; chunks by "
-        "Executor.map. Durable: submit, on SQLite at synchronous=FULL"
+        f"poolmgr {__version__}{', compiled' if is_compiled() else ''}: its defaults. Not durable: map, run and "
+        "using(durable=False).submit; chunks by Executor.map. Durable: submit, on SQLite at synchronous=FULL"
     )
 
     def _start(self, workers: int) -> None:

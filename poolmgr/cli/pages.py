@@ -88,7 +88,8 @@ def _headline(status: Mapping[str, Any]) -> str:
     known = ", ".join(f"{name} {value}" for name, value in (
         ("pid", status["pid"]), ("epoch", status["epoch"]), ("generation", status["pool"]["generation"]),
     ))  # fmt: skip
-    return f"poolmgr {status['version']}, {status['mode']}, {known}, {state}"
+    version = f"{status['version']} (compiled)" if status["compiled"] else status["version"]
+    return f"poolmgr {version}, {status['mode']}, {known}, {state}"
 
 
 def _spans(what: str, seconds: Mapping[str, float | None]) -> str:

@@ -13,7 +13,7 @@ import click
 
 from poolmgr.cli.session import JSON, SOCKET, Session
 from poolmgr.errors import BadOption, ConfigError, NotRunning, PoolError
-from poolmgr.version import __version__
+from poolmgr.version import __version__, is_compiled
 
 DONE: Final = 0
 FAILED: Final = 1
@@ -68,7 +68,7 @@ class _Commands(click.Group):
 
 def _show_version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
     if asked:
-        click.echo(f"poolmgr {__version__}")
+        click.echo(f"poolmgr {__version__}{' (compiled)' if is_compiled() else ''}")
         ctx.exit()
 
 

@@ -124,7 +124,8 @@ class MemoryLimits:
     def judged(self, slot: Slot, failure: Failure) -> Failure:
         """The failure of a handler. Where the worker has a limit, a MemoryError is what that looks like from inside."""
         limit_mb = slot.memory_limit_mb
-        if not limit_mb or failure.code != "task_failed" or "MemoryError" not in (failure.type, *failure.types):
+        types = (failure.type, *failure.types)
+        if not limit_mb or failure.code != "task_failed" or "MemoryError" not in types:
             return failure
         taken = f"its worker took {slot.memory_peak_mb:.0f} MB, " if slot.memory_peak_mb >= 1 else ""
         message = failure.message or "no more memory was to be had"

@@ -202,7 +202,7 @@ class ReadyQueue:
         heads = demand.heads
         while heads:
             entry = heads[0]
-            row = entry[3]
+            row: Row = entry[3]
             if entry is not row.entry:
                 heappop(heads)
                 continue
@@ -216,7 +216,7 @@ class ReadyQueue:
                 row.parked = True
                 row.lane.parked.append(row)
             elif entry[1] != row.turns.had or entry[2] != first.order:
-                row.entry = (row.rank, row.turns.had, first.order, row)
+                row.entry = row.entry_at(first.order)
                 heapreplace(heads, row.entry)
             else:
                 row.next = first
@@ -326,7 +326,7 @@ class ReadyQueue:
             row.turns.had = had
         if self.ageing is not None:
             row.rank = self.ageing.rank(row)
-        row.entry = (row.rank, row.turns.had, first.order, row)
+        row.entry = row.entry_at(first.order)
         heappush(row.lane.demand.heads, row.entry)
 
     def _emptied(self, row: Row) -> None:

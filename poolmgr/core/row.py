@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from poolmgr.core.line import Line
 from poolmgr.core.shelf import LineKey, Shelf
 from poolmgr.core.task import Task
 
-Entry = tuple[float, int, int, "Row"]  # in a demand's heap: rank, turns had, order of the row's first task
+# In a demand's heap: rank, turns had, order of the row's first task, the row. Of no fixed length for mypyc's sake: one
+# of fixed length it would keep unboxed, and such a tuple has no identity.
+Entry = tuple[Any, ...]
 
 
 class Turns:
@@ -25,6 +29,7 @@ class Row(Line):
         "counted", "entry", "group", "lane", "most", "most_bytes", "next", "parked", "priority", "rank", "served",
         "shelf", "turns", "weight",
     )  # fmt: skip
+    __deletable__ = ("next",)  # of mypyc: what a compiled class lets be deleted
     next: Task
 
     def __init__(self, lane: Lane, priority: int, group: str, turns: Turns, served: Turns) -> None:
@@ -32,7 +37,7 @@ class Row(Line):
         self.lane = lane
         self.priority = priority
         self.group = group
-        self.rank: float = priority  # what goes before all else; with ageing it is more than the priority
+        self.rank: float = float(priority)  # what goes before all else; with ageing it is more than the priority
         self.turns = turns  # of its group
         self.served = served  # the turn last served, of its priority
         self.entry: Entry | None = None  # its only valid entry in the demand's heap
@@ -42,6 +47,10 @@ class Row(Line):
         self.counted = 0  # of them so many count among those of all rows: none, as long as it is light
         self.most = 0  # it is no use to shorten it before it is longer than this,
         self.most_bytes = 0  # or heavier
+
+    def entry_at(self, order: int) -> Entry:
+        """An entry of this row, whose first task has that order."""
+        return self.rank, self.turns.had, order, self
 
     @property
     def key(self) -> LineKey:

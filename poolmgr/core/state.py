@@ -104,7 +104,7 @@ class State:
         self._moved: dict[bytes, Task] = {}
         self._begun: deque[tuple[float, int, Task]] = deque()
         self._facts: list[Change] = []
-        self._volatile: list[Change] = []
+        self._unkept: list[Change] = []
         self._to_accept: dict[int, Session] = {}
         self._lingering: list[Task] = []
 
@@ -238,7 +238,7 @@ class State:
         if durable:
             self._facts.append(change)
             return self.commit
-        self._volatile.append(change)
+        self._unkept.append(change)
         return 0
 
     def streamed(self, change: Change) -> int:
@@ -249,7 +249,7 @@ class State:
     def take(self) -> list[Effect]:
         """Everything decided since the last time, what is to be kept first."""
         effects = self.effects
-        if self._added or self._moved or self.streams.changes or self._facts or self._volatile:
+        if self._added or self._moved or self.streams.changes or self._facts or self._unkept:
             effects = [*self._persist(), *effects]
         if self._to_accept:
             for client, session in self._to_accept.items():
@@ -265,9 +265,9 @@ class State:
 
     def _persist(self) -> list[Effect]:
         found: list[Effect] = []
-        if self._volatile:
-            found.append(Persist(0, False, tuple(self._volatile)))
-            self._volatile = []
+        if self._unkept:
+            found.append(Persist(0, False, tuple(self._unkept)))
+            self._unkept = []
         changes = self.streams.changes  # first, as their tasks were added before: so the others stay together
         for task in self._added:
             changes.append(TaskAdded(task.record(self.stored_due(task))))

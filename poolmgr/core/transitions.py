@@ -48,7 +48,7 @@ WORKER_STEPS: Final[dict[WorkerState, frozenset[WorkerState]]] = {
 }
 
 
-class IllegalTransition(AssertionError):
+class IllegalTransition(Exception):
     """A step that the tables do not have: a fault in the scheduler itself."""
 
 

@@ -46,7 +46,7 @@ from poolmgr.model import TaskOptions, WorkerState, last_id_of
 from poolmgr.parcels.parcel import Allowance
 from poolmgr.store.base import Store, left_in
 from poolmgr.store.writer import StoreWriter
-from poolmgr.version import __version__
+from poolmgr.version import __version__, is_compiled
 
 _log = logging.getLogger(__name__)
 
@@ -361,6 +361,7 @@ class Manager:
         committed = self.shell.outbox.committed
         return {
             "version": __version__,
+            "compiled": is_compiled(),
             "pid": os.getpid(),
             "epoch": self.epoch,
             "mode": self.settings.mode,

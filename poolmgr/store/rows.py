@@ -243,8 +243,10 @@ def statements_for(kind: type, run: Sequence[Any]) -> Iterable[tuple[str, Iterab
 def record_of(row: Row) -> TaskRecord:
     """The record of a row of ``task_records``."""
     id, name, payload, options, group, order, state, *rest = row
-    record = TaskRecord(id, name, payload, unpack_options(options), group, order, TaskState(state), *rest[:_REST])
-    return record._replace(cancel_wanted=True) if record.cancel_wanted else record
+    known, cancel_wanted = rest[: _REST - 1], bool(rest[_REST - 1])  # SQLite has no bool
+    return TaskRecord._make(
+        (id, name, payload, unpack_options(options), group, order, TaskState(state), *known, cancel_wanted)
+    )
 
 
 def info_of(row: Row) -> TaskInfo:

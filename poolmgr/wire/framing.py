@@ -89,14 +89,15 @@ class Decoder:
         if self._broken is not None:
             raise ProtocolError(self._broken)
         self._fed += len(data)
-        messages: list[list[Any]] = []
+        messages: list[Any] = []  # of arrays, as will be seen
         try:
             self._feed(data)
             messages.append(self._unpack())
             # Asking for one message too many costs msgpack an exception, more than a whole message. So where one read
             # brought one message, which is what a caller who waits for each result sees, nobody asks.
             if self._tell() != self._fed:
-                messages.extend(self._unpacker)  # keeps what came before an error
+                for message in self._unpacker:  # compiled, extend() would not keep what came before an error
+                    messages.append(message)  # noqa: PERF402
         except OutOfData:
             self._wait(len(data))
             return messages

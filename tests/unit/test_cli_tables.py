@@ -98,6 +98,7 @@ def status(**changes: dict[str, Any]) -> dict[str, Any]:
         "pid": 4242,
         "epoch": 3,
         "mode": "managed",
+        "compiled": False,
         "cgroup": None,
         "memory_limits": {
             "worker_memory_limit_mb": 512,
@@ -158,6 +159,11 @@ def status(**changes: dict[str, Any]) -> dict[str, Any]:
     for part, values in changes.items():
         found[part] = {**found[part], **values}
     return found
+
+
+def test_the_status_page_tells_which_build_it_is() -> None:
+    head = pages.status_page({**status(), "compiled": True}).splitlines()[0]
+    assert head.startswith("poolmgr 0.1.0 (compiled), managed, ")
 
 
 def test_the_status_page_tells_all_in_few_lines() -> None:
