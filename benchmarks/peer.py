@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, Self
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 PEERS_PYTHON: Final = ROOT / ".venv-peers" / "bin" / "python"
-_COMPILED: Final = ROOT / "build" / "compiled"
+_COMPILED_ROOT: Final = ROOT / "build" / "compiled"
 _PATIENCE_S: Final = 300.0  # the longest measure
 _ENDING_S: Final = 20.0
 _SHOWN: Final = 2000  # characters of a log
@@ -31,8 +31,9 @@ class Known(NamedTuple):
 
 
 OURS: Final = "poolmgr"
+COMPILED: Final = "compiled"  # poolmgr, too
 PEERS: Final = {
-    "compiled": Known("poolmgr, compiled", "poolmgr", own_environment=False, compiled=True),
+    COMPILED: Known("poolmgr, compiled", "poolmgr", own_environment=False, compiled=True),
     "multiprocessing": Known("multiprocessing.Pool", "multiprocessing_pool", own_environment=False),
     "executor": Known("ProcessPoolExecutor", "process_pool_executor", own_environment=False),
     "loky": Known("loky", "loky"),
@@ -100,9 +101,9 @@ class Peer:
         known = _ALL[self.name]
         if known.own_environment and not PEERS_PYTHON.exists():
             raise Missing("benchmarks/env has not been run")
-        if known.compiled and not _COMPILED.exists():
+        if known.compiled and not _COMPILED_ROOT.exists():
             raise Missing("scripts/compiled has not been run")
-        where = _COMPILED if known.compiled else ROOT
+        where = _COMPILED_ROOT if known.compiled else ROOT
         environ = {**os.environ, "PATH": os.environ.get("PATH", os.defpath) + ":/usr/sbin"}  # Debian's gearmand
         if known.compiled:
             environ["PYTHONPATH"] = str(where)  # its command, too, is to be of that build

@@ -93,7 +93,7 @@ def _sections(run: Run) -> Iterator[str]:
     yield from heading("What the machine can do")
     yield from lines_of(("limit", "", ""), [(each.name, number(each.value), each.unit) for each in run.limits])
     yield from heading("What poolmgr reached")
-    columns = ("figure", "durable", "poolmgr", "unit", "runs", "best peer", "times as good", "aim", "")
+    columns = ("figure", "durable", "poolmgr", "compiled", "unit", "runs", "best peer", "times as good", "aim", "")
     yield from lines_of(columns, [_reached_cells(each) for each in reached(run.rows)])
     for name in dict.fromkeys(row.scenario.name for row in run.rows):
         rows = [row for row in run.rows if row.scenario.name == name]
@@ -118,9 +118,10 @@ def _sync(row: Row) -> str:
 def _reached_cells(each: Reached) -> tuple[str, ...]:
     verdict = {True: "reached", False: "short", None: ""}[each.within]
     ratio = shown(each.ratio) if each.ratio else ""
-    row = each.row
+    row, compiled = each.row, shown(each.compiled) if each.compiled else ""
     return (
-        row.title, _durable(row), shown(each.ours), row.figure.unit, str(each.runs), each.best, ratio, each.aim, verdict
+        row.title, _durable(row), shown(each.ours), compiled, row.figure.unit, str(each.runs), each.best, ratio,
+        each.aim, verdict,
     )  # fmt: skip
 
 

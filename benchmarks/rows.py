@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from benchmarks.pairs import Pair, Spread, ratios, spread
+from benchmarks.peer import COMPILED, OURS
 from benchmarks.scenarios import ABOVE_FDATASYNC_US, Figure, Kind, Scenario
 
 
@@ -72,12 +73,14 @@ class Reached(NamedTuple):
     """What poolmgr reached in one figure, over the pairs with all peers.
 
     Attributes:
+        compiled: the same of the compiled build, where that ran. It is no peer, and what holds does so without it.
         ratio: the pairs with the best peer: the one against which poolmgr looks worst.
         within: whether every aim holds; None where there is none, or nobody to compare with.
     """
 
     row: Row
     ours: Spread
+    compiled: Spread | None
     runs: int
     best: str
     ratio: Spread | None
@@ -98,7 +101,8 @@ def _reached(rows: Sequence[Row]) -> Reached:
     figure = rows[0].figure
     runs = [pair.ours for row in rows for pair in row.pairs]
     ours = spread(runs)
-    peers = [row for row in rows if row.peer != "poolmgr"]
+    compiled = next((row.theirs for row in rows if row.peer == COMPILED), None)
+    peers = [row for row in rows if row.peer not in (OURS, COMPILED)]
     best = min(peers, key=lambda row: row.ratios.median, default=None)
     aims, held = [], []
     aim = figure.aim
@@ -113,6 +117,7 @@ def _reached(rows: Sequence[Row]) -> Reached:
     return Reached(
         rows[0],
         ours,
+        compiled,
         len(runs),
         best.peer if best else "",
         best.ratios if best else None,

@@ -67,6 +67,12 @@ def test_the_best_peer_is_the_one_against_which_poolmgr_looks_worst() -> None:
     assert found.within is False, "only 1.9 times"
 
 
+def test_the_compiled_build_is_told_of_and_is_no_peer() -> None:
+    found = reached([row("map", "peer", (10_000, 70_000)), row("map", "compiled", (90_000, 70_000))])[0]
+    assert (found.best, found.compiled, found.within) == ("peer", Spread(90_000, 90_000, 90_000), True)
+    assert reached([row("map", "compiled", (90_000, 70_000))])[0].best == ""
+
+
 @pytest.mark.parametrize(("ours", "within"), [(100, True), (200, False)])
 def test_where_less_is_better_the_aim_is_a_limit(ours: float, within: bool) -> None:
     assert reached([row("latency", "peer", (300, ours))])[0].within is within
