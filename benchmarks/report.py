@@ -93,8 +93,8 @@ def _sections(run: Run) -> Iterator[str]:
     yield from heading("What the machine can do")
     yield from lines_of(("limit", "", ""), [(each.name, number(each.value), each.unit) for each in run.limits])
     yield from heading("What poolmgr reached")
-    columns = ("figure", "durable", "poolmgr", "compiled", "unit", "runs", "best peer", "times as good", "aim", "")
-    yield from lines_of(columns, [_reached_cells(each) for each in reached(run.rows)])
+    figures = ("figure", "durable", "poolmgr", "compiled", "unit", "runs", "best peer", "times as good", "aim", "")
+    yield from lines_of(figures, [_reached_cells(each) for each in reached(run.rows)])
     for name in dict.fromkeys(row.scenario.name for row in run.rows):
         rows = [row for row in run.rows if row.scenario.name == name]
         yield from heading(name)

@@ -28,7 +28,7 @@ from poolmgr.errors import ConnectionLost, PoolError, Unavailable
 from poolmgr.parcels.passing import FileMessage
 from poolmgr.parcels.stream import Stream
 from poolmgr.payload import Payload
-from poolmgr.wire.framing import READ_BYTES
+from poolmgr.wire.framing import read_buffer
 from poolmgr.wire.parts import Part
 
 T = TypeVar("T")
@@ -51,7 +51,7 @@ class AsyncLink:
         self._loop = loop
         self._pid = os.getpid()
         self._transport: Stream | None = None
-        self._buffer = bytearray(READ_BYTES)
+        self._buffer = read_buffer()
         self._unsent: list[Part] = []
         # Waiters for the first n submits to be acknowledged, least n first; the middle number makes each comparable.
         self._acknowledgements: list[tuple[int, int, asyncio.Future[None]]] = []

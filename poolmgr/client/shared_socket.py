@@ -36,7 +36,7 @@ from poolmgr.client.protocol import Protocol, Settled
 from poolmgr.client.resume import ended
 from poolmgr.errors import ConnectionLost, PoolError
 from poolmgr.parcels.passing import ANCILLARY_BYTES, RECEIVE, Ancillary, received
-from poolmgr.wire.framing import READ_BYTES
+from poolmgr.wire.framing import read_buffer
 
 _UNSENT_LOOK_S: Final = 0.05  # how long a follower waits for the daemon to take more before it looks at the lead
 _BRISK_S: Final = 0.0003  # an answer that took no longer has made the next worth watching for; about two calls' time
@@ -70,8 +70,7 @@ class SharedSocket:
         self._followers = self._lead.followers
         self._observed: set[Pending[Any]] = set()
         self._background: threading.Thread | None = None
-        self._buffer = bytearray(READ_BYTES)
-        self._view = memoryview(self._buffer)
+        self._buffer = read_buffer()
         self._brisk = False  # the last answer came within ``_BRISK_S``
         self._stirred = threading.Event()  # whoever sleeps while the connection is down is to look again
         self._use(sock)
@@ -211,7 +210,7 @@ class SharedSocket:
             with self.lock:
                 if ancillary or flags & socket.MSG_CTRUNC:
                     self.protocol.files.came(received(ancillary), bool(flags & socket.MSG_CTRUNC))
-                settled = self.protocol.receive(self._view[:count])
+                settled = self.protocol.receive(self._buffer[:count])
                 if self.protocol.down is not None:
                     self._hang_up()
                 elif self.protocol.files.due:

@@ -19,7 +19,7 @@ from poolmgr.server.connection import Connection
 from poolmgr.server.options import OptionCache
 from poolmgr.server.peer import peer_of
 from poolmgr.store.memory import MemoryStore
-from poolmgr.wire.framing import READ_BYTES
+from poolmgr.wire.framing import read_buffer
 
 _HANG_UP_S = 10.0  # for the program to read what it is owed
 
@@ -86,7 +86,7 @@ class PrivateLife:
         manager, options = self._manager, OptionCache(self._manager.shell.handlers)
         manager.reloads.listeners.append(options.forget)
         connection = _OnlyConnection(manager, options, lambda _: peer_of(self._sock, None), set())
-        Stream(asyncio.get_running_loop(), self._sock, connection, bytearray(READ_BYTES))
+        Stream(asyncio.get_running_loop(), self._sock, connection, read_buffer())
         return connection
 
     def _program_ended(self) -> None:

@@ -66,7 +66,7 @@ class WorkerProcess:
         loop: asyncio.AbstractEventLoop,
         listener: Listener,
         descriptors: Allowance,
-        buffer: bytearray,
+        buffer: memoryview,
     ) -> None:
         self.worker = worker
         self.incarnation = incarnation
@@ -81,7 +81,6 @@ class WorkerProcess:
         self._listener = listener
         self._descriptors = descriptors
         self._buffers = (buffer,)
-        self._view = memoryview(buffer)
         self.takes_streams = False  # it knows chunks and checkpoints; known when it is ready
         self.takes_files = False  # payloads, on the control channel; known when it is ready
         self._decoder = Decoder()
@@ -262,7 +261,7 @@ class WorkerProcess:
             self._loop.remove_reader(self._results)
             self._loop.call_later(_SILENT_S, self._fell_silent)  # as a rule it ends just now
             return
-        self._take(self._view[:count])
+        self._take(self._buffers[0][:count])
 
     def _fell_silent(self) -> None:
         """Nothing can come of a process that cannot tell: it was replaced by another program, or closed its files."""
@@ -331,13 +330,13 @@ class WorkerProcess:
         left = fcntl.fcntl(self._results, fcntl.F_GETPIPE_SZ) if self._results in self._open else 0
         while left > 0:
             try:
-                count = os.readv(self._results, [self._view[:left]])
+                count = os.readv(self._results, [self._buffers[0][:left]])
             except OSError:
                 break
             if not count:
                 break
             left -= count
-            self._take(self._view[:count])
+            self._take(self._buffers[0][:count])
 
     def close(self) -> None:
         """Let go of everything. Safe to call twice."""

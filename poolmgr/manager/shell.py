@@ -25,7 +25,7 @@ from poolmgr.parcels.parcel import Allowance
 from poolmgr.store.base import Store
 from poolmgr.store.memory import MemoryStore
 from poolmgr.store.writer import StoreWriter
-from poolmgr.wire.framing import READ_BYTES
+from poolmgr.wire.framing import read_buffer
 
 T = TypeVar("T")
 
@@ -60,7 +60,7 @@ class Shell:
         self.worker_watch: WorkerWatch
         # For all payloads in files that this process holds.
         self.descriptors = Allowance(resource.getrlimit(resource.RLIMIT_NOFILE)[0] // _SHARE)
-        self.buffer = bytearray(READ_BYTES)  # for what is read of the workers, one after the other
+        self.buffer = read_buffer()  # for what is read of the workers, one after the other
         self.recent_ids = RecentIds(now() + wall_offset())
         self.declares = True  # the schedules that the app's code declares are in force
         self.store_error: str | None = None

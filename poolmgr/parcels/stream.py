@@ -57,7 +57,7 @@ class Stream:
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, protocol: StreamProtocol, buffer: bytearray
+        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, protocol: StreamProtocol, buffer: memoryview
     ) -> None:
         sock.setblocking(False)
         self._loop = loop
@@ -66,7 +66,6 @@ class Stream:
         self._buffer = buffer
         self._receive = sock.recv_into
         self._send = sock.send
-        self._view = memoryview(buffer)
         self._unsent: deque[tuple[Part, FileMessage | None]] = deque()
         self._unsent_bytes = 0
         self._passed: deque[int] = deque()  # the sizes of files that the peer may not have read yet
@@ -153,7 +152,7 @@ class Stream:
             self._end(None)
             return
         try:
-            protocol.data_received(self._view[:count])
+            protocol.data_received(self._buffer[:count])
         except Exception as error:
             # As asyncio's transports do: what fails is this connection, and no "handle" of the loop's.
             self._loop.call_exception_handler(

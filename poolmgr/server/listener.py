@@ -15,7 +15,7 @@ from poolmgr.parcels.stream import Stream, refuse_files
 from poolmgr.server.connection import Connection
 from poolmgr.server.options import OptionCache
 from poolmgr.server.peer import Peer, peer_of
-from poolmgr.wire.framing import READ_BYTES
+from poolmgr.wire.framing import read_buffer
 
 BACKLOG = 512
 HANG_UP_S = 10.0  # for all clients to read what they are owed when the daemon ends ...
@@ -34,7 +34,7 @@ class Listener:
         self._group = group_id(settings.socket_group) if settings.socket_group else None
         self._sock: socket.socket | None = None
         self._options: OptionCache
-        self._buffer = bytearray(READ_BYTES)  # for what is read of all of them, one after the other
+        self._buffer = read_buffer()  # for what is read of all of them, one after the other
         self._loop = asyncio.get_running_loop()
         self._connections: set[Connection] = set()
         self.path = ""  # known once it listens

@@ -9,6 +9,7 @@ a ``ProtocolError``, and what it costs is bounded by ``Limits``.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -23,6 +24,16 @@ _KEEP_BYTES: Final = 1 << 20  # msgpack's buffers only grow: one that served a l
 # What a decoder's buffer begins with. msgpack writes through all of it again and again, so all of it becomes resident;
 # its default is 1 MB, for each peer.
 _BUFFER_BYTES: Final = 1 << 16
+
+
+def read_buffer() -> memoryview:
+    """Room for what one read takes, to be used for each. It takes no memory but where it has been written to.
+
+    It is a mapping of its own because that begins with a page. What malloc makes of so much begins 16 bytes behind one,
+    and there a processor of AMD's Zen family copies from the pages of a pipe at a quarter of its speed (53 us for 64
+    KiB, in place of 13).
+    """
+    return memoryview(mmap.mmap(-1, READ_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
 
 class Limits(NamedTuple):

@@ -26,7 +26,7 @@ from typing import Any
 
 from msgpack import packb
 
-from poolmgr.wire.framing import READ_BYTES, Decoder, in_parts
+from poolmgr.wire.framing import Decoder, in_parts, read_buffer
 from poolmgr.wire.messages import (
     BROKEN,
     CHECKPOINT_LIMIT,
@@ -63,7 +63,7 @@ TEXT_LIMIT = 12 * 1024  # characters of one log record: at most 48 KB, which one
 _ALL = 1 << 64  # more than any fence, or any time
 
 # A task may replace these in their modules; here they stay what they are.
-_os_read = os.read
+_os_readv = os.readv
 _clock = time.clock_gettime
 _BOOTTIME = time.CLOCK_BOOTTIME
 # The C function: its namesake in ``signal`` makes enum members, and touches 200 KB of what a fork shares.
@@ -82,6 +82,7 @@ class Worker:
         self._control: Control
         self._page: Page
         self._decoder = Decoder()
+        self._buffer = read_buffer()
         self._handlers = handlers
         self._output = output
         self._waiting: deque[list[Any]] = deque()
@@ -142,7 +143,8 @@ class Worker:
 
     def serve(self) -> None:
         """Run tasks until the task pipe is closed, and what was begun is done."""
-        decoder, waiting = self._decoder, self._waiting
+        decoder, waiting, buffer = self._decoder, self._waiting, self._buffer
+        buffers = (buffer,)
         last_s = 0.0
         arrival = poll()
         arrival.register(self._tasks, POLLIN)
@@ -150,10 +152,10 @@ class Worker:
             if (self._unseen or self._control.restless) and not arrival.poll(IDLE_MS):  # nobody waits
                 self._look(self._unseen)
                 self._control.rest()
-            data = _os_read(self._tasks, READ_BYTES)
-            if not data:
+            count = _os_readv(self._tasks, buffers)
+            if not count:
                 return
-            waiting.extend(decoder.feed(data))
+            waiting.extend(decoder.feed(buffer[:count]))
             while waiting:
                 message = waiting.popleft()
                 if message[0] == START:

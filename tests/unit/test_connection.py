@@ -74,7 +74,7 @@ async def serve(made: list[weakref.ref[Connection]], connected: set[Connection])
 
     ours, theirs = socket.socketpair()
     with theirs:
-        Stream(asyncio.get_running_loop(), ours, make(), bytearray(4096))
+        Stream(asyncio.get_running_loop(), ours, make(), memoryview(bytearray(4096)))
         theirs.sendall(HELLO_THERE + submit(1) + submit(2) + submit(3, "nobody"))
         theirs.settimeout(10)
         assert await asyncio.get_running_loop().run_in_executor(None, theirs.recv, 4096)
@@ -101,7 +101,7 @@ async def connected(manager: Manager, peer: Peer) -> AsyncIterator[tuple[Connect
     ours, theirs = socket.socketpair()
     options = OptionCache({"add": TaskOptions()})
     connection = Connection(manager, options, lambda transport: peer, set())
-    stream = Stream(asyncio.get_running_loop(), ours, connection, bytearray(4096))
+    stream = Stream(asyncio.get_running_loop(), ours, connection, memoryview(bytearray(4096)))
     theirs.setblocking(False)
     raw = Raw(theirs)
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import re
 import tracemalloc
 from itertools import chain, pairwise, repeat
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 from poolmgr import errors
 from poolmgr.errors import PayloadTooLarge, ProtocolError
 from poolmgr.wire import extensions, messages
-from poolmgr.wire.framing import ANSWER, ENVELOPE, Decoder, Limits, encode, encoder
+from poolmgr.wire.framing import ANSWER, ENVELOPE, READ_BYTES, Decoder, Limits, encode, encoder, read_buffer
 from poolmgr.wire.messages import FRAME_LIMIT
 
 SUBMIT = [messages.SUBMIT, bytes(16), "add", b"\x91\x92\x01\x02", None, True]
@@ -225,6 +227,13 @@ def test_binaries_are_no_structure() -> None:
         decoder = Decoder(SMALL)
         found = [message for at in range(0, len(stream), step) for message in decoder.feed(stream[at : at + step])]
         assert found == sent
+
+
+def test_a_read_buffer_begins_with_a_page_and_is_empty() -> None:
+    buffer = read_buffer()
+    assert len(buffer) == READ_BYTES
+    assert ctypes.addressof(ctypes.c_char.from_buffer(buffer)) % mmap.PAGESIZE == 0
+    assert not any(buffer)
 
 
 # ------------------------------------------------------------------------------- docs/protocol.md says the same

@@ -67,7 +67,7 @@ class Told:
 async def connected(takes_files: bool = True) -> AsyncIterator[tuple[Stream, Told, socket.socket]]:
     ours, theirs = socket.socketpair()
     told = Told()
-    made = Stream(asyncio.get_running_loop(), ours, told, bytearray(65536))
+    made = Stream(asyncio.get_running_loop(), ours, told, memoryview(bytearray(65536)))
     if takes_files:
         made.take_files()
     theirs.setblocking(False)
@@ -395,7 +395,7 @@ def test_it_leaves_nothing_to_the_collector(run: Run) -> None:
     async def test() -> None:
         ours, theirs = socket.socketpair()
         told = Told()
-        made = weakref.ref(Stream(asyncio.get_running_loop(), ours, told, bytearray(100)))
+        made = weakref.ref(Stream(asyncio.get_running_loop(), ours, told, memoryview(bytearray(100))))
         theirs.close()
         await told.lost
         await asyncio.sleep(0)

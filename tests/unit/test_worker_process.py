@@ -39,7 +39,8 @@ def begun() -> int:
 async def life() -> Callable[[], WorkerProcess | None]:
     """A process from its beginning to its end; whether it is still there."""
     ears = Ears()
-    process = WorkerProcess("worker-0", 1, 1, Group(), asyncio.get_running_loop(), ears, Allowance(16), bytearray(4096))
+    loop, buffer = asyncio.get_running_loop(), memoryview(bytearray(4096))
+    process = WorkerProcess("worker-0", 1, 1, Group(), loop, ears, Allowance(16), buffer)
     pid = begun()
     process.handed_over()
     process.begin(pid)
