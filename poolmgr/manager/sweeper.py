@@ -87,7 +87,7 @@ class Sweeper:
     def sweep(self) -> int:
         """Kill and reap; how many were killed."""
         workers = self._processes.values()
-        known = {process.pid for process in workers}.union(self._dying, self._templates.pids)
+        known = {process.pid for process in workers}.union(self._dying, self._templates.pids, self._templates.spares)
         labels = {process.label for process in workers}
         if self._cgroups is not None:
             self._cgroups.sweep(labels)

@@ -16,7 +16,16 @@ import msgpack
 from poolmgr.errors import AppError, StartFailed
 from poolmgr.manager.launch import PACKET_BYTES, Launched, exec_command, launch_template, spawned_command
 from poolmgr.manager.process import WorkerProcess
-from poolmgr.wire.messages import APP_FAILED, HANDLERS, PROTOCOL_VERSION, SPAWN, SPAWN_FAILED, SPAWNED, TEMPLATES
+from poolmgr.wire.messages import (
+    APP_FAILED,
+    HANDLERS,
+    PROTOCOL_VERSION,
+    SPARE,
+    SPAWN,
+    SPAWN_FAILED,
+    SPAWNED,
+    TEMPLATES,
+)
 
 SPAWN_DEADLINE_S = 5.0
 FAILURES_TO_REPLACE = 2
@@ -53,6 +62,7 @@ class Template:
         self._waiting: list[WorkerProcess] = []  # to be asked for once it is
         self._closed = False
         self.unforkable: str | None = None  # why workers are exec'd that were to be forked
+        self.spare: int | None = None  # the process that is to be the next worker, as far as is known
         self.lasting = True
         self.handlers: asyncio.Future[dict[str, dict[str, Any]]] = self._loop.create_future()
 
@@ -116,8 +126,12 @@ class Template:
 
     def _heard(self, data: memoryview) -> None:
         kind, *rest = msgpack.unpackb(data)
-        if kind == SPAWNED:
+        if kind == SPARE:
+            self.spare = rest[0]
+        elif kind == SPAWNED:
             self._failures = 0
+            if self.spare == rest[1]:
+                self.spare = None
             process = self._settle(rest[0])
             if process is not None:
                 self._spawned(process, rest[1])
@@ -180,7 +194,7 @@ class Template:
         self._loop.remove_reader(self._launched.sock)
         self._launched.sock.close()
         how = f"exit code {self._launched.ended()}"
-        self._launched = None
+        self._launched = self.spare = None
         if not self.handlers.done():
             self.handlers.set_exception(StartFailed(f"the template ended while it imported the app: {how}"))
             return

@@ -52,6 +52,12 @@ class Templates:
         return [pid for pid in found if pid is not None]
 
     @property
+    def spares(self) -> list[int]:
+        """The processes that wait to be workers."""
+        found = [template.spare for template in (*self._by_generation.values(), *self._others)]
+        return [pid for pid in found if pid is not None]
+
+    @property
     def labels(self) -> set[str]:
         """What marks that which the app's modules have started, of each version that is in use. One that is replaced
         after its death hands its label on: workers that it has forked live on, and may use what it has started."""

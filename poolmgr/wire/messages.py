@@ -81,3 +81,4 @@ SPAWN_FAILED: Final = 82  # [SPAWN_FAILED, spawn, code, message]
 HANDLERS: Final = 83  # [HANDLERS, version, pid, {name: options map}]     the app is imported
 APP_FAILED: Final = 84  # [APP_FAILED, message]             the import failed: a traceback; the template exits
 TEMPLATES: Final = 85  # [TEMPLATES, pids: array]           to a template: all that the pool has, itself included
+SPARE: Final = 86  # [SPARE, pid]       it was forked ahead of time, and becomes a worker when one is wanted

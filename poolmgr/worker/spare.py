@@ -2,17 +2,20 @@
 
 Two forks, one behind the other, are half of what a new worker takes. So once nothing has been asked of it for a moment,
 the template forks one more; the next worker is that one, and the template makes another when things are quiet again.
-To the daemon it is something that the app's modules have started, until the template tells of the worker.
+The daemon knows of it, so that it is not taken for something that a task has left behind.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 from array import array
 
 import msgpack
 
 from poolmgr.worker.channels import Channels, Wanted
+from poolmgr.worker.warden import stat
 
 _PACKET_BYTES = 4096
 _DESCRIPTORS = socket.CMSG_SPACE(4 * len(Channels._fields))
@@ -32,7 +35,12 @@ class Spare:
         self._theirs.close()
 
     def become(self, wanted: Wanted) -> bool:
-        """In the template: have it be that worker. False: it is not there any more. Either way it is used up."""
+        """In the template: have it be that worker. False: it cannot, as it has ended, or was stopped. Either way it is
+        used up."""
+        if stat(self.pid)[:1] in (["T"], ["t"]):
+            os.kill(self.pid, signal.SIGKILL)
+            self._ours.close()
+            return False
         told = msgpack.packb((wanted.spawn, wanted.worker, wanted.incarnation, wanted.group))
         try:
             socket.send_fds(self._ours, [told], wanted.channels)

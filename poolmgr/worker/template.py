@@ -37,6 +37,7 @@ from poolmgr.wire.messages import (
     APP_FAILED,
     HANDLERS,
     PROTOCOL_VERSION,
+    SPARE,
     SPAWN_FAILED,
     SPAWNED,
     TEMPLATES,
@@ -217,14 +218,15 @@ class Template:
             named = ", ".join(sorted({_thread_name(each) for each in threads if int(each) != os.getpid()}))
             for wanted in together:
                 _tell(self._sock, [SPAWN_FAILED, wanted.spawn, "threads", named])
-            self._do_without_spares()
             return
         pids = []
         if self._spare is not None and together[0].command is None:
             spare, self._spare = self._spare, None
             if spare.become(together[0]):
                 pids.append(spare.pid)
-        pids += self._fork_twice([partial(self._begin, wanted, together) for wanted in together[len(pids) :]])
+        pids += self._fork_twice(
+            "pool-worker", [partial(self._begin, wanted, together) for wanted in together[len(pids) :]]
+        )
         for wanted, pid in zip(together, pids, strict=True):
             if pid < 0:
                 _tell(self._sock, [SPAWN_FAILED, wanted.spawn, "unavailable", "cannot fork: the system refuses"])
@@ -233,30 +235,23 @@ class Template:
 
     def _make_spare(self) -> None:
         """See that there is one, if that can be: it is a matter of speed alone."""
-        if len(os.listdir("/proc/self/task")) > 1:
-            self._do_without_spares()
-            return
         try:
+            if len(os.listdir("/proc/self/task")) > 1:
+                return
             spare = Spare()
         except OSError:
             return
-        [pid] = self._fork_twice([partial(self._stand_by, spare)])
+        [pid] = self._fork_twice("pool-spare", [partial(self._stand_by, spare)])
         if pid < 0:
             spare.disown()
-        else:
-            spare.forked(pid)
-            self._spare = spare
+            return
+        spare.forked(pid)
+        self._spare = spare
+        _tell(self._sock, [SPARE, pid])
 
-    def _do_without_spares(self) -> None:
-        """The app has started threads: workers are not forked any more."""
-        self._forks = False
-        if self._spare is not None:
-            self._spare.disown()
-            self._spare = None
-
-    def _fork_twice(self, lives: Sequence[Callable[[], int]]) -> list[int]:
-        """The pids of processes that live so, -1 where one could not be made. Their parent is the middle process, and,
-        once that has exited, the daemon."""
+    def _fork_twice(self, name: str, lives: Sequence[Callable[[], int]]) -> list[int]:
+        """The pids of processes of that name which live so, -1 where one could not be made. Their parent is the middle
+        process, and, once that has exited, the daemon."""
         if not lives:
             return []
         sys.stdout.flush()
@@ -268,6 +263,7 @@ class Template:
         _before_fork()
         middle = _fork()
         if middle == 0:
+            name_process(name)
             for live in lives:
                 pid = _fork()
                 if pid == 0:
@@ -285,14 +281,13 @@ class Template:
             if middle > 0:
                 os.waitpid(middle, 0)
             pids = [int(pid) for pid in (pipe.read(_PIDS_BYTES) or b"").split()]
-        self._groups.update(pids)
+        self._groups.update(pid for pid in pids if pid > 0)
         if len(self._groups) > 1024:
             self._groups = {group for group in self._groups if os.path.exists(f"/proc/{group}")}
         return pids + [-1] * (len(lives) - len(pids))
 
     def _stand_by(self, spare: Spare) -> int:
         """In the process of a spare: until it is known which worker this is, or the template is gone."""
-        name_process("pool-spare")
         self._wait_for_adoption()
         wanted = spare.wait()
         return self._become_worker(wanted) if wanted is not None else 0

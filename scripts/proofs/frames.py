@@ -143,8 +143,8 @@ def _babble(client: Client, seed: int, tasks: int) -> int:
 def _sizes(pool: Pool, client: Client) -> tuple[float, int, int]:
     """The daemon's size in MB, its files, and all processes; once all workers are ready again."""
     until(lambda: [worker.state for worker in client.workers()] == ["ready"] * WORKERS, "all workers are ready", 30)
-    until(lambda: len(pool.processes()) == WORKERS + 2, "the dead are gone")
-    return procfs.resident_mb(pool.pid), pool.open_files(), len(pool.processes())
+    until(lambda: len(pool.crew()) == WORKERS + 2, "the dead are gone")
+    return procfs.resident_mb(pool.pid), pool.open_files(), len(pool.crew())
 
 
 def undaunted(seeds: range) -> tuple[int, int]:

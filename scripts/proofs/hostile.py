@@ -118,7 +118,7 @@ class Arena:
         self._pool = pool
         self._scratch = scratch
         self._before = self._found()
-        until(lambda: len(pool.processes()) == WORKERS + 2, "the pool is complete")
+        until(lambda: len(pool.crew()) == WORKERS + 2, "the pool is complete")
         self._files = pool.open_files()
 
     def run(self, runner: Runner, case: Case) -> Verdict:
@@ -184,13 +184,11 @@ class Arena:
         """Processes that are neither the daemon nor its template nor a worker."""
         with self._pool.client() as client:
             known = {self._pool.pid, self._pool.template(), *(worker.pid for worker in client.workers())}
-        return sorted(set(self._pool.processes()) - known)
+        return sorted(set(self._pool.crew()) - known)
 
     def _is_as_before(self) -> bool:
         pool = self._pool
-        return (
-            pool.open_files() <= self._files and len(pool.processes()) == WORKERS + 2 and not os.listdir(self._scratch)
-        )
+        return pool.open_files() <= self._files and len(pool.crew()) == WORKERS + 2 and not os.listdir(self._scratch)
 
     def _found(self) -> dict[str, Any]:
         """What tasks find in their processes now, each worker asked; where two differ, the difference."""

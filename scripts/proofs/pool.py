@@ -192,6 +192,10 @@ class Pool:
         mark = f"{_MARK}={self._mark}".encode()
         return [pid for pid in all_processes() if mark in _environ_of(pid)]
 
+    def crew(self) -> list[int]:
+        """The same, but for spares."""
+        return [pid for pid in self.processes() if not self._is_spare(pid)]
+
     def children(self) -> list[int]:
         """The daemon's own children: the template, the workers, adopted orphans; zombies included, spares not."""
         return [pid for pid in procfs.children(self.pid) if not self._is_spare(pid)]

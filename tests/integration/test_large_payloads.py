@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -200,7 +201,7 @@ def test_a_private_pools_executor_does_the_same() -> None:
 
 
 def test_workers_and_clients_that_take_no_files_get_them_inline(short_path: Callable[[], Path], steady: Client) -> None:
-    command = f"{sys.executable} {third_party_worker.__file__}"
+    command = shlex.join([sys.executable, str(third_party_worker.__file__)])
     pool = Pool(short_path(), app="", workers=1, worker_command=command, worker_tasks="third.add")
     with pool, pool.client() as client:
         assert client.run("third.add", noise(MB), b"x")[-1:] == b"x"

@@ -57,6 +57,16 @@ def test_a_spare_that_is_gone_is_done_without(start_pool: Start) -> None:
         assert replaced(client)
 
 
+def test_a_spare_that_was_stopped_is_done_without(start_pool: Start) -> None:
+    pool = start_pool(workers=1)
+    with pool.client() as client:
+        client.run("add", 1, 2)
+        victim = spare(pool)
+        os.kill(victim, signal.SIGSTOP)
+        assert replaced(client) != victim
+        until(lambda: is_gone(victim), "it has ended")
+
+
 def test_several_at_once_are_the_spare_and_forks(start_pool: Start) -> None:
     pool = start_pool(workers=1, max_workers=8)
     with pool.client() as client:

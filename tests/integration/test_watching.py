@@ -13,6 +13,7 @@ from poolmgr import AsyncClient, Client
 from poolmgr.client.results import EventStream
 from poolmgr.errors import TaskFailed, WorkerDied
 from poolmgr.model import Event
+from poolmgr.version import is_compiled
 from scripts.proofs.pool import Pool, until
 from tests.integration.conftest import Gate
 
@@ -191,6 +192,7 @@ def test_status_has_all_that_operators_ask(client: Client, shared_pool: Pool, ga
     begun = gate.begun()
     status = client.status()
     assert (status["pid"], status["epoch"], status["mode"]) == (shared_pool.pid, 1, "managed")
+    assert status["compiled"] == is_compiled(), "the daemon is of the build that is tested"
     assert {"size", "min", "max", "uptime_s", "shutting_down"} <= set(status["pool"])
     assert {"total", "ready", "busy", "unhealthy", "spawned", "reuse_rate"} <= set(status["workers"])
     assert {
