@@ -15,7 +15,7 @@ from typing import Any, Final
 from benchmarks.rows import number
 
 _COLUMNS: Final = 2
-_COLOURS: Final = {"poolmgr": "#1f77b4"}
+_COLOURS: Final = {"poolmgr": "#1f77b4", "compiled": "#7fb2d9"}
 _PEER: Final = "#b8b8b8"
 _LINE: Final = "#404040"
 _BAR_INCHES: Final = 0.26
