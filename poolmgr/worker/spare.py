@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 from array import array
+from select import poll
 
 import msgpack
 
@@ -37,7 +38,9 @@ class Spare:
     def become(self, wanted: Wanted) -> bool:
         """In the template: have it be that worker. False: it cannot, as it has ended, or was stopped. Either way it is
         used up."""
-        if stat(self.pid)[:1] in (["T"], ["t"]):
+        ended = poll()
+        ended.register(self._ours, 0)  # asks for POLLHUP alone: as long as there is none, the number is its own
+        if not ended.poll(0) and stat(self.pid)[:1] in (["T"], ["t"]):
             os.kill(self.pid, signal.SIGKILL)
             self._ours.close()
             return False
