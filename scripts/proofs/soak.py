@@ -58,8 +58,7 @@ def prove(scale: float, minutes: float | None = None) -> Report:
     report.note(f"{whole_s:,.0f} s, {WORKERS} workers; state on {file_system(parent)}; load {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory(prefix="pm-", dir=parent) as directory:
         # Tasks are to fail; and where a start takes as long as the time between two kills, one may meet them all.
-        settings = {"breaker_failures": 0, "poison_after": len(DAEMON_KILLS) + 1}
-        pool = Pool(Path(directory), workers=WORKERS, **settings)
+        pool = Pool(Path(directory), workers=WORKERS, breaker_failures=0, poison_after=len(DAEMON_KILLS) + 1)
         with pool, Sampler(pool, whole_s / SAMPLES) as sampler:
             load = Load(pool)
             began = time.monotonic()
