@@ -35,15 +35,19 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def pss_mb(pids: Iterable[int]) -> float:
-    """What the processes take together, in MiB: a page that several share counts once in all. The dead take nothing."""
+def pss_mb(pids: Iterable[int], *, files: bool = True) -> float:
+    """What the processes take together, in MiB: a page that several share counts once in all. The dead take nothing.
+
+    Without ``files``, pages of mapped files do not count: others who map the same come and go, and so do the shares.
+    """
+    kinds = ("Pss:",) if files else ("Pss_Anon:", "Pss_Shmem:")
     found = 0
     for pid in pids:
         try:
             lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
         except OSError:
             continue
-        found += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+        found += sum(int(line.split()[1]) for line in lines if line.startswith(kinds))
     return found / 1024
 
 

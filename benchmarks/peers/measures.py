@@ -136,7 +136,8 @@ def _settled_mb(adapter: PeerAdapter) -> float:
     while abs(size_mb - earlier_mb) > _SETTLED_MB and time.monotonic() < give_up_at:
         time.sleep(_LOOK_S)
         pids = family.descendants(os.getpid())
-        earlier_mb, size_mb = size_mb, family.pss_mb([*pids, os.getpid()] if adapter.queue_in_caller else pids)
+        pids += [os.getpid()] if adapter.queue_in_caller else []
+        earlier_mb, size_mb = size_mb, family.pss_mb(pids, files=False)
     return size_mb
 
 

@@ -48,7 +48,7 @@ def test_a_small_run_measures_everything_and_leaves_nothing_behind(tmp_path: Pat
     found = json.loads((out / "results.json").read_text())
     assert {row["scenario"] for row in found["rows"]} == set(NAMES)
     for row in found["rows"]:
-        assert bool(row["theirs"]) == (row["scenario"] not in _DURABLE), row
+        assert bool(row["theirs"]) == (row["scenario"] not in _DURABLE), (row["scenario"], row["failed"])
         assert len(row["poolmgr"]) == len(row["theirs"])
     assert "## What poolmgr reached" in (out / "results.md").read_text()
     if PEERS_PYTHON.exists():  # where matplotlib is
