@@ -209,7 +209,13 @@ class State:
 
     def next_mark(self) -> float:
         """When the next running task is to be kept as such; infinity for never."""
-        return self._begun[0][0] + MARK_AFTER_S if self._begun else NEVER
+        begun = self._begun
+        while begun:
+            at, fence, task = begun[0]
+            if task.fence == fence and task.state is TaskState.RUNNING:
+                return at + MARK_AFTER_S
+            begun.popleft()  # it has ended by now: nobody is to be woken for it
+        return NEVER
 
     def mark_running(self, now: float) -> None:
         """Keep that those run that have run for a while."""

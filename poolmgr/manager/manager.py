@@ -24,7 +24,7 @@ from poolmgr.core.scheduler import Scheduler
 from poolmgr.errors import StartFailed
 from poolmgr.manager.balancers import load_balancer
 from poolmgr.manager.cgroups import make_cgroups
-from poolmgr.manager.clock import now, wall_offset
+from poolmgr.manager.clock import now, timer_s, wall_offset
 from poolmgr.manager.descendants import Descendants
 from poolmgr.manager.ears import Ears
 from poolmgr.manager.handlers import all_handlers, declared_schedules, resolve
@@ -248,7 +248,7 @@ class Manager:
             if self._timer is not None:
                 self._timer.cancel()
             self._timer_at = wake_at
-            self._timer = self._loop.call_later(max(0.0, wake_at - at), self._tick)
+            self._timer = self._loop.call_later(timer_s(wake_at - at), self._tick)
         if not self._ready.done():
             self._check_ready()
         if self.shell.drained and not self._stopped.done():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from poolmgr.core.effects import Interrupt, Look
+from poolmgr.core.state import MARK_AFTER_S
 from tests.unit.driver import Pool
 
 
@@ -164,3 +165,13 @@ def test_time_outs_are_the_reason_to_wake() -> None:
     assert pool.scheduler.next_wake() == pool.now + 0.25
     idle = Pool()
     assert idle.scheduler.next_wake() == idle.now + 1.0
+
+
+def test_a_durable_task_wakes_us_to_be_kept_as_running_only_while_it_runs() -> None:
+    pool = Pool(workers=2)
+    short, long = pool.submit(timeout_s=None), pool.submit(timeout_s=None)
+    assert pool.scheduler.next_wake() == pool.now + MARK_AFTER_S
+    pool.done(short)
+    assert pool.scheduler.next_wake() == pool.now + MARK_AFTER_S, "the other still runs"
+    pool.done(long)
+    assert pool.scheduler.next_wake() == pool.now + 1.0
