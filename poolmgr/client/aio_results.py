@@ -36,6 +36,8 @@ class AsyncMapResults(AsyncIterator[R]):
         if link is None or (not batches.waiting and batches.left != 0):
             link = await self._connect()  # it may have been lost with nothing on it
         try:
+            if batches.next_is_there:
+                return batches.take()
             sent = batches.send(link)
             while not (batches.waiting and batches.waiting[0].outcome is not None):
                 if not batches.waiting and batches.is_read:

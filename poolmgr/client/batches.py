@@ -23,7 +23,7 @@ from poolmgr.client.together import Submit
 from poolmgr.errors import PoolError, QueueFull
 from poolmgr.parcels.parcel import Parcel
 from poolmgr.payload import Payload
-from poolmgr.wire.messages import REFUSED
+from poolmgr.wire.messages import COMPLETED, REFUSED
 
 R = TypeVar("R")
 
@@ -199,6 +199,17 @@ class Batches(Generic[R]):
         if self._unread is not None:
             self._unread = max(self._unread - (len(self.waiting) - before), 0)
         return batch
+
+    @property
+    def next_is_there(self) -> bool:
+        """Whether the oldest call has completed, and no more can be sent before it is taken: as it nearly always is."""
+        waiting = self.waiting
+        if not waiting or self._asks or (self._inputs is not None and len(waiting) <= self._in_flight - self._chunk):
+            return False
+        outcome = waiting[0].outcome
+        if outcome is None or isinstance(outcome, BaseException) or outcome[0] != COMPLETED:
+            return False
+        return waiting[-1].outcome is None or not _is_refused(waiting[-1])
 
     def take(self) -> R:
         """The result of the oldest call, which must have its outcome. Errors: those of ``Pending.value``."""

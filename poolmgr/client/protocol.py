@@ -160,15 +160,17 @@ class Protocol:
     def _submit_many(self, together: Sequence[Submit], name: str, options: bytes | None, waited: bool) -> bytes:
         if self.down is not None:
             raise self.down
-        window, number = self.window, self.window.submitted
+        number = self.window.submitted
         keys = new_ids(self._salt, number + 1, len(together))
-        message = self._encode((SUBMIT_MANY, keys, name, [each[2] for each in together], options, True, waited))
-        for key, (pending, _, payload, _) in zip(keys, together, strict=True):
+        payloads = [each[2] for each in together]
+        message = self._encode((SUBMIT_MANY, keys, name, payloads, options, True, waited))
+        self.window.add_all([(key, name, payload, options) for key, payload in zip(keys, payloads, strict=True)])
+        tasks = self._tasks
+        for key, (pending, *_) in zip(keys, together, strict=True):
             number += 1
-            window.add((key, name, payload, options))
             pending.key = key
             pending.number = number
-            self._tasks[key] = pending
+            tasks[key] = pending
         return message
 
     def request(self, pending: Pending[Any], command: str, arguments: Mapping[str, Any]) -> bytes:
@@ -265,8 +267,12 @@ class Protocol:
     def _on_completed(self, message: Sequence[Any]) -> None:
         forget = self._tasks.pop
         for key, payload in zip(message[1], message[2], strict=True):
-            if (pending := forget(key, None)) is not None:
+            if (pending := forget(key, None)) is None:
+                continue
+            if pending.observed:
                 self._store(pending, (COMPLETED, key, payload))
+            else:
+                pending.outcome = COMPLETED, key, payload
 
     def _store(self, pending: Pending[Any], outcome: Outcome) -> None:
         if pending.observed:

@@ -34,6 +34,8 @@ class MapResults(Iterator[R]):
         if not batches.waiting and batches.left != 0:
             self._link = self._live()  # the connection may have been lost with nothing on it
         try:
+            if batches.next_is_there:
+                return batches.take()
             sent = batches.send(self._link)
             while not (batches.waiting and batches.waiting[0].outcome is not None):
                 if not batches.waiting and batches.is_read:

@@ -6,7 +6,7 @@ Submits are numbered 1, 2, ... over all connections of a client. ACCEPTED(n) ans
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from typing import Final
 
 from poolmgr.errors import ProtocolError
@@ -75,6 +75,12 @@ class Window:
         self.submitted += 1
         self._sent.append(sent)
         self._bytes += len(sent[2])
+
+    def add_all(self, sent: Sequence[Sent]) -> None:
+        """Other submits were made, in this order."""
+        self.submitted += len(sent)
+        self._sent.extend(sent)
+        self._bytes += sum([len(each[2]) for each in sent])
 
     def end(self) -> None:
         """The connection is lost: nothing will be sent again."""
