@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import count
 from time import monotonic
 from typing import Any, Final
 
@@ -160,17 +161,14 @@ class Protocol:
     def _submit_many(self, together: Sequence[Submit], name: str, options: bytes | None, waited: bool) -> bytes:
         if self.down is not None:
             raise self.down
-        number = self.window.submitted
-        keys = new_ids(self._salt, number + 1, len(together))
+        first = self.window.submitted + 1
+        keys = new_ids(self._salt, first, len(together))
         payloads = [each[2] for each in together]
         message = self._encode((SUBMIT_MANY, keys, name, payloads, options, True, waited))
         self.window.add_all([(key, name, payload, options) for key, payload in zip(keys, payloads, strict=True)])
-        tasks = self._tasks
-        for key, (pending, *_) in zip(keys, together, strict=True):
-            number += 1
-            pending.key = key
-            pending.number = number
-            tasks[key] = pending
+        for number, key, (pending, *_) in zip(count(first), keys, together, strict=False):
+            pending.key, pending.number = key, number
+            self._tasks[key] = pending
         return message
 
     def request(self, pending: Pending[Any], command: str, arguments: Mapping[str, Any]) -> bytes:
@@ -267,12 +265,8 @@ class Protocol:
     def _on_completed(self, message: Sequence[Any]) -> None:
         forget = self._tasks.pop
         for key, payload in zip(message[1], message[2], strict=True):
-            if (pending := forget(key, None)) is None:
-                continue
-            if pending.observed:
+            if (pending := forget(key, None)) is not None:
                 self._store(pending, (COMPLETED, key, payload))
-            else:
-                pending.outcome = COMPLETED, key, payload
 
     def _store(self, pending: Pending[Any], outcome: Outcome) -> None:
         if pending.observed:

@@ -370,7 +370,7 @@ class Lifecycle:
                 self._storeroom.ended(task)
             streamed = state.streams.weight(task.id) if state.streams else 0
         else:
-            state.fact(TaskAdded(task.record(state.stored_due(task))._replace(state=TaskState.RUNNING)), False)
+            state.fact(TaskAdded(task.record(state.stored_due(task), TaskState.RUNNING)), False)
             for info in task.past.attempts:
                 state.fact(AttemptEnded(task.id, info), False)
         return state.fact(

@@ -276,7 +276,8 @@ class State:
             self._unkept = []
         changes = self.streams.changes  # first, as their tasks were added before: so the others stay together
         for task in self._added:
-            changes.append(TaskAdded(task.record(self.stored_due(task))))
+            runs_unkept = task.state is TaskState.RUNNING and task.id not in self._moved  # see ``began``
+            changes.append(TaskAdded(task.record(self.stored_due(task), TaskState.QUEUED if runs_unkept else None)))
             if not task.past.cancel_wanted:
                 self._moved.pop(task.id, None)
         for task in self._moved.values():

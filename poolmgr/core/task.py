@@ -80,11 +80,11 @@ class Task:
             task.past = past
         return task
 
-    def record(self, due: float | None) -> TaskRecord:
-        """This task as a store keeps it; ``due`` is ``State.stored_due``."""
+    def record(self, due: float | None, state: TaskState | None = None) -> TaskRecord:
+        """This task as a store keeps it; ``due`` is ``State.stored_due``. ``state``: as what, if not as what it is."""
         past = self.past
         return TaskRecord(
-            self.id, self.name, self.payload, self.options, self.group, self.order, self.state, self.submitted_at,
-            due, self.attempt, past.failures, past.kills, past.interruptions, past.origin,
+            self.id, self.name, self.payload, self.options, self.group, self.order, state or self.state,
+            self.submitted_at, due, self.attempt, past.failures, past.kills, past.interruptions, past.origin,
             past.cancel_wanted,
         )  # fmt: skip

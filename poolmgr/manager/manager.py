@@ -24,7 +24,7 @@ from poolmgr.core.scheduler import Scheduler
 from poolmgr.errors import StartFailed
 from poolmgr.manager.balancers import load_balancer
 from poolmgr.manager.cgroups import make_cgroups
-from poolmgr.manager.clock import now, timer_s, wall_offset
+from poolmgr.manager.clock import Alarm, now, wall_offset
 from poolmgr.manager.descendants import Descendants
 from poolmgr.manager.ears import Ears
 from poolmgr.manager.handlers import all_handlers, declared_schedules, resolve
@@ -101,8 +101,7 @@ class Manager:
         self._flush_wanted = False
         self._closed = False  # the store takes nothing more
         self.look_ups = LookUps(self.shell, self.act)
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = float("inf")
+        self._alarm = Alarm(self._loop, self._tick)
         self._last_client = 0
         self._last_token = 0
         self._ready: asyncio.Future[None] = self._loop.create_future()
@@ -195,8 +194,7 @@ class Manager:
             _log.error("these processes were killed and do not end: %s", left)
         self._flush()  # the ends of the last ones are kept, too
         self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self._alarm.cancel()
         if await self._loop.run_in_executor(None, shell.writer.close, _STORE_PATIENCE_S):
             self._release(self.scheduler.state.commit)
             self._performer.flush()
@@ -243,20 +241,13 @@ class Manager:
         while effects := scheduler.flush(at):
             performer.perform(effects)
         performer.flush()
-        wake_at = scheduler.next_wake()
-        if wake_at < self._timer_at:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer_at = wake_at
-            self._timer = self._loop.call_later(timer_s(wake_at - at), self._tick)
+        self._alarm.set(scheduler.next_wake(), at)
         if not self._ready.done():
             self._check_ready()
         if self.shell.drained and not self._stopped.done():
             self._loop.call_soon(self._stop)
 
     def _tick(self) -> None:
-        self._timer = None
-        self._timer_at = float("inf")
         self.scheduler.tick(now())
         self._flush()
 

@@ -10,6 +10,7 @@ import pytest
 from poolmgr.client.outgoing import Outgoing
 from poolmgr.client.pending import Outcome, Pending
 from poolmgr.client.protocol import Protocol
+from poolmgr.client.together import SMALL_BYTES
 from poolmgr.client.window import WINDOW_BYTES
 from poolmgr.errors import (
     BadValue,
@@ -190,6 +191,17 @@ def test_the_window_is_full_of_bytes_too() -> None:
     submit(protocol, payload=bytes(WINDOW_BYTES - 1000))
     rooms = [protocol.window.room]
     submit(protocol, payload=bytes(1000))
+    rooms.append(protocol.window.room)
+    protocol.receive(encode((ACCEPTED, 1)))
+    assert [*rooms, protocol.window.room] == [True, False, True]
+
+
+def test_many_in_one_message_fill_the_window_with_their_bytes() -> None:
+    protocol = Protocol()
+    count = WINDOW_BYTES // SMALL_BYTES
+    protocol.submit_all([(Pending(), "t", bytes(SMALL_BYTES), None) for _ in range(count - 1)])
+    rooms = [protocol.window.room]
+    protocol.submit_all([(Pending(), "t", bytes(SMALL_BYTES // 2), None) for _ in range(2)])
     rooms.append(protocol.window.room)
     protocol.receive(encode((ACCEPTED, 1)))
     assert [*rooms, protocol.window.room] == [True, False, True]

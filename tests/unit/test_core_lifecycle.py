@@ -10,6 +10,7 @@ import pytest
 from poolmgr.core.changes import AttemptEnded, TaskAdded, TaskEnded, TaskMoved
 from poolmgr.core.effects import Finished, Persist, Progressed
 from poolmgr.core.failure import Failure
+from poolmgr.core.state import MARK_AFTER_S
 from poolmgr.payload import inline
 from poolmgr.wire.pickled import CALL
 from tests.unit.driver import VALUE_ERROR, WALL_OFFSET, Pool
@@ -62,7 +63,27 @@ def test_a_submit_and_its_start_are_one_record() -> None:
     [added] = persist.changes
     assert isinstance(added, TaskAdded)
     assert (added.task.id, added.task.name, added.task.payload) == (task, "thumbnail", b"a.png")
-    assert (added.task.state, added.task.attempt) == ("running", 1)
+    assert added.task.attempt == 1
+
+
+def test_that_a_task_runs_is_kept_once_it_has_for_a_while() -> None:
+    """A daemon that dies sooner has not interrupted it, also where it began as it was submitted."""
+    pool = Pool()
+    task = pool.submit()
+    [added] = pool.changes(TaskAdded)
+    assert (pool.state(task), added.task.state) == ("running", "queued")
+    pool.advance(MARK_AFTER_S)
+    [moved] = pool.changes(TaskMoved)
+    assert (moved.id, moved.state) == (task, "running")
+
+
+def test_that_it_runs_is_kept_at_once_where_the_start_waits_for_it() -> None:
+    pool = Pool()
+    pool.submit(restartable=False)
+    [added] = pool.changes(TaskAdded)
+    assert added.task.state == "running"
+    pool.advance(MARK_AFTER_S)
+    assert not pool.changes(TaskMoved)
 
 
 def test_run_and_wait_times_are_measured_from_when_it_began() -> None:
