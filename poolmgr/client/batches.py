@@ -202,7 +202,7 @@ class Batches(Generic[R]):
 
     @property
     def next_is_there(self) -> bool:
-        """Whether the oldest call has completed, and no more can be sent before it is taken: as it nearly always is."""
+        """Whether the oldest call has completed, and no more can be sent before it is taken."""
         waiting = self.waiting
         if not waiting or self._asks or (self._inputs is not None and len(waiting) <= self._in_flight - self._chunk):
             return False

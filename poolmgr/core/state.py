@@ -219,10 +219,9 @@ class State:
 
     def mark_running(self, now: float) -> None:
         """Keep that those run that have run for a while."""
-        begun = self._begun
-        while begun and begun[0][0] + MARK_AFTER_S <= now:
-            _, fence, task = begun.popleft()
-            if task.fence == fence and task.state is TaskState.RUNNING and task.id in self.tasks:
+        while self.next_mark() <= now:
+            _, _, task = self._begun.popleft()
+            if task.id in self.tasks:
                 self._moved[task.id] = task
 
     def ended(self, task: Task) -> None:

@@ -22,9 +22,10 @@ from typing import Any, TypeVar
 from poolmgr.config import Settings
 from poolmgr.core.scheduler import Scheduler
 from poolmgr.errors import StartFailed
+from poolmgr.manager.alarm import Alarm
 from poolmgr.manager.balancers import load_balancer
 from poolmgr.manager.cgroups import make_cgroups
-from poolmgr.manager.clock import Alarm, now, wall_offset
+from poolmgr.manager.clock import now, wall_offset
 from poolmgr.manager.descendants import Descendants
 from poolmgr.manager.ears import Ears
 from poolmgr.manager.handlers import all_handlers, declared_schedules, resolve

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import uvloop
 
-from poolmgr.manager.clock import Alarm, now
+from poolmgr.manager.alarm import Alarm
+from poolmgr.manager.clock import now
 
 
 class Ringing:
