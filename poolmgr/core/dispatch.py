@@ -12,36 +12,32 @@ from heapq import heapify, heappop, heapreplace
 
 from poolmgr.core.balancer import Waiting
 from poolmgr.core.breakers import Breakers
-from poolmgr.core.deadlines import NEVER
-from poolmgr.core.effects import Answer, Cap, Recall, Start
+from poolmgr.core.effects import Recall
 from poolmgr.core.measurements import PREFETCH_MAX
 from poolmgr.core.past import NO_PAST
 from poolmgr.core.row import Demand, Entry, Row
 from poolmgr.core.slot import Slot
+from poolmgr.core.starter import Starter, starts_after_commit
 from poolmgr.core.state import State
 from poolmgr.core.task import Task
-from poolmgr.core.transitions import move_task, move_worker
-from poolmgr.model import CRITICAL_MOST, TaskState, WorkerState
+from poolmgr.model import CRITICAL_MOST, WorkerState
 
-RECALL_AFTER_S = 0.010
-_AFFINITIES_KEPT = 64
 _COMING = frozenset({WorkerState.STARTING, WorkerState.DRAINING})
 
 
 class Dispatcher:
     """Hands queued tasks to workers. Keeps the available workers sorted by how much they hold."""
 
-    def __init__(self, state: State, breakers: Breakers) -> None:
+    def __init__(self, state: State, breakers: Breakers, starter: Starter) -> None:
         self._state = state
         self._breakers = breakers
+        self._starter = starter
         self._by_load: list[dict[str, Slot]] = [{} for _ in range(PREFETCH_MAX)]
         self._loads = 0  # bit n is set where ``_by_load[n]`` is not empty
         self._touched: dict[str, Slot] = {}
         self._heads: list[Entry] = []  # of the demands that may still start something, while ``dispatch`` runs
-        self._alone: tuple[Task | None, int] = None, 0  # the last that was started alone, and its fence
         self.worn_out: list[Slot] = []  # to be retired, so that fresh processes come for ephemeral tasks
         self.starved: dict[Demand, float] = {}  # demands whose next task is CRITICAL, and has no worker; its rank
-        self.look_at = NEVER  # the earliest ``next_look`` of any worker
 
     def touch(self, slot: Slot) -> None:
         """Something about the worker has changed: sort it anew before the next dispatch."""
@@ -57,7 +53,7 @@ class Dispatcher:
         queue = state.queue
         if not len(queue) or state.shutting_down:
             return
-        alone = self._one_runs_alone()
+        alone = self._starter.one_runs_alone()
         first = [queue.head(demand) for demand in queue.demands if demand.heads and not (demand.alone and alone)]
         heads = self._heads = [row.entry for row in first if row is not None and row.entry is not None]
         heapify(heads)
@@ -67,7 +63,7 @@ class Dispatcher:
             if state.limits and self._held_back(task, now):
                 row = self._next()
                 continue
-            if demand.alone and self._one_runs_alone():
+            if demand.alone and self._starter.one_runs_alone():
                 heappop(heads)
                 row = self._next()
                 continue
@@ -82,29 +78,30 @@ class Dispatcher:
             else:
                 row = self._fill(slot, row, now)
 
-    def _one_runs_alone(self) -> bool:
-        """Whether a task is in flight that has twice been interrupted. One at a time: a daemon that dies a third time
-        then tells them apart, and none is given up for what another does."""
-        task, fence = self._alone
-        return task is not None and task.fence == fence and task.id in self._state.tasks
-
     def _fill(self, slot: Slot, row: Row, now: float) -> Row | None:
         """Start the first task of ``row`` on a worker. If that is busy, no other is idle: then also a fair share of
         those that follow in the same lane, since to choose a worker for each costs more than it gains.
 
         Returns the row to go on with.
         """
-        queue = self._state.queue
+        queue, starter = self._state.queue, self._starter
         lane = row.lane
         share = -(-len(queue) // len(self._state.slots)) if slot.in_flight else 1
         if slot.tasks_limit:
             share = min(share, slot.tasks_limit - slot.executed - len(slot.in_flight))
         alone = len(self._heads) == 1 == len(lane.demand.heads)  # there is no other row whose turn it could be
-        options, depth = None, 0
+        options, depth, room = None, 0, 1
+        if share > 1:
+            options, depth = row.next.options, self._depth(row.next)
+            room = min(share, depth - len(slot.in_flight))
         following: Row | None = row
         while following is not None:
-            self._start(queue.pop(following), slot, now)
-            share -= 1
+            tasks = queue.pop(following, room if alone else 1)
+            if len(tasks) == 1:
+                starter.start(tasks[0], slot, now)
+            else:
+                starter.start_many(tasks, slot, now)
+            share -= len(tasks)
             following = row if alone and queue.goes_on(row) else self._next()
             if share <= 0 or following is None or following.lane is not lane:
                 break
@@ -114,7 +111,8 @@ class Dispatcher:
                 break
             if task.options is not options or past is not NO_PAST:
                 options, depth = task.options, self._depth(task)
-            if len(slot.in_flight) >= depth:
+            room = min(share, depth - len(slot.in_flight))
+            if room <= 0:
                 break
         self._sort(slot)
         return following
@@ -191,96 +189,6 @@ class Dispatcher:
         times = self._state.statistics.by_name.get(task.name)
         return times.depth if times is not None else 1
 
-    def _start(self, task: Task, slot: Slot, now: float) -> None:
-        state = self._state
-        options = task.options
-        state.last_fence += 1
-        fence = task.fence = state.last_fence
-        task.slot = slot.id
-        task.attempt += 1
-        first = not slot.in_flight
-        slot.in_flight.append(task)
-        commit = 0
-        if first:
-            if slot.state is WorkerState.READY:
-                move_worker(slot, WorkerState.BUSY)
-            self.begin(slot, now)
-            if options.durable and _starts_after_commit(task):
-                commit = slot.start_commit = state.commit
-        elif slot.next_look > slot.begun_at + RECALL_AFTER_S:
-            self.look_again(slot, slot.begun_at + RECALL_AFTER_S)
-        if state.limits and (limits := state.limits.get(task.name)) is not None:
-            limits.running += 1
-            if limits.starts:
-                limits.times.append(now)
-        if state.breakers and task.name in state.breakers:
-            self._breakers.started(task.name, fence, now)
-        if options.max_queued:
-            state.crowd(task.name, -1)
-        if options.affinity is not None:
-            _remember(slot, options.affinity)
-        if task.past is not NO_PAST and task.runs_alone:
-            self._alone = task, fence
-        if options.memory_limit_mb is not None:
-            slot.memory_limit_mb = options.memory_limit_mb
-            slot.watched = True
-            state.effects.append(Cap(slot.id, slot.incarnation, options.memory_limit_mb))
-        resume = None
-        if state.streams and (stream := state.streams.get(task.id)) is not None:
-            resume = stream.begin(fence, state.streams.limit_of(stream), now)
-        state.effects.append(
-            Start(
-                slot.id, slot.incarnation, fence, task.id, task.attempt, task.name, task.payload, options.timeout_s,
-                options.soft_timeout_s, commit, resume,
-            )
-        )  # fmt: skip
-
-    def begin(self, slot: Slot, at: float) -> None:
-        """The first task in flight is, as far as is known, what the worker runs since ``at``."""
-        task = slot.in_flight[0]
-        move_task(task, TaskState.RUNNING)
-        task.started_at = at
-        slot.begun_at = at
-        options = task.options
-        when = NEVER if options.timeout_s is None else at + options.timeout_s
-        if options.soft_timeout_s is not None:
-            when = min(when, at + options.soft_timeout_s)
-        if len(slot.in_flight) > 1:
-            when = min(when, at + RECALL_AFTER_S)
-        if task.past.cancel_wanted:
-            self._too_late_to_cancel(task)
-            when = at
-        self.look_again(slot, when)
-        if options.durable:
-            self._state.began(task, at, _starts_after_commit(task))
-        if self._state.listening:
-            self._tell_started(task, slot)
-
-    def catch_up(self, task: Task, slot: Slot) -> None:
-        """The task's end is the first that is heard of its beginning."""
-        move_task(task, TaskState.RUNNING)
-        if self._state.listening:
-            self._tell_started(task, slot)
-
-    def _tell_started(self, task: Task, slot: Slot) -> None:
-        fields = {"task_id": task.id.hex(), "name": task.name, "worker_id": slot.id, "attempt": task.attempt}
-        self._state.emit("task-started", fields, self._state.commit if task.options.durable else 0)
-
-    def _too_late_to_cancel(self, task: Task) -> None:
-        """A cancel waited for the answer to a recall, and the task has begun. Unless it is to be killed, say so."""
-        if not task.past.kill_wanted:
-            commit = self._state.unwanted(task)
-            for token in task.past.cancel_tokens:
-                self._state.effects.append(Answer(token, False, commit))
-            task.past = task.past._replace(cancel_tokens=())
-
-    def ended(self, task: Task) -> None:
-        """A task is no longer in flight: its name's limits have room again."""
-        limits = self._state.limits.get(task.name)
-        if limits is not None:
-            limits.running -= 1
-            self._state.queue.unblock(task.name, "concurrency")
-
     def recall(self, slot: Slot) -> None:
         """Ask for what the worker holds behind its running task."""
         if len(slot.in_flight) > 1 and (slot.slow or not slot.recalling):
@@ -320,24 +228,6 @@ class Dispatcher:
             self.touch(slot)
         return taken
 
-    def look_again(self, slot: Slot, when: float) -> None:
-        """Read the worker's page at ``when``."""
-        slot.next_look = when
-        if when < self.look_at:
-            self.look_at = when
-
-    def due_looks(self, now: float) -> list[Slot]:
-        """The workers whose page is to be read now."""
-        due = []
-        self.look_at = NEVER
-        for slot in self._state.slots.values():
-            if slot.next_look <= now:
-                slot.next_look = NEVER
-                due.append(slot)
-            elif slot.next_look < self.look_at:
-                self.look_at = slot.next_look
-        return due
-
     def _sort(self, slot: Slot) -> None:
         load = len(slot.in_flight)
         worn_out = slot.tasks_limit and slot.executed + load >= slot.tasks_limit
@@ -366,25 +256,9 @@ class Dispatcher:
         if times is None or times.depth == 1:
             return True  # it may take long: what waits in the queue has the next worker that is free, here it would not
         options = first.options
-        return options.ephemeral or options.memory_limit_mb is not None or _starts_after_commit(first)
+        return options.ephemeral or options.memory_limit_mb is not None or starts_after_commit(first)
 
     def forget(self, slot: Slot) -> None:
         """The slot has no process now."""
         self._leave_bucket(slot)
         self._touched.pop(slot.id, None)
-
-
-def _starts_after_commit(task: Task) -> bool:
-    """Its start is kept before it is made, so that a death of the daemon is known to have interrupted it.
-
-    Nothing may stand behind it: that could be written to the worker first. What is not durable ends with the daemon,
-    so it need not wait.
-    """
-    return (not task.options.restartable and task.options.durable) or task.past.cautious
-
-
-def _remember(slot: Slot, affinity: str) -> None:
-    slot.affinities.pop(affinity, None)
-    slot.affinities[affinity] = None
-    if len(slot.affinities) > _AFFINITIES_KEPT:
-        del slot.affinities[next(iter(slot.affinities))]

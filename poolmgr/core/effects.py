@@ -6,6 +6,7 @@ may rely on what it says. Effects are plain values, so a log of them is a log of
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from poolmgr.config.groups import REST
@@ -54,6 +55,27 @@ class Start(NamedTuple):
     soft_timeout_s: float | None
     commit: int
     resume: Resume | None = None  # of a task that has a stream
+
+
+class StartMany(NamedTuple):
+    """As many ``Start``s: first attempts, without a commit or a stream, whose fences follow one another."""
+
+    worker: str
+    incarnation: int
+    fence: int  # of the first
+    task_ids: Sequence[bytes]
+    name: str
+    payloads: Sequence[Payload]
+    timeout_s: float | None
+    soft_timeout_s: float | None
+
+    def one_by_one(self) -> list[Start]:
+        """Those."""
+        worker, incarnation, fence, ids, name, payloads, timeout_s, soft_timeout_s = self
+        return [
+            Start(worker, incarnation, fence + number, id, 1, name, payload, timeout_s, soft_timeout_s, 0)
+            for number, (id, payload) in enumerate(zip(ids, payloads, strict=True))
+        ]
 
 
 class Credit(NamedTuple):
@@ -198,6 +220,21 @@ class Finished(NamedTuple):
     commit: int
 
 
+class FinishedMany(NamedTuple):
+    """As many ``Finished``: tasks that are completed, and of which nothing is kept."""
+
+    client: int
+    task_ids: Sequence[bytes]
+    outcomes: Sequence[Payload]
+
+    def one_by_one(self) -> list[Finished]:
+        """Those."""
+        return [
+            Finished(self.client, id, TaskState.COMPLETED, "", outcome, 0)
+            for id, outcome in zip(self.task_ids, self.outcomes, strict=True)
+        ]
+
+
 class Same(NamedTuple):
     """A client's submit ``task_id`` is the task ``first``, by its key. If that is ``final``, tell its outcome too."""
 
@@ -267,7 +304,18 @@ class Drained(NamedTuple):
 
 
 Effect = (
-    Persist | Refill | Start | Look | Recall | Interrupt | Inspect | Continue | Kill | Cap | Weigh | Measure | GiveBack
-    | Spawn | Retire | Forget | Accepted | Finished | Same | Credit | Streamed
+    Persist | Refill | Start | StartMany | Look | Recall | Interrupt | Inspect | Continue | Kill | Cap | Weigh | Measure
+    | GiveBack | Spawn | Retire | Forget | Accepted | Finished | FinishedMany | Same | Credit | Streamed
     | Progressed | Answer | Refusal | Emit | Reloaded | Drained | Trim
 )  # fmt: skip
+
+
+def one_by_one(effects: Iterable[Effect]) -> list[Effect]:
+    """The same, and of what is many each by itself."""
+    found: list[Effect] = []
+    for effect in effects:
+        if isinstance(effect, (StartMany, FinishedMany)):
+            found += effect.one_by_one()
+        else:
+            found.append(effect)
+    return found

@@ -5,7 +5,7 @@ Every way into and out of a state goes through here, so that counts, stores, wat
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from poolmgr.core.breakers import Breakers
 from poolmgr.core.changes import AttemptEnded, TaskAdded, TaskEnded
@@ -16,6 +16,7 @@ from poolmgr.core.failure import Failure
 from poolmgr.core.keeping import keep_checkpoint
 from poolmgr.core.retry import is_retried
 from poolmgr.core.slot import Slot
+from poolmgr.core.starter import Starter
 from poolmgr.core.state import State
 from poolmgr.core.storeroom import Storeroom
 from poolmgr.core.task import Task
@@ -24,16 +25,18 @@ from poolmgr.model import RESERVED, AttemptInfo, TaskState
 from poolmgr.payload import Payload
 from poolmgr.post_mortem import ATTEMPTS_KEPT
 
-_RUNNING, _COMPLETED, _DEAD = TaskState.RUNNING, TaskState.COMPLETED, TaskState.DEAD  # looked up for every task
-Result = tuple[int, float, float, Payload]  # of a completed task: its fence, begun at, ended at, the result's payload
+_COMPLETED, _DEAD = TaskState.COMPLETED, TaskState.DEAD  # looked up for every task
 _NOT_RETRIED = frozenset({"bad_arguments", "unknown_task", "bad_result"})  # the same would happen again
 
 
 class Lifecycle:
     """The steps of a task's life."""
 
-    def __init__(self, state: State, dispatcher: Dispatcher, storeroom: Storeroom, breakers: Breakers) -> None:
+    def __init__(
+        self, state: State, starter: Starter, dispatcher: Dispatcher, storeroom: Storeroom, breakers: Breakers
+    ) -> None:
         self._state = state
+        self._starter = starter
         self._dispatcher = dispatcher
         self._storeroom = storeroom
         self._breakers = breakers
@@ -149,7 +152,7 @@ class Lifecycle:
         self.end(task, now, TaskState.DEAD, "interrupted", failure.packed(), failure.message)
 
     def _out_of_flight(self, task: Task) -> None:
-        self._dispatcher.ended(task)
+        self._starter.ended(task)
         if task.options.max_queued:
             self._state.crowd(task.name, 1)
         if task.past.last_worker is not None:
@@ -158,45 +161,6 @@ class Lifecycle:
         task.fence = 0
 
     # ------------------------------------------------------------------------------------------ after running
-
-    def completed(self, slot: Slot, results: Iterable[Result], now: float) -> list[Task]:
-        """A worker has completed the first tasks that it holds, one after the other. Returns those whose results they
-        are; what is out of date is passed over."""
-        state, in_flight = self._state, slot.in_flight
-        breakers = state.breakers
-        ended: list[Task] = []
-        run_s: list[float] = []
-        wait_s: list[float] = []
-        for fence, begun_at, ended_at, payload in results:
-            if not in_flight or in_flight[0].fence != fence:
-                continue
-            task = in_flight.popleft()
-            if task.state is not _RUNNING:
-                self._dispatcher.catch_up(task, slot)
-            if state.limits:
-                self._dispatcher.ended(task)
-            if ended and ended[-1].name != task.name:
-                state.statistics.ran(ended[-1].name, run_s, wait_s)
-                run_s, wait_s = [], []
-            ended.append(task)
-            run_s.append(ended_at - begun_at)
-            wait_s.append(begun_at - task.queued_at)
-            if state.listening:
-                self._tell_completed(task, slot, run_s[-1])
-            if breakers and task.name in breakers:
-                self._breakers.completed(task.name, fence)
-            task.started_at = begun_at
-            self.end(task, now, _COMPLETED, "", payload)
-        if ended:
-            state.statistics.ran(ended[-1].name, run_s, wait_s)
-        return ended
-
-    def _tell_completed(self, task: Task, slot: Slot, run_s: float) -> None:
-        fields = {
-            "task_id": task.id.hex(), "name": task.name, "worker_id": slot.id, "duration_s": run_s,
-            "attempt": task.attempt,
-        }  # fmt: skip
-        self._state.emit("task-completed", fields, self._state.commit if task.options.durable else 0)
 
     def failed(self, task: Task, slot: Slot, begun_at: float, failure: Failure, now: float) -> None:
         """The running task's attempt failed: remember it, and try again or give up."""

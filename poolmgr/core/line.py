@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from heapq import heapify, heappop, heappush
 
 from poolmgr.core.allotment import that_fit
+from poolmgr.core.past import NO_PAST
 from poolmgr.core.task import Task
 
 _DEAD_KEPT = 32
@@ -66,12 +67,26 @@ class Line:
             return back[0][1]
         return line[0] if line else None
 
-    def take(self) -> Task:
-        """Remove what ``first`` has just returned."""
+    def take(self, most: int = 1) -> list[Task]:
+        """Remove what ``first`` has just returned; and what follows it, at most so many in all, as long as each has
+        never been started, and differs from the first in no option."""
         line, back = self._line, self._back
         if back and (not line or back[0][0] < line[0].order):
-            return heappop(back)[1]
-        return line.popleft()
+            return [heappop(back)[1]]
+        taken = [line.popleft()]
+        options = taken[0].options
+        if most == 1 or back or not _is_fresh(taken[0]):
+            return taken
+        while line and len(taken) < most:
+            task = line[0]
+            if not task.in_queue:
+                self._dead -= 1
+            elif task.options is options and _is_fresh(task):
+                taken.append(task)
+            else:
+                break
+            line.popleft()
+        return taken
 
     def heads(self) -> list[Task]:
         """The first living task of those that came in their order, and of those that came back: one of them is
@@ -102,3 +117,8 @@ class Line:
         """The living, in no particular order."""
         yield from (task for task in self._line if task.in_queue)
         yield from (task for _, task in self._back if task.in_queue)
+
+
+def _is_fresh(task: Task) -> bool:
+    """Whether it has nothing behind it."""
+    return task.past is NO_PAST and not task.attempt

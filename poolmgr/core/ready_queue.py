@@ -223,27 +223,29 @@ class ReadyQueue:
                 return row
         return None
 
-    def pop(self, row: Row) -> Task:
-        """Take ``row.next``, which ``head`` or ``goes_on`` has just set; its group has had a turn."""
-        task = row.take()
+    def pop(self, row: Row, most: int = 1) -> list[Task]:
+        """Take ``row.next``, which ``head`` or ``goes_on`` has just set; and what follows it and is alike, at most so
+        many in all, as if ``goes_on`` had been asked between them. For each, its group has had a turn."""
+        tasks = row.take(1 if self.lets_one else most)
         turns, served = row.turns, row.served
-        had = turns.had
+        had = turns.had + len(tasks)
         if self.lets_one and row.priority >= self.held_from:
             self.lets_one = False
         if had > served.had:  # one that waited long for a worker stands far behind
-            served.had = had
-        turns.had = had + 1
+            served.had = had - 1
+        turns.had = had
         del row.next  # a row may live long, and its last task be heavy
-        task.in_queue = False
-        self._length -= 1
-        row.weight -= len(task.payload)
+        for task in tasks:
+            task.in_queue = False
+            row.weight -= len(task.payload)
+        self._length -= len(tasks)
         if row.counted:
             self._count(row)
         if row.shelf is not None and row.waiting <= self.most // 4:
             self.wanting[row] = None
         if self.ageing is not None and (first := self.ageing.moved(row)) is not None:
             self._enter(row, first)
-        return task
+        return tasks
 
     def goes_on(self, row: Row) -> bool:
         """Whether ``row``, the only one of its demand, has another task; then that is ``row.next``."""

@@ -7,7 +7,7 @@ and decides nothing; the simulator stands in the shell's place.
 
     submit, cancel, ...  ----> Intake ------------------.--> Lifecycle    what becomes of a task
     recover, loaded, ... ----> Recovery ----------------+--> Storeroom    whether it waits in memory
-    attempts_done, ...   --.                            +--> Dispatcher   which worker it gets
+    attempts_done, ...   --.    (Completions)           +--> Dispatcher   which worker it gets (Starter)
     worker_exited, tick  --+-> Scheduler (is it current?)-'-> Supervisor   which workers there are
     sampled, ...         ----> MemoryLimits (too much?) ---------+
                                                         flush() -'--> effects
@@ -26,12 +26,13 @@ from poolmgr.config.groups import REST
 from poolmgr.core.autoscaler import Autoscaler
 from poolmgr.core.balancer import Affine, Balancer, MostRecent, proves
 from poolmgr.core.breakers import BLOCK, Breakers
+from poolmgr.core.completions import Completions, Result
 from poolmgr.core.deadlines import NEVER
-from poolmgr.core.dispatch import RECALL_AFTER_S, Dispatcher
+from poolmgr.core.dispatch import Dispatcher
 from poolmgr.core.effects import Drained, Effect, Interrupt, Look, Progressed
 from poolmgr.core.failure import Failure
 from poolmgr.core.intake import Intake
-from poolmgr.core.lifecycle import Lifecycle, Result
+from poolmgr.core.lifecycle import Lifecycle
 from poolmgr.core.memory_limits import MemoryLimits
 from poolmgr.core.periodic import Periodic
 from poolmgr.core.preemption import MEMORY, Preemption
@@ -41,6 +42,7 @@ from poolmgr.core.rollout import Rollout
 from poolmgr.core.room import Room
 from poolmgr.core.schedule import Schedule
 from poolmgr.core.slot import Slot
+from poolmgr.core.starter import RECALL_AFTER_S, Starter
 from poolmgr.core.state import State
 from poolmgr.core.store_trouble import StoreTrouble
 from poolmgr.core.storeroom import Storeroom
@@ -74,13 +76,15 @@ class Scheduler:
     ) -> None:
         self.state = State(settings, balancer or Affine(MostRecent()), random, wall_offset, window, window_bytes)
         self.breakers = Breakers(self.state)
-        self._dispatcher = Dispatcher(self.state, self.breakers)
+        self._starter = Starter(self.state, self.breakers)
+        self._dispatcher = Dispatcher(self.state, self.breakers, self._starter)
         self.storeroom = Storeroom(self.state, window)
-        self._lifecycle = Lifecycle(self.state, self._dispatcher, self.storeroom, self.breakers)
+        self._lifecycle = Lifecycle(self.state, self._starter, self._dispatcher, self.storeroom, self.breakers)
+        self._completions = Completions(self.state, self._starter, self.breakers, self._lifecycle)
         self.room = Room(self.state)
         self.supervisor = Supervisor(self.state, self._dispatcher, self._lifecycle)
         self.autoscaler = Autoscaler(self.state, self.supervisor)
-        self.streams = Streams(self.state, self._dispatcher, self.supervisor)
+        self.streams = Streams(self.state, self._starter, self.supervisor)
         self.intake = Intake(self.state, self._dispatcher, self._lifecycle, self.room, self.streams)
         self.recovery = Recovery(self.state, self.storeroom, self._lifecycle, self.intake)
         self.rollout = Rollout(self.state, self.supervisor, self._lifecycle, self.breakers)
@@ -136,7 +140,7 @@ class Scheduler:
         slot = self.state.slots.get(worker)
         if slot is None or slot.trouble:  # what it should have said before may be lost
             return
-        ended = self._lifecycle.completed(slot, results, now)
+        ended = self._completions.take(slot, results, now)
         if ended:
             slot.proven = proves(ended[-1], results[-1][3])
             self._next_of(slot, ended[-1], len(ended), results[-1][2], now)
@@ -185,7 +189,7 @@ class Scheduler:
         if slot.recalling and (not slot.in_flight or slot.in_flight[0].fence > slot.recalling):
             slot.recalling = 0  # all that was recalled has ended; the answer may come whenever it does
         if slot.in_flight:
-            self._dispatcher.begin(slot, ended_at)
+            self._starter.begin(slot, ended_at)
             return
         slot.next_look = NEVER
         if task.options.ephemeral and not slot.retiring:
@@ -216,7 +220,7 @@ class Scheduler:
                 self.supervisor.doom(slot, "timeout", task.fence, now)
                 return
             wait_s = min(max(now - slot.begun_at, _LOOK_SOON_S), _LOOK_LATE_S)
-            self._dispatcher.look_again(slot, now + wait_s)
+            self._starter.look_again(slot, now + wait_s)
             return
         if slot.seen != task.fence:  # what the page says later cannot move it
             slot.seen = task.fence
@@ -244,19 +248,17 @@ class Scheduler:
                 self._dispatcher.recall(slot)
             else:
                 hard_at = min(hard_at, begun_at + RECALL_AFTER_S)
-        self._dispatcher.look_again(slot, min(soft_at, hard_at, self.preemption.tell(slot, now)))
+        self._starter.look_again(slot, min(soft_at, hard_at, self.preemption.tell(slot, now)))
 
     def recall_sent(self, worker: str, incarnation: int, page_fence: int, now: float) -> None:
         """A recall was written to the worker, and then its page was read."""
-        slot = self.state.slots.get(worker)
-        if slot is not None and slot.incarnation == incarnation:
+        if (slot := self._current(worker, incarnation)) is not None:
             for task in self._dispatcher.recall_sent(slot, page_fence):
                 self._lifecycle.requeue_free(task, now, begun=False)
 
     def recalled(self, worker: str, incarnation: int, fences: list[int], now: float) -> None:
         """The worker has answered a recall."""
-        slot = self.state.slots.get(worker)
-        if slot is None or slot.incarnation != incarnation:
+        if (slot := self._current(worker, incarnation)) is None:
             return
         was_head = bool(slot.in_flight) and slot.in_flight[0].fence in fences
         for task in self._dispatcher.recalled(slot, fences):
@@ -264,36 +266,36 @@ class Scheduler:
         self._dispatcher.touch(slot)
         if slot.in_flight:
             if was_head:
-                self._dispatcher.begin(slot, now)
+                self._starter.begin(slot, now)
         elif was_head:
             slot.next_look = NEVER
             self.supervisor.rest(slot, now)
 
     # ------------------------------------------------------------------------------------------ workers
 
+    def _current(self, worker: str, incarnation: int) -> Slot | None:
+        slot = self.state.slots.get(worker)
+        return slot if slot is not None and slot.incarnation == incarnation else None
+
     def worker_spawned(self, worker: str, incarnation: int, pid: int) -> None:
         """The process of this incarnation exists."""
-        slot = self.state.slots.get(worker)
-        if slot is not None and slot.incarnation == incarnation:
+        if (slot := self._current(worker, incarnation)) is not None:
             self.supervisor.spawned(slot, pid)
 
     def worker_ready(self, worker: str, incarnation: int, capabilities: frozenset[str], now: float) -> None:
         """The worker can take work."""
-        slot = self.state.slots.get(worker)
-        if slot is not None and slot.incarnation == incarnation:
+        if (slot := self._current(worker, incarnation)) is not None:
             self.supervisor.ready(slot, capabilities, now)
 
     def heartbeat(self, worker: str, incarnation: int, now: float) -> None:
         """The worker's heart beats."""
-        slot = self.state.slots.get(worker)
-        if slot is not None and slot.incarnation == incarnation:
+        if (slot := self._current(worker, incarnation)) is not None:
             slot.heard_at = now
             slot.suspected = False
 
     def inspected(self, worker: str, incarnation: int, verdict: str, now: float) -> None:
         """What /proc shows of a silent worker: ``running``, ``stopped``, ``asleep`` or ``gone``."""
-        slot = self.state.slots.get(worker)
-        if slot is not None and slot.incarnation == incarnation:
+        if (slot := self._current(worker, incarnation)) is not None:
             self.supervisor.inspected(slot, verdict, now)
 
     def worker_exited(
@@ -307,22 +309,19 @@ class Scheduler:
         post_mortem: PostMortem | None = None,
     ) -> None:
         """The process has ended (``how``), or could not be made; all that it wrote has been taken in before."""
-        slot = self.state.slots.get(worker)
-        if slot is not None and slot.incarnation == incarnation:
+        if (slot := self._current(worker, incarnation)) is not None:
             self.supervisor.exited(slot, how, page_fence, begun_at, now, post_mortem)
 
     def worker_broken(self, worker: str, incarnation: int, error: str, now: float) -> None:
         """The worker wrote what the protocol does not know: end it."""
-        slot = self.state.slots.get(worker)
-        if slot is not None and slot.incarnation == incarnation:
+        if (slot := self._current(worker, incarnation)) is not None:
             slot.trouble = error
             self.state.emit("worker-error", {"worker_id": worker, "error": error})
             self.supervisor.doom(slot, "broken", 0, now, grace_s=0.0)
 
     def worker_worn(self, worker: str, incarnation: int, why: str, now: float) -> None:
         """A task has left the process in a state in which it begins no other: replace it. That costs nobody."""
-        slot = self.state.slots.get(worker)
-        if slot is not None and slot.incarnation == incarnation:
+        if (slot := self._current(worker, incarnation)) is not None:
             self.supervisor.retire(slot, why, now)
 
     def stop_worker(self, worker: str, now: float) -> None:
@@ -349,7 +348,7 @@ class Scheduler:
 
     def next_wake(self) -> float:
         """When ``tick`` is due next; infinity for never."""
-        return min(self.state.deadlines.next, self._dispatcher.look_at, self._second_at, self.state.next_mark())
+        return min(self.state.deadlines.next, self._starter.look_at, self._second_at, self.state.next_mark())
 
     def tick(self, now: float) -> None:
         """Do what is due. Schedules come last: their tasks are the newest, and what waited for its time before is in
@@ -364,8 +363,8 @@ class Scheduler:
         if schedules:
             self.periodic.all_due(schedules, now)
         self.state.mark_running(now)
-        if self._dispatcher.look_at <= now:
-            for slot in self._dispatcher.due_looks(now):
+        if self._starter.look_at <= now:
+            for slot in self._starter.due_looks(now):
                 self.state.effects.append(Look(slot.id, slot.incarnation))
         if now >= self._second_at:
             late = now - self._second_at > LATE_S

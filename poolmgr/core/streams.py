@@ -11,9 +11,9 @@ from typing import Final
 
 from poolmgr.core import changes
 from poolmgr.core.changes import ChunkAdded
-from poolmgr.core.dispatch import Dispatcher
 from poolmgr.core.effects import Credit, Streamed
 from poolmgr.core.keeping import keep, keep_checkpoint
+from poolmgr.core.starter import Starter
 from poolmgr.core.state import State
 from poolmgr.core.stream import Stream
 from poolmgr.core.supervisor import Supervisor
@@ -28,9 +28,9 @@ READERS_MOST: Final = 1000  # of one client
 class Streams:
     """The inputs that concern streams."""
 
-    def __init__(self, state: State, dispatcher: Dispatcher, supervisor: Supervisor) -> None:
+    def __init__(self, state: State, starter: Starter, supervisor: Supervisor) -> None:
         self._state = state
-        self._dispatcher = dispatcher
+        self._starter = starter
         self._supervisor = supervisor
         self._reads: dict[int, dict[tuple[bytes, int], None]] = {}  # clients: what each reads, and by which number
 
@@ -140,7 +140,7 @@ class Streams:
         self._state.effects.append(told)
         runs = slot.in_flight[0] is task
         if stream.go_on(now, slot.begun_at if runs else now) and runs:
-            self._dispatcher.look_again(slot, now)  # its time limit is another by now
+            self._starter.look_again(slot, now)  # its time limit is another by now
 
     def is_resumable(self, task: Task) -> bool:
         """Whether another attempt of the task need not do all again: it has sent a chunk, or what it can go on from."""

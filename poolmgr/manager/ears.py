@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from poolmgr.core.completions import Result
 from poolmgr.core.failure import Failure
-from poolmgr.core.lifecycle import Result
 from poolmgr.manager import procfs
 from poolmgr.manager.clock import now
 from poolmgr.manager.hearing import result_of, understood
@@ -102,7 +102,7 @@ class Ears:
         elif kind == READY:
             self._shell.sweeper.worker_came(process)
             self._shell.worker_watch.worker_came(process)
-            process.takes_files, process.takes_streams = word[2:]
+            process.takes_files, process.takes_streams, process.takes_many = word[2:]
             scheduler.worker_ready(worker, incarnation, word[1], at)
         else:
             self.first_trouble = self.first_trouble or word[1]

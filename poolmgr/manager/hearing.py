@@ -8,8 +8,8 @@ from typing import Any
 
 import msgpack
 
+from poolmgr.core.completions import Result
 from poolmgr.core.failure import Failure
-from poolmgr.core.lifecycle import Result
 from poolmgr.parcels.parcel import Parcel
 from poolmgr.wire.messages import (
     BROKEN,
@@ -48,7 +48,7 @@ def understood(message: list[Any], now: float) -> Sequence[Any]:
     """A message other than DONE, its type first, with every value of the type that the scheduler expects.
 
     RAISED comes out as (RAISED, fence, begun at, ended at, Failure), READY as (READY, capabilities, takes
-    files, takes streams).
+    files, takes streams, takes many).
 
     Raises:
         Exception: of whatever kind, where the message is not as docs/protocol.md says.
@@ -75,7 +75,7 @@ def understood(message: list[Any], now: float) -> Sequence[Any]:
             raise ValueError(f"protocol version {message[1]}, expected {PROTOCOL_VERSION}")
         info = message[4] if len(message) > 4 and type(message[4]) is dict else {}
         capabilities = frozenset(_text(each, NAME_LIMIT) for each in message[3])
-        return READY, capabilities, info.get("files") is True, info.get("streams") is True
+        return READY, capabilities, *(info.get(each) is True for each in ("files", "streams", "many"))
     if kind == WORN:
         _, fence, why = message
         if type(fence) is not int:

@@ -317,7 +317,7 @@ class Manager:
 
     def refused_to(self, client: int) -> None:
         """A refusal was sent to this client: let it go out with this turn."""
-        self._performer.sent_to(client)
+        self._performer.clients.sent_to(client)
 
     def listen(self, client: int) -> None:
         """This client wants events from now on."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from poolmgr.core.effects import Accepted, Answer, Emit, Finished, Same, Start, Streamed
@@ -20,6 +21,10 @@ class Port(Protocol):
 
     def completed(self, task_id: bytes, result: Payload) -> None:
         """``send`` of a task's result. Those that come together may go in one message."""
+        ...
+
+    def completed_many(self, task_ids: Sequence[bytes], results: Sequence[Payload]) -> None:
+        """``completed`` for each."""
         ...
 
     def take_files(self) -> None:

@@ -1,38 +1,32 @@
-"""Performing effects: one method each, and a table of them."""
+"""Performing effects: one method each, and a table of them. Those that clients hear of, and those that concern streams,
+are in modules of their own."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import signal
-import time
 from collections.abc import Callable, Sequence
+from itertools import repeat
 from typing import Any
 
 from poolmgr.core import effects as do
 from poolmgr.core.changes import TaskRecord
 from poolmgr.manager import procfs
+from poolmgr.manager.client_effects import ClientEffects
 from poolmgr.manager.clock import now
-from poolmgr.manager.journal import log_event
 from poolmgr.manager.killing import kill
 from poolmgr.manager.maintenance import collect_garbage
-from poolmgr.manager.outbox import Port
 from poolmgr.manager.process import Listener, WorkerProcess
 from poolmgr.manager.shell import Shell
 from poolmgr.manager.stream_effects import StreamEffects, start_again
 from poolmgr.manager.system import give_back_memory
-from poolmgr.model import TaskState
 from poolmgr.wire.framing import encode, in_parts
 from poolmgr.wire.messages import (
-    ACCEPTED,
-    EVENT,
-    FAILED,
     INTERRUPT,
-    PROGRESS,
     RECALL,
-    REFUSAL,
-    SAME,
     START,
+    START_MANY,
 )
 from poolmgr.wire.parts import LARGE_BYTES
 
@@ -40,7 +34,7 @@ _log = logging.getLogger(__name__)
 _REFILL_AGAIN_S = 1.0  # where the store refuses
 _COMPLAIN_AGAIN_S = 60.0  # as long as it does
 _LOOK_TWICE_S = 0.1  # between two looks at a silent worker's CPU time
-_COMPLETED = TaskState.COMPLETED  # looked up for every task
+_MANY_BYTES = 64 * 1024  # of payloads in one START_MANY: a worker begins the first task when it has read the last
 
 
 class Performer:
@@ -50,15 +44,15 @@ class Performer:
         self._shell = shell
         self._ears = ears
         self._processes = shell.processes
-        self._ports = shell.ports
         self._written: dict[str, WorkerProcess] = {}
-        self._sent: dict[int, Port] = {}
+        self.clients = ClientEffects(shell)
         self._complain_at = 0.0
-        streams = StreamEffects(shell)
+        streams, clients = StreamEffects(shell), self.clients
         self._table: dict[type, Callable[[Any], None]] = {
             do.Persist: self._persist,
             do.Refill: self._refill,
             do.Start: self._start,
+            do.StartMany: self._start_many,
             do.Look: self._look,
             do.Recall: self._recall,
             do.Interrupt: self._interrupt,
@@ -72,15 +66,16 @@ class Performer:
             do.Spawn: self._spawn,
             do.Retire: self._retire,
             do.Forget: self._forget,
-            do.Accepted: self._accepted,
-            do.Finished: self._finished,
-            do.Same: self._same,
+            do.Accepted: clients.accepted,
+            do.Finished: clients.finished,
+            do.FinishedMany: clients.finished_many,
+            do.Same: clients.same,
             do.Credit: streams.credit,
             do.Streamed: streams.streamed,
-            do.Progressed: self._progressed,
-            do.Answer: self._answer,
-            do.Refusal: self._answer,
-            do.Emit: self._emit,
+            do.Progressed: clients.progressed,
+            do.Answer: clients.answer,
+            do.Refusal: clients.answer,
+            do.Emit: clients.emit,
             do.Reloaded: rolled,
             do.Drained: self._drained,
             do.Trim: self._trim,
@@ -92,12 +87,6 @@ class Performer:
         for effect in effects:
             table[type(effect)](effect)
 
-    def sent_to(self, client: int) -> None:
-        """Something was sent to this client by another way than an effect."""
-        port = self._shell.ports.get(client)
-        if port is not None:
-            self._sent[client] = port
-
     def flush(self) -> None:
         """One write to each worker and client that something was performed for."""
         if self._written:
@@ -105,10 +94,7 @@ class Performer:
                 process.flush()
             self._written.clear()
             self._shell.worker_watch.started()
-        if self._sent:
-            for port in self._sent.values():
-                port.flush()
-            self._sent.clear()
+        self.clients.flush()
 
     # ------------------------------------------------------------------------------------------ to workers
 
@@ -133,6 +119,19 @@ class Performer:
             else:
                 process.queue(encode((START, fence, task_id, attempt, name, carried, timeout_s, soft_timeout_s)))
             self._written[worker] = process
+
+    def _start_many(self, effect: do.StartMany) -> None:
+        worker, incarnation, fence, ids, name, payloads, timeout_s, soft_timeout_s = effect
+        process = self._processes.get(worker)
+        if process is None or process.incarnation != incarnation:
+            return
+        if not process.takes_many or {*map(type, payloads)} != {bytes} or sum(map(len, payloads)) > _MANY_BYTES:
+            for start in effect.one_by_one():
+                self._start(start)
+            return
+        process.started.extend(zip(range(fence, fence + len(ids)), ids, repeat(name), strict=False))
+        process.queue(encode((START_MANY, fence, ids, name, payloads, timeout_s, soft_timeout_s)))
+        self._written[worker] = process
 
     def _look(self, effect: do.Look) -> None:
         process = self._current(*effect)
@@ -246,70 +245,6 @@ class Performer:
     def _not_refilled(self, number: int) -> None:
         self._shell.scheduler.recovery.not_loaded(number)
         self._shell.wake()
-
-    # ------------------------------------------------------------------------------------------ to clients
-
-    def _finished(self, effect: do.Finished) -> None:
-        client, task_id, state, code, outcome, commit = effect
-        if commit and commit > self._shell.outbox.committed:
-            self._shell.outbox.hold(effect)
-            return
-        port = self._ports.get(client)
-        if port is not None:
-            if state is _COMPLETED:
-                port.completed(task_id, outcome)
-            else:
-                port.send((FAILED, task_id, state, code, outcome))
-            self._sent[client] = port
-
-    def _accepted(self, effect: do.Accepted) -> None:
-        if effect.commit > self._shell.outbox.committed:
-            self._shell.outbox.hold(effect)
-            if effect.unkept_bytes:
-                self._shell.backlog.add(effect.client, effect.unkept_bytes)
-            return
-        if effect.unkept_bytes:  # it was held
-            self._shell.backlog.remove(effect.client, effect.unkept_bytes)
-        self._send(effect.client, (ACCEPTED, effect.up_to))
-
-    def _same(self, effect: do.Same) -> None:
-        if effect.commit > self._shell.outbox.committed:
-            self._shell.outbox.hold(effect)
-            return
-        self._send(effect.client, (SAME, effect.task_id, effect.first))
-        port = self._shell.ports.get(effect.client)
-        if port is not None and effect.final and effect.watch:
-            port.tell_outcome(effect.first, effect.task_id)
-
-    def _progressed(self, effect: do.Progressed) -> None:
-        self._send(effect.client, (PROGRESS, effect.task_id, effect.fraction, effect.message))
-
-    def _answer(self, effect: do.Answer | do.Refusal) -> None:
-        if isinstance(effect, do.Answer) and effect.commit > self._shell.outbox.committed:
-            self._shell.outbox.hold(effect)
-            return
-        client, request = self._shell.answers.pop(effect.token, (0, 0))
-        if isinstance(effect, do.Refusal):
-            self._send(client, (REFUSAL, request, effect.code, effect.message))
-            return
-        port = self._shell.ports.get(client)
-        if port is not None:
-            port.answer(request, effect.value)
-            self._sent[client] = port
-
-    def _emit(self, effect: do.Emit) -> None:
-        if effect.commit > self._shell.outbox.committed:
-            self._shell.outbox.hold(effect)
-            return
-        log_event(effect.name, effect.fields)
-        for client in self._shell.listeners:
-            self._send(client, (EVENT, effect.name, time.time(), effect.fields))
-
-    def _send(self, client: int, message: tuple[Any, ...]) -> None:
-        port = self._shell.ports.get(client)
-        if port is not None:
-            port.send(message)
-            self._sent[client] = port
 
     def _drained(self, effect: do.Drained) -> None:
         self._shell.drained = True

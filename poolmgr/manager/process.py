@@ -82,6 +82,7 @@ class WorkerProcess:
         self._descriptors = descriptors
         self._buffers = (buffer,)
         self.takes_streams = False  # it knows chunks and checkpoints; known when it is ready
+        self.takes_many = False  # it knows START_MANY; known when it is ready
         self.takes_files = False  # payloads, on the control channel; known when it is ready
         self._decoder = Decoder()
         self._out: list[Part] = []

@@ -91,6 +91,16 @@ def keeps_the_order(worker: Trial, known: Known) -> None:
         worker.answer(fence)
 
 
+def takes_many(worker: Trial, known: Known) -> None:
+    if worker.ready()[4] is not True:
+        raise Skipped('its READY does not say {"many": true}')
+    for fence in (*worker.start_many(known.quick or NO_SUCH_JOB, 8), *worker.start(NO_SUCH_JOB)):
+        worker.answer(fence)
+    if known.slow is not None:
+        [running] = worker.start(known.slow)
+        _recalls(worker, running, worker.start_many(NO_SUCH_JOB, 3))
+
+
 def shows_what_it_begins(worker: Trial, known: Known) -> None:
     worker.ready()
     for _ in range(3):
@@ -163,6 +173,10 @@ def gives_back(worker: Trial, known: Known) -> None:
     slow = known.need_slow()
     worker.ready()
     running, *waiting = worker.start(slow, *[NO_SUCH_JOB] * 3)
+    _recalls(worker, running, waiting)
+
+
+def _recalls(worker: Trial, running: int, waiting: list[int]) -> None:
     worker.await_page(running)
     time.sleep(_UNDER_WAY_S)
     worker.tell([RECALL, waiting[-1]])
@@ -212,6 +226,7 @@ RULES: Final[dict[str, tuple[str, Callable[[Trial, Known], None]]]] = {
     "arguments that cannot be read fail": ("tasks", refuses_what_it_cannot_read),
     "a task returns its result": ("tasks", returns_a_result),
     "tasks run in their order": ("tasks", keeps_the_order),
+    "many tasks may come in one message": ("tasks", takes_many),
     "the page shows what was begun": ("the-shared-page", shows_what_it_begins),
     "messages may come in pieces": ("framing-and-limits", reads_in_pieces),
     "messages may be large": ("framing-and-limits", reads_much),

@@ -33,6 +33,7 @@ from poolmgr.wire.messages import (
     RELEASED,
     REPORT,
     START,
+    START_MANY,
 )
 from poolmgr.worker.channels import Channels
 from poolmgr.worker.execute import become, environ_of
@@ -139,6 +140,13 @@ class Trial:
         """Write a START for each, all at once; their fences."""
         fences = [self.next_fence() for _ in jobs]
         self.write(b"".join(start(fence, job) for fence, job in zip(fences, jobs, strict=True)))
+        return fences
+
+    def start_many(self, job: Job, count: int) -> list[int]:
+        """Write so many STARTs of the same name as one message; their fences."""
+        fences = [self.next_fence() for _ in range(count)]
+        ids, payloads = [fence.to_bytes(16, "big") for fence in fences], [job.payload] * count
+        self.write(encode((START_MANY, fences[0], ids, job.name, payloads, 300.0, None, "a later element")))
         return fences
 
     def start_stream(

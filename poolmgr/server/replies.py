@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from poolmgr.errors import NotAllowed, PayloadTooLarge
@@ -18,7 +19,7 @@ from poolmgr.wire.parts import LARGE_BYTES, Part
 
 _log = logging.getLogger(__name__)
 
-_MANY = 1000  # results in one message
+_MANY = 1000  # results in one message, and at most those of one worker more
 _SMALL_BYTES = 16 * 1024  # a result of at most so many goes with others
 UNREAD_LIMIT = 256 << 20  # bytes not read by the client, at which it is cut off
 
@@ -70,7 +71,18 @@ class Replies:
             return
         self._completed.append(task_id)
         self._results.append(result)
-        if len(self._results) == _MANY:
+        if len(self._results) >= _MANY:
+            self._put_together()
+
+    def completed_many(self, task_ids: Sequence[bytes], results: Sequence[Payload]) -> None:
+        small = {*map(type, results)} == {bytes} and max(map(len, results)) <= _SMALL_BYTES
+        if not self._takes_many or not small:
+            for task_id, result in zip(task_ids, results, strict=True):
+                self.completed(task_id, result)
+            return
+        self._completed += task_ids
+        self._results += results  # type: ignore[arg-type]  # all of them are bytes
+        if len(self._results) >= _MANY:
             self._put_together()
 
     def _send_file(self, task_id: bytes, result: Payload) -> None:

@@ -13,11 +13,11 @@ import mmap
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
-from msgpack import OutOfData, Packer, Unpacker
+from msgpack import OutOfData, Packer, Unpacker, unpackb
 
 from poolmgr.errors import PayloadTooLarge, ProtocolError
 from poolmgr.wire.messages import FRAME_LIMIT, PAYLOAD_LIMIT
-from poolmgr.wire.parts import Part, bin_head
+from poolmgr.wire.parts import LARGE_BYTES, Part, bin_head
 
 READ_BYTES: Final = 256 * 1024  # that one read takes at most, of whatever messages come from
 _KEEP_BYTES: Final = 1 << 20  # msgpack's buffers only grow: one that served a larger message is dropped
@@ -70,6 +70,7 @@ class Decoder:
         "_feed",
         "_grown",
         "_limits",
+        "_one_by_one",
         "_pending",
         "_position",
         "_structure",
@@ -81,12 +82,14 @@ class Decoder:
     _fed: int  # bytes fed to this unpacker
     _position: int  # how far it had come when a read last left a message in pieces
     _grown: bool  # whether its buffer is worth giving back
+    _one_by_one: bool  # large messages come in a read each, as it seems
 
     def __init__(self, limits: Limits = ENVELOPE) -> None:
         self._limits = limits
         self._broken: str | None = None
         self._pending = 0  # bytes of the message that is not whole yet (all but what came in the read that began it)
         self._structure = 0  # bytes of it that were not the inside of a binary or text
+        self._one_by_one = True
         self.complete: list[list[Any]] = []
         self._renew()
 
@@ -99,6 +102,8 @@ class Decoder:
         """
         if self._broken is not None:
             raise ProtocolError(self._broken)
+        if LARGE_BYTES <= len(data) <= READ_BYTES and self._one_by_one and (whole := self._whole(data)) is not None:
+            return [whole]
         self._fed += len(data)
         messages: list[Any] = []  # of arrays, as will be seen
         try:
@@ -121,7 +126,27 @@ class Decoder:
                 raise self._break(messages, f"a message is an array that begins with a number, got {_kind(message)}")
         if self._pending:
             self._settle()
+        elif len(data) >= LARGE_BYTES:
+            self._one_by_one = len(messages) == 1
         return messages
+
+    def _whole(self, data: bytes | bytearray | memoryview) -> list[Any] | None:
+        """The one message that ``data`` is, read from where it lies: to feed it to msgpack takes another copy. None:
+        it is none, or not one alone, or something is wrong with it, which ``feed`` will find, too."""
+        if self._tell() != self._fed:
+            return None
+        items = self._limits.items
+        try:
+            message: Any = unpackb(
+                data, raw=False, strict_map_key=True, max_array_len=items, max_map_len=items, max_ext_len=0,
+                ext_hook=_refuse_extension,
+            )  # fmt: skip
+        except MemoryError:
+            raise
+        except Exception:
+            self._one_by_one = False
+            return None
+        return message if type(message) is list and message and type(message[0]) is int else None
 
     def _wait(self, size: int) -> None:
         """``size`` bytes have come, and the message is still not whole."""
@@ -210,8 +235,8 @@ def in_parts(
     size = sum(map(len, payload))
     if size > PAYLOAD_LIMIT:
         raise PayloadTooLarge(f"a payload of {size >> 20} MB exceeds the limit of {PAYLOAD_LIMIT >> 20} MB")
-    before, behind = pack(message[:at]), pack(message[at + 1 :])  # arrays of their own, with heads of one byte
-    return [bytes((0x90 | len(message),)) + before[1:] + bin_head(size), *payload, behind[1:]]
+    head = bytes((0x90 | len(message),)) + pack(message[:at])[1:] + bin_head(size)  # an array's head is one byte
+    return [head, *payload, pack(message[at + 1 :])[1:]] if len(message) > at + 1 else [head, *payload]
 
 
 def _refuse_extension(code: int, data: bytes) -> Any:

@@ -50,6 +50,8 @@ SAME: Final = 28  # [SAME, id, first]     this submit is the task ``first``, by 
 # ------------------------------------------------------------------------------- manager to worker, on the task pipe
 # resume: [first, kept, checkpoint | nil]; the last three may be left out together: nil, 10, and 50 MB
 START: Final = 40  # [START, fence, id, attempt, name, payload | size, timeout_s | nil, soft_timeout_s | nil, resume | nil, credit, bytes]  # noqa: E501 # fmt: skip
+# As many STARTs: first attempts, with the fences fence, fence + 1, ... Where READY said that it is understood.
+START_MANY: Final = 41  # [START_MANY, fence, ids: array, name, payloads: array, timeout_s | nil, soft_timeout_s | nil]
 
 # ---------------------------------------------------------------------------- manager to worker, on the control channel
 RECALL: Final = 50  # [RECALL, fence]     what has not begun and has this or a smaller fence: do not begin it

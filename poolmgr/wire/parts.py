@@ -71,6 +71,8 @@ def _split(value: Any, pack: Callable[[Any], bytes], parts: list[Part], depth: i
 
 def rest_of(parts: Sequence[Part], done: int) -> list[Part]:
     """What is left of ``parts`` when so many bytes of them are done."""
+    if done == sum(map(len, parts)):
+        return []
     for at, part in enumerate(parts):
         if done < len(part):
             return [memoryview(part)[done:] if done else part, *parts[at + 1 :]]

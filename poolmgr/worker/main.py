@@ -39,6 +39,7 @@ from poolmgr.wire.messages import (
     RELEASED,
     REPORT,
     START,
+    START_MANY,
     WORN,
 )
 from poolmgr.wire.parts import Part
@@ -61,6 +62,7 @@ from poolmgr.worker.voice import Voice
 POLL_AFTER_S = 0.001
 TEXT_LIMIT = 12 * 1024  # characters of one log record: at most 48 KB, which one packet takes
 _ALL = 1 << 64  # more than any fence, or any time
+_UNDERSTOOD = {"files": True, "streams": True, "many": True}
 
 # A task may replace these in their modules; here they stay what they are.
 _os_readv = os.readv
@@ -135,7 +137,7 @@ class Worker:
         self._trace, self._profile, self._limit = _get_trace(), _get_profile(), _get_limit()
         self._surroundings = Surroundings() if hooks else surroundings
         self._surroundings.settle((self._tasks, self._results, self._control.fileno(), 1, 2))
-        self._write((READY, PROTOCOL_VERSION, os.getpid(), sorted(capabilities), {"files": True, "streams": True}))
+        self._write((READY, PROTOCOL_VERSION, os.getpid(), sorted(capabilities), _UNDERSTOOD))
 
     def broken(self, why: str) -> None:
         """Tell that this worker will not be ready; it exits."""
@@ -155,7 +157,11 @@ class Worker:
             count = _os_readv(self._tasks, buffers)
             if not count:
                 return
-            waiting.extend(decoder.feed(buffer[:count]))
+            for message in decoder.feed(buffer[:count]):
+                if message[0] == START_MANY:
+                    waiting.extend(_starts(message))
+                else:
+                    waiting.append(message)
             while waiting:
                 message = waiting.popleft()
                 if message[0] == START:
@@ -353,3 +359,12 @@ class Worker:
 
     def _is_cancelled(self) -> bool:
         return self._current is not None and self._current.is_cancelled
+
+
+def _starts(many: list[Any]) -> list[list[Any]]:
+    """The STARTs that a START_MANY stands for."""
+    _, fence, ids, name, payloads, timeout_s, soft_timeout_s, *_ = many
+    return [
+        [START, fence + number, id, 1, name, payloads[number], timeout_s, soft_timeout_s]
+        for number, id in enumerate(ids)
+    ]

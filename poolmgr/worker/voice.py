@@ -31,8 +31,8 @@ class Voice:
         """One message."""
         data = encode(message)
         with self.lock:
-            while data:
-                data = data[_os_write(self._results, data) :]
+            while (written := _os_write(self._results, data)) < len(data):
+                data = data[written:]
 
     def put(self, parts: list[Part]) -> None:
         """One message in parts."""

@@ -19,7 +19,7 @@ from typing import Any
 import msgpack
 
 TASKS, RESULTS, CONTROL, PAGE = 3, 4, 5, 6
-START, RECALL, INTERRUPT, CREDIT = 40, 50, 51, 54
+START, START_MANY, RECALL, INTERRUPT, CREDIT = 40, 41, 50, 51, 54
 READY, DONE, RAISED, RECALLED, CHUNK, RELEASED, HEARTBEAT = 60, 61, 62, 64, 67, 68, 70
 MISBEHAVE = os.environ.get("MISBEHAVE", "")
 
@@ -111,7 +111,8 @@ class Worker:
                 self.waiting.append(msgpack.unpackb(data))
             else:
                 unpacker.feed(data)
-                self.waiting += unpacker
+                for message in unpacker:
+                    self.waiting += starts_of(message)
             if MISBEHAVE == "wrong-order":
                 self.waiting.reverse()
             while self.waiting:
@@ -230,7 +231,19 @@ def count(end: int, begin: bytes | None = None) -> Iterator[tuple[Any, bytes | N
         yield [number], msgpack.packb(number + 1) if number % 4 == 3 else None
 
 
-INFO = {} if MISBEHAVE == "knows-no-streams" else {"streams": True}
+def starts_of(message: list[Any]) -> list[list[Any]]:
+    """Those that a START_MANY stands for; of anything else, that."""
+    if message[0] != START_MANY:
+        return [message]
+    _, fence, ids, name, payloads, *limits = message
+    starts = [
+        [START, fence + at, id, 1, name, payload, *limits[:2]]
+        for at, (id, payload) in enumerate(zip(ids, payloads, strict=True))
+    ]
+    return starts[:1] if MISBEHAVE == "forgets-the-others" else starts
+
+
+INFO = {"streams": MISBEHAVE != "knows-no-streams", "many": True}
 HANDLERS: dict[str, Callable[..., Any]] = {
     "third.add": add, "third.whoami": whoami, "third.nap": nap, "third.count": count,
 }  # fmt: skip

@@ -188,8 +188,13 @@ class Clients:
         client = self._client()
         name = self._world.random.choice(("quick", "blink"))
         durable = self._world.chance(0.5)
-        for _ in range(self._world.random.randrange(8, 40)):
-            self._send(shell, client, self._keep(self._drafter.draft(name, durable=durable, requires=frozenset())))
+        drafts = [
+            self._drafter.draft(name, durable=durable, requires=frozenset())
+            for _ in range(self._world.random.randrange(8, 40))
+        ]
+        for draft in drafts:
+            as_all = client % 4 == 3  # those of one ``map`` have the same options
+            self._send(shell, client, self._keep(draft._replace(options=drafts[0].options) if as_all else draft))
         disturbance = self._world.random.choice((self._cancel, self._kill, self._stop_worker, self._scale, self._clear))
         for _ in range(self._world.random.choice((0, 1, 4))):  # while they are on their way
             self._world.after(self._world.between(0.0, 0.003), self._let, disturbance)

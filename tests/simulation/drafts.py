@@ -60,6 +60,7 @@ class Drafter:
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self._shared: dict[TaskOptions, TaskOptions] = {}  # equal ones are one, as in the server's cache
         self._count = 0
         self._options = [name for name in _VALUES if world.chance(0.4)]
         self._durable = world.random.choice((0.0, 0.5, 0.9, 1.0))
@@ -88,7 +89,8 @@ class Drafter:
             chosen.pop("delay_s", None)  # one of the two is enough to wait for
         chosen.update(options)
         payload = b"payload %d" % self._count + b"." * _PADDING[self._count % len(_PADDING)]
-        return Draft(self.new_id(), name, payload, TaskOptions(**chosen))
+        made = TaskOptions(**chosen)
+        return Draft(self.new_id(), name, payload, self._shared.setdefault(made, made))
 
     def new_id(self) -> bytes:
         """An id that no other task has."""

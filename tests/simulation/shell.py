@@ -169,9 +169,10 @@ class Shell:
         now = self.world.now
         self._flush_at = float("inf")
         told_at, self._told_at = min(self._told_at, now), float("inf")
-        while self.alive and (effects := self.scheduler.flush(now)):
-            for effect in effects:
+        while self.alive and (decided := self.scheduler.flush(now)):
+            for effect in decided:
                 self._journal.effect(now, effect)
+            effects = do.one_by_one(decided)
             self.ticks.decided(effects, told_at)
             self.oracle.decided(effects, told_at, now)
             self.tripping.decided(effects, told_at, now)

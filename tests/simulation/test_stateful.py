@@ -14,7 +14,19 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from poolmgr.config import Settings
-from poolmgr.core.effects import Answer, Continue, Drained, Effect, Finished, Inspect, Look, Recall, Spawn, Start
+from poolmgr.core.effects import (
+    Answer,
+    Continue,
+    Drained,
+    Effect,
+    Finished,
+    Inspect,
+    Look,
+    Recall,
+    Spawn,
+    Start,
+    one_by_one,
+)
 from poolmgr.core.failure import Failure
 from poolmgr.core.invariants import check_invariants
 from poolmgr.core.measurements import RunTimes
@@ -94,7 +106,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     # ------------------------------------------------------------------------------------------ what is done
 
     def flush(self) -> None:
-        while effects := self.scheduler.flush(self.now):
+        while effects := one_by_one(self.scheduler.flush(self.now)):
             for effect in effects:
                 self.perform(effect)
 

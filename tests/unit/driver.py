@@ -20,7 +20,19 @@ from typing import Any, TypeVar
 from poolmgr.config import Settings
 from poolmgr.core.balancer import Balancer
 from poolmgr.core.changes import Change
-from poolmgr.core.effects import Drained, Effect, Emit, Finished, Kill, Look, Persist, Retire, Spawn, Start
+from poolmgr.core.effects import (
+    Drained,
+    Effect,
+    Emit,
+    Finished,
+    Kill,
+    Look,
+    Persist,
+    Retire,
+    Spawn,
+    Start,
+    one_by_one,
+)
 from poolmgr.core.failure import Failure
 from poolmgr.core.invariants import check_invariants
 from poolmgr.core.scheduler import Scheduler
@@ -94,7 +106,7 @@ class Pool:
         return self.latest
 
     def _take(self) -> None:
-        taken = self.scheduler.flush(self.now)
+        taken = one_by_one(self.scheduler.flush(self.now))
         check_invariants(self.scheduler)
         self.latest += taken
         self.effects += taken
@@ -165,11 +177,11 @@ class Pool:
 
     def submit_many(self, count: int, name: str = "work", **options: Any) -> list[bytes]:
         """``count`` tasks that arrive together."""
-        ids = []
+        ids, shared = [], TaskOptions(**options)  # as the server's cache of options has it
         for _ in range(count):
             self._ids += 1
             ids.append(self._ids.to_bytes(16, "big"))
-            self.scheduler.intake.submit(self.now, ids[-1], name, b"", TaskOptions(**options), 1, True)
+            self.scheduler.intake.submit(self.now, ids[-1], name, b"", shared, 1, True)
         self.flush()
         return ids
 
@@ -188,6 +200,15 @@ class Pool:
         worker, fence = self._running(task)
         self._page_on(worker)
         self.scheduler.attempts_done(worker, [(fence, self.now - run_s, self.now, payload)], self.now)
+        self.flush()
+
+    def done_many(self, worker: str, count: int) -> None:
+        """The worker has completed the first ``count`` tasks that it holds, when their results are read."""
+        tasks = list(self.slot(worker).in_flight)[:count]
+        for _ in tasks:
+            self._page_on(worker)
+        results = [(task.fence, self.now, self.now, b"result of " + task.id) for task in tasks]
+        self.scheduler.attempts_done(worker, results, self.now)
         self.flush()
 
     def fail(self, task: bytes, failure: Failure = VALUE_ERROR) -> None:

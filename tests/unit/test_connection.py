@@ -27,7 +27,17 @@ from poolmgr.server.arrivals import TURN_BYTES, Arrivals
 from poolmgr.server.connection import Connection
 from poolmgr.server.options import OptionCache
 from poolmgr.server.peer import Peer
-from poolmgr.wire.messages import ERROR, HELLO, PROTOCOL_VERSION, REFUSAL, REQUEST, RESPONSE, SUBMIT
+from poolmgr.wire.messages import (
+    COMPLETED,
+    COMPLETED_MANY,
+    ERROR,
+    HELLO,
+    PROTOCOL_VERSION,
+    REFUSAL,
+    REQUEST,
+    RESPONSE,
+    SUBMIT,
+)
 from tests.integration.raw import CALL, HELLO_THERE, submit
 from tests.unit.driver import Pool
 from tests.unit.test_stream import KNOWS_PASSRIGHTS
@@ -165,6 +175,33 @@ def test_a_defect_when_the_store_is_asked_ends_the_connection_that_asks() -> Non
             assert "ValueError: a defect" in text
             assert await raw.hear() is None
             assert not connection._held
+
+    asyncio.run(test())
+
+
+def test_results_that_come_together_go_together_where_they_may() -> None:
+    """Small ones do, to a client that understands that; any others go by themselves, in the same order."""
+
+    async def test() -> None:
+        manager = manager_of(Pool(), asyncio.Event())
+        ids = [bytes([number]) * 16 for number in range(3)]
+        for many, results in (
+            (True, [b"a", b"b", b"c"]),
+            (False, [b"a", b"b", b"c"]),
+            (True, [b"a", bytes(40_000), b"c"]),
+        ):
+            async with connected(manager, Peer(1, os.geteuid(), True)) as (connection, raw):
+                raw.say((HELLO, PROTOCOL_VERSION, "client", {"many": many}))
+                await raw.hear()
+                connection.completed_many(ids, results)
+                connection.flush()
+                heard = [await raw.hear()]
+                while sum(len(each[1]) if each[0] == COMPLETED_MANY else 1 for each in heard) < 3:
+                    heard.append(await raw.hear())
+                if many and results[1] == b"b":
+                    assert heard == [[COMPLETED_MANY, ids, results]]
+                else:
+                    assert heard == [[COMPLETED, id, result] for id, result in zip(ids, results, strict=True)]
 
     asyncio.run(test())
 

@@ -76,7 +76,7 @@ class Aged:
                 best = row
         if best is None:
             return None
-        task = self.queue.pop(best)
+        [task] = self.queue.pop(best)
         self.waiting.remove(task)
         self.gone.append(task)
         return task

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from poolmgr.core.effects import Answer, Recall
+from poolmgr.core.effects import Answer, Finished, FinishedMany, Recall, Start, StartMany, Streamed, one_by_one
+from poolmgr.errors import PoolError
+from poolmgr.model import TaskOptions
 from tests.unit.driver import Pool
 
 
@@ -274,3 +279,161 @@ def test_recalled_tasks_go_back_to_their_old_place() -> None:
     pool.recalled("worker-0")
     pool.done(tasks[0])
     assert _line(pool) == tasks[1:11]
+
+
+# ------------------------------------------------------------------------------------- many in one go
+
+_OPTIONS = st.fixed_dictionaries(
+    {"durable": st.booleans()},
+    optional={
+        "priority": st.integers(0, 1),
+        "group": st.sampled_from(["a", "b"]),
+        "max_retries": st.integers(0, 1),
+        "restartable": st.booleans(),
+        "requires": st.just(frozenset({"gpu"})),
+        "key": st.just("key"),
+        "expires_s": st.just(5.0),
+        "delay_s": st.just(3.0),
+        "max_queued": st.just(4),
+        "affinity": st.just("a"),
+        "memory_limit_mb": st.just(100),
+    },
+)
+_BATCHES = st.lists(
+    st.tuples(st.sampled_from(["fast", "also"]), _OPTIONS, st.integers(1, 20), st.sampled_from([1, 1, 2])),
+    min_size=1,
+    max_size=4,
+)
+_STEPS = st.lists(
+    st.tuples(st.sampled_from(["done", "done", "fail", "cancel", "stream", "die", "break"]), st.integers(0, 12)),
+    max_size=12,
+)
+
+
+class OneByOne(Pool):
+    """A pool that is told of each task's completion in the long way."""
+
+    def done_many(self, worker: str, count: int) -> None:
+        scheduler, slot = self.scheduler, self.slot(worker)
+        tasks = [slot.in_flight.popleft() for _ in range(min(count, len(slot.in_flight)))]
+        for task in tasks:
+            self._page_on(worker)
+            scheduler.state.statistics.ran(task.name, [0.0], [self.now - task.queued_at])
+            scheduler._completions._complete(task, slot, self.now, 0.0, b"result of " + task.id, self.now)
+        if tasks:
+            slot.proven = True
+            scheduler._next_of(slot, tasks[-1], len(tasks), self.now, self.now)
+        self.flush()
+
+
+def _after(batches: list[Any], steps: list[Any], *, together: bool, listening: bool, max_tasks: int) -> Pool:
+    """A pool to which this has happened. ``together``: the tasks of a batch have the same options, not equal ones, so
+    that they may be started many in one go."""
+    kind = Pool if together else OneByOne
+    pool = kind(2, capabilities={"worker-0": {"gpu"}}, max_tasks_per_worker=max_tasks, breaker_failures=2)
+    pool.scheduler.intake.connected(2)
+    for name in ("fast", "also"):
+        pool.teach(name, 0.0001)
+    pool.scheduler.state.listening = listening
+    number = 1000
+    for name, options, count, client in batches:
+        shared = TaskOptions(**options)
+        for _ in range(count):
+            number += 1
+            each, id = shared if together else TaskOptions(**options), number.to_bytes(16, "big")
+            with suppress(PoolError):
+                pool.scheduler.intake.submit(pool.now, id, name, b"payload", each, client, number % 3 > 0)
+        pool.flush()
+    for step, count in [*steps, *[("done", 64)] * 20]:
+        worker = f"worker-{count % 2}"
+        held = pool.slot(worker).in_flight
+        if step in ("die", "break"):
+            if step == "break" and held:  # and what it has begun behind that is not known
+                pool.pages[worker] = held[len(held) // 2].fence, pool.now
+                pool.scheduler.worker_broken(worker, pool.slot(worker).incarnation, "garbage", pool.now)
+            pool.die(worker)
+        elif step == "cancel":
+            live = pool.scheduler.state.tasks
+            for id in [id for number, id in enumerate(live) if number % 13 == count]:
+                pool.cancel(id)
+        elif step == "stream" and held and held[0].id not in pool.scheduler.state.streams:
+            pool.scheduler.streams.chunk(worker, held[0].fence, 0, b"chunk", None, pool.now)
+            pool.flush()
+        elif step == "fail" and held:
+            pool.fail(held[0].id)
+        else:
+            pool.done_many(worker, count)
+            pool.done_many(f"worker-{(count + 1) % 2}", count // 2)
+        pool.advance(0.5)
+    return pool
+
+
+@given(_BATCHES, _STEPS, st.booleans(), st.sampled_from([0, 20]))
+def test_tasks_that_are_started_and_completed_together_fare_as_those_that_are_not(
+    batches: list[Any], steps: list[Any], listening: bool, max_tasks: int
+) -> None:
+    together, apart = (
+        _after(batches, steps, together=each, listening=listening, max_tasks=max_tasks) for each in (True, False)
+    )
+    assert together.effects == apart.effects
+    one, other = together.scheduler.state, apart.scheduler.state
+    assert one.statistics.completed == other.statistics.completed
+    assert one.crowds == other.crowds
+    assert one.breakers.keys() == other.breakers.keys()
+
+
+def test_what_is_alike_is_one_effect() -> None:
+    pool = _fast()
+    ids = [bytes([number]) * 16 for number in range(12)]
+    payloads = [b"payload %d" % number for number in range(12)]
+    options = TaskOptions(durable=False, timeout_s=9.0)
+    assert pool.scheduler.intake.submit_many(pool.now, ids, "fast", payloads, options, 1, True)
+    first, many, *_ = (each for each in pool.scheduler.flush(pool.now) if isinstance(each, (Start, StartMany)))
+    assert isinstance(first, Start)
+    fence = first.fence + 1
+    assert many == StartMany("worker-0", 1, fence, ids[1:10], "fast", payloads[1:10], 9.0, None)
+    assert one_by_one([many])[8] == Start("worker-0", 1, fence + 8, ids[9], 1, "fast", payloads[9], 9.0, None, 0)
+    results = [(first.fence + number, pool.now, pool.now, b"result %d" % number) for number in range(3)]
+    pool.scheduler.attempts_done("worker-0", results, pool.now)
+    [told] = [each for each in pool.scheduler.flush(pool.now) if isinstance(each, FinishedMany)]
+    assert told == FinishedMany(1, ids[:3], [b"result 0", b"result 1", b"result 2"])
+
+
+def test_one_that_had_a_deadline_holds_no_payload_until_then() -> None:
+    pool = _fast()
+    pool.submit("fast", payload=b"first", durable=False)
+    task = pool.task(pool.submit("fast", payload=b"large", durable=False, expires_s=99.0))
+    pool.done_many("worker-0", 2)
+    assert task.payload == b""
+
+
+def test_a_completion_among_many_ends_a_row_of_failures() -> None:
+    pool = _fast(breaker_failures=3)
+    first, *_ = pool.submit_many(4, "fast", durable=False, max_retries=0)
+    pool.fail(first)
+    assert "fast" in pool.scheduler.state.breakers
+    pool.done_many("worker-0", 3)
+    assert "fast" not in pool.scheduler.state.breakers
+
+
+def test_limits_that_came_later_count_those_that_were_prefetched() -> None:
+    pool = _fast()
+    pool.teach("also", 0.0001)
+    options = TaskOptions(durable=False)
+    for number, name in enumerate(("fast", "fast", "also", "also")):
+        pool.scheduler.intake.submit(pool.now, bytes([number]) * 16, name, b"", options, 1, True)
+    pool.flush()
+    pool.submit("also", durable=False, max_concurrency=3)
+    assert pool.scheduler.state.limits["also"].running == 2
+    pool.done_many("worker-0", 4)
+    assert pool.scheduler.state.limits["also"].running == 1
+
+
+def test_a_stream_among_many_ends() -> None:
+    pool = _fast()
+    first, *_ = pool.submit_many(3, "fast", durable=False)
+    pool.scheduler.streams.chunk("worker-0", pool.task(first).fence, 0, b"chunk", None, pool.now)
+    pool.flush()
+    pool.done_many("worker-0", 3)
+    assert [each.task_id for each in pool.new(Streamed)] == [first]
+    assert len(pool.all(Finished)) == 3 + 16

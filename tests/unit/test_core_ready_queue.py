@@ -36,7 +36,7 @@ class Queue:
             row = self.queue.head(demand) if requires is None or demand.requires <= requires else None
             if row is not None and (best is None or row.entry < best.entry):  # type: ignore[operator]
                 best = row
-        return self.queue.pop(best) if best is not None else None
+        return self.queue.pop(best)[0] if best is not None else None
 
     def rest(self) -> Iterator[Task]:
         while (task := self.take()) is not None:
@@ -51,6 +51,33 @@ class Queue:
 @pytest.fixture
 def queue() -> Queue:
     return Queue()
+
+
+def test_of_those_that_are_held_one_may_go_and_not_those_that_follow_it(queue: Queue) -> None:
+    options = TaskOptions(priority=70)
+    for order in range(1, 4):
+        queue.queue.push(Task(bytes(16), "work", b"", options, "g", order, 0, 0.0, 0.0))
+    queue.queue.held_from, queue.queue.lets_one = 60, True
+    row = queue.queue.head(queue.queue.demands[0])
+    assert row is not None
+    assert [task.order for task in queue.queue.pop(row, 3)] == [1]
+    assert queue.take() is None
+
+
+def test_those_that_are_alike_are_taken_together(queue: Queue) -> None:
+    options = TaskOptions()
+    tasks = [Task(bytes(16), "work", b"abc", options, "g", order, 0, 0.0, 0.0) for order in range(8)]
+    tasks[5].attempt = 1
+    for task in tasks:
+        queue.queue.push(task)
+    tasks[2].in_queue = True
+    queue.queue.discard(tasks[2])
+    taken = []
+    while (row := queue.queue.head(queue.queue.demands[0])) is not None:
+        taken.append([task.order for task in queue.queue.pop(row, 3)])
+        assert len(queue.queue) == row.waiting == 7 - sum(map(len, taken))
+        assert row.weight == 3 * row.waiting
+    assert taken == [[0, 1, 3], [4], [5], [6, 7]]
 
 
 def test_an_empty_queue_gives_nothing(queue: Queue) -> None:

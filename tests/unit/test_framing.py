@@ -80,6 +80,39 @@ def test_a_large_message_in_many_reads() -> None:
     assert feed_all(decoder, stream, list(range(0, len(stream), 1 << 16))) == [large, SUBMIT]
 
 
+def test_large_messages_come_whole_however_they_are_cut() -> None:
+    """One that is all of a read takes a way of its own, which ends where others come with it."""
+    large = [messages.DONE, 1, 0.0, 0.0, bytes(40_000)]
+    one, other = encode(large), encode(SUBMIT)
+    for reads in (
+        [one, one, one], [one, other, one], [one + one, one, one], [one[:-5], one[-5:], one], [other, one + other, one],
+        [one + one[:35_000], one[35_000:], one], [one[:100], one[100:] + one, other, one],
+    ):  # fmt: skip
+        decoder = Decoder()
+        found = [message for read in reads for message in decoder.feed(memoryview(read))]
+        assert b"".join(map(encode, found)) == b"".join(reads)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_what_is_wrong_with_a_large_message_is_found(first: bool) -> None:
+    large = bytes(40_000)
+    for garbage in (
+        encode(["no number", large]),
+        encode([1, large])[:-40_000] + b"\xc1" * 40_000 + b"\xc1",
+        msgpack.packb({1: large}),
+        msgpack.packb([1, large, msgpack.ExtType(5, b"x")]),
+        msgpack.packb([1, large, list(range(5000))]),
+        msgpack.packb([1, large, {1: 2}]),
+    ):
+        decoder = Decoder()
+        if first:
+            assert len(decoder.feed(encode([1, large]))) == 1
+        with pytest.raises(ProtocolError):
+            decoder.feed(garbage)
+        with pytest.raises(ProtocolError):
+            decoder.feed(encode([1]))
+
+
 def test_what_nobody_would_accept_is_not_encoded() -> None:
     with pytest.raises(PayloadTooLarge, match="exceeds the frame limit of 64 MB"):
         encode([1, bytes(FRAME_LIMIT)])

@@ -31,9 +31,10 @@ def test_what_an_honest_worker_says() -> None:
     assert (kind, fence, failure.type, failure.retry_delay_s) == (RAISED, 7, "ValueError", 2.0)
     assert understood([REPORT, 7, 1, "half"], NOW) == (REPORT, 7, 1.0, "half")
     assert understood([RECALLED, [1, 2]], NOW) == (RECALLED, [1, 2])
-    assert understood([READY, PROTOCOL_VERSION, 1, ["gpu"]], NOW) == (READY, frozenset({"gpu"}), False, False)
-    assert understood([READY, PROTOCOL_VERSION, 1, [], {"files": True}], NOW) == (READY, frozenset(), True, False)
-    assert understood([READY, PROTOCOL_VERSION, 1, [], {"streams": True}], NOW) == (READY, frozenset(), False, True)
+    assert understood([READY, PROTOCOL_VERSION, 1, ["gpu"]], NOW) == (READY, frozenset({"gpu"}), False, False, False)
+    for number, what in enumerate(("files", "streams", "many")):
+        kind, _, *takes = understood([READY, PROTOCOL_VERSION, 1, [], {what: True}], NOW)
+        assert (kind, takes) == (READY, [each == number for each in range(3)])
     assert understood([WORN, 7, "a thread was left"], NOW) == (WORN, 7, "a thread was left")
     assert understood([BROKEN, "hook"], NOW) == (BROKEN, "hook")
 
