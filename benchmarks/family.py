@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _PATIENCE_S = 10.0
 _LOOK_S = 0.005
@@ -19,8 +20,32 @@ _LOOK_S = 0.005
 
 def adopt_orphans() -> None:
     """Be the parent of all descendants whose own parent dies, so that none gets away: also those that detach."""
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def go_on_after_the_parent() -> None:
+    """Be continued, if this process stands still, when its parent ends."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)
+
+
+def _prctl(what: int, value: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).prctl(what, value, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl")
+
+
+def stand_still(pid: int) -> None:
+    """Stop a process and all that it has started, until ``go_on``."""
+    stopped: set[int] = set()
+    while new := [each for each in (pid, *descendants(pid)) if each not in stopped]:  # one may just have been started
+        stopped.update(new)
+        for each in new:
+            _signal(each, signal.SIGSTOP)
+
+
+def go_on(pid: int) -> None:
+    """Continue them."""
+    for each in (*descendants(pid), pid):
+        _signal(each, signal.SIGCONT)
 
 
 def descendants(pid: int) -> list[int]:
@@ -70,8 +95,15 @@ def end_all(spare: Iterable[int] = ()) -> None:
 
 
 def _end(pid: int) -> None:
+    _signal(pid, signal.SIGKILL)
     try:
-        os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, os.WNOHANG)
-    except (ProcessLookupError, ChildProcessError):
+    except ChildProcessError:
         pass  # it is gone, or somebody else's to reap
+
+
+def _signal(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass  # it is gone

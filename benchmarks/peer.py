@@ -13,11 +13,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
+from benchmarks import family
+
 ROOT: Final = Path(__file__).resolve().parents[1]
 PEERS_PYTHON: Final = ROOT / ".venv-peers" / "bin" / "python"
 _COMPILED_ROOT: Final = ROOT / "build" / "compiled"
 _PATIENCE_S: Final = 300.0  # the longest measure
 _ENDING_S: Final = 20.0
+_SETTLING_S: Final = 0.1  # for what has come due while it stood still: heartbeats, timers
 _SHOWN: Final = 2000  # characters of a log
 
 
@@ -69,6 +72,9 @@ def make_environment() -> None:
 class Peer:
     """A peer's adapter, as a context manager. Entered, it can be asked; the first thing to ask for is ``start``.
 
+    Once it has answered, all of it stands still until it is asked again: what a pool, or a broker, does when it has
+    nothing to do would be measured as the other's.
+
     Args:
         name: ``OURS``, or one of ``PEERS``.
         directory: has a directory of its own in it; short, as a socket's path has at most 107 bytes.
@@ -96,6 +102,7 @@ class Peer:
         self._durable = durable
         self._heard = b""
         self._process: subprocess.Popen[bytes] | None = None
+        self._stands_still = False
 
     def __enter__(self) -> Self:
         known = _ALL[self.name]
@@ -140,15 +147,24 @@ class Peer:
         """
         assert self._process is not None
         assert self._process.stdin is not None
+        self._go_on()
         try:
             self._process.stdin.write(json.dumps({"measure": measure, **arguments}).encode() + b"\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             raise Lost(self._last_words()) from None
         answer = self._answer()
+        family.stand_still(self._process.pid)
+        self._stands_still = True
         if "failed" in answer:
             raise Failed(answer["failed"])
         return answer
+
+    def _go_on(self) -> None:
+        if self._stands_still and self._process is not None:
+            family.go_on(self._process.pid)
+            self._stands_still = False
+            time.sleep(_SETTLING_S)
 
     def _answer(self) -> dict[str, Any]:
         assert self._process is not None
@@ -172,6 +188,7 @@ class Peer:
         """The end of its input is the end of it. Its orphans, if it had to be killed, are the driver's to end."""
         assert self._process is not None
         assert self._process.stdin is not None
+        self._go_on()
         try:
             self._process.stdin.close()
         except BrokenPipeError:

@@ -25,6 +25,7 @@ _TRACKERS: Final = ("multiprocessing.resource_tracker", "loky.backend.resource_t
 def main(module: str, directory: str, *durable: str) -> None:
     """Serve until standard input ends."""
     family.adopt_orphans()
+    family.go_on_after_the_parent()
     # What libraries print is not an answer.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

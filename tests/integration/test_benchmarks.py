@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from benchmarks.growth.axes import NAMES as AXES
 from benchmarks.peer import PEERS_PYTHON, ROOT
 from benchmarks.scenarios import NAMES
-from poolmgr.worker.warden import processes
+from poolmgr.worker.warden import processes, stat
 
 _MARK = "BENCHMARKS_UNDER_TEST"
 _DURABLE = {"durable", "durable-latency"}
@@ -54,6 +55,44 @@ def test_a_small_run_measures_everything_and_leaves_nothing_behind(tmp_path: Pat
     if PEERS_PYTHON.exists():  # where matplotlib is
         assert (out / "results.svg").stat().st_size > 10_000
     assert not left_behind(str(tmp_path))
+
+
+_DRIVER = """
+import sys
+from pathlib import Path
+from benchmarks.peer import Peer
+
+with Peer("poolmgr", Path(sys.argv[1])) as peer:
+    for measure, arguments in (("start", {"workers": 2}), ("latency", {"tasks": 10})):
+        sys.stdin.readline()
+        peer.ask(measure, **arguments)
+        print("answered", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.mark.timeout(120)
+def test_a_peer_stands_still_until_it_is_asked_and_goes_with_its_driver(tmp_path: Path) -> None:
+    driver = subprocess.Popen(
+        [sys.executable, "-c", _DRIVER, str(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, _MARK: str(tmp_path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert driver.stdin is not None
+    assert driver.stdout is not None
+    with driver:
+        for _ in range(2):
+            driver.stdin.write(b"go on\n")
+            driver.stdin.flush()
+            assert driver.stdout.readline() == b"answered\n"
+            peer = [pid for pid in left_behind(str(tmp_path)) if pid != driver.pid]
+            assert len(peer) >= 4  # its adapter, the daemon, two workers
+            assert {stat(pid)[0] for pid in peer} == {"T"}
+        driver.kill()
+    while left_behind(str(tmp_path)):
+        time.sleep(0.01)
 
 
 @pytest.mark.timeout(120)
