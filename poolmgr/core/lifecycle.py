@@ -1,6 +1,7 @@
 """What becomes of a task: queued, begun, completed, failed and tried again, ended.
 
-Every way into and out of a state goes through here, so that counts, stores, watchers and events agree.
+Every way into and out of a state goes through here, so that counts, stores, watchers and events agree; but for starts
+(starter.py), and the short way to the usual end (completions.py).
 """
 
 from __future__ import annotations

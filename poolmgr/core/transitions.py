@@ -1,4 +1,5 @@
 """The states of tasks and workers, and every step that is legal. An illegal one raises, and has changed nothing.
+One step is taken in one where it is two: what a worker has run before we heard that it began (completions.py).
 
 Tasks:
 

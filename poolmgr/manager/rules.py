@@ -21,6 +21,7 @@ from poolmgr.wire.messages import COLLECT, DONE, INTERRUPT, RAISED, RECALL
 
 _NEVER_SENT: Final = 99  # a number that no message has
 _BIG_BYTES: Final = 2 << 20
+_UNREADABLE: Final = b"\xc1"
 # The page is written before the handler runs. The manager recalls only behind what has run for 10 ms, and interrupts
 # only where a time-out is over.
 _UNDER_WAY_S: Final = 0.1
@@ -66,7 +67,7 @@ def refuses_what_it_does_not_know(worker: Trial, known: Known) -> None:
 def refuses_what_it_cannot_read(worker: Trial, known: Known) -> None:
     name = known.quick.name if known.quick is not None else UNKNOWN
     worker.ready()
-    for payload in (b"\xc1", msgpack.packb(7)):
+    for payload in (_UNREADABLE, msgpack.packb(7)):
         [fence] = worker.start(Job(name, payload))
         _fails(worker, fence, "bad_arguments" if known.quick is not None else "unknown_task")
 
@@ -94,11 +95,18 @@ def keeps_the_order(worker: Trial, known: Known) -> None:
 def takes_many(worker: Trial, known: Known) -> None:
     if worker.ready()[4] is not True:
         raise Skipped('its READY does not say {"many": true}')
-    for fence in (*worker.start_many(known.quick or NO_SUCH_JOB, 8), *worker.start(NO_SUCH_JOB)):
-        worker.answer(fence)
+    job = known.quick or NO_SUCH_JOB
+    payloads = [job.payload] * 3 + [_UNREADABLE] + [job.payload] * 4  # each is to have its own
+    for number, fence in enumerate(worker.start_many(job.name, payloads)):
+        if known.quick is None:
+            _fails(worker, fence, "unknown_task")
+        elif number == 3:
+            _fails(worker, fence, "bad_arguments")
+        elif (answer := worker.answer(fence))[0] != DONE:
+            raise Violation(f"{job.name} has failed beside others: {answer[4]}, {msgpack.unpackb(answer[6])}")
     if known.slow is not None:
         [running] = worker.start(known.slow)
-        _recalls(worker, running, worker.start_many(NO_SUCH_JOB, 3))
+        _recalls(worker, running, worker.start_many(NO_SUCH_JOB.name, [NO_SUCH_JOB.payload] * 3))
 
 
 def shows_what_it_begins(worker: Trial, known: Known) -> None:

@@ -142,11 +142,11 @@ class Trial:
         self.write(b"".join(start(fence, job) for fence, job in zip(fences, jobs, strict=True)))
         return fences
 
-    def start_many(self, job: Job, count: int) -> list[int]:
-        """Write so many STARTs of the same name as one message; their fences."""
-        fences = [self.next_fence() for _ in range(count)]
-        ids, payloads = [fence.to_bytes(16, "big") for fence in fences], [job.payload] * count
-        self.write(encode((START_MANY, fences[0], ids, job.name, payloads, 300.0, None, "a later element")))
+    def start_many(self, name: str, payloads: Sequence[bytes]) -> list[int]:
+        """Write a START of that name for each, as one message; their fences."""
+        fences = [self.next_fence() for _ in payloads]
+        ids = [fence.to_bytes(16, "big") for fence in fences]
+        self.write(encode((START_MANY, fences[0], ids, name, payloads, 300.0, None, "a later element")))
         return fences
 
     def start_stream(

@@ -82,7 +82,7 @@ class Decoder:
     _fed: int  # bytes fed to this unpacker
     _position: int  # how far it had come when a read last left a message in pieces
     _grown: bool  # whether its buffer is worth giving back
-    _one_by_one: bool  # large messages come in a read each, as it seems
+    _one_by_one: bool  # the last read was one message, and no more: so nothing of another is here
 
     def __init__(self, limits: Limits = ENVELOPE) -> None:
         self._limits = limits
@@ -105,6 +105,7 @@ class Decoder:
         if LARGE_BYTES <= len(data) <= READ_BYTES and self._one_by_one and (whole := self._whole(data)) is not None:
             return [whole]
         self._fed += len(data)
+        self._one_by_one = False
         messages: list[Any] = []  # of arrays, as will be seen
         try:
             self._feed(data)
@@ -114,6 +115,8 @@ class Decoder:
             if self._tell() != self._fed:
                 for message in self._unpacker:  # compiled, extend() would not keep what came before an error
                     messages.append(message)  # noqa: PERF402
+            else:
+                self._one_by_one = True
         except OutOfData:
             self._wait(len(data))
             return messages
@@ -126,15 +129,11 @@ class Decoder:
                 raise self._break(messages, f"a message is an array that begins with a number, got {_kind(message)}")
         if self._pending:
             self._settle()
-        elif len(data) >= LARGE_BYTES:
-            self._one_by_one = len(messages) == 1
         return messages
 
     def _whole(self, data: bytes | bytearray | memoryview) -> list[Any] | None:
-        """The one message that ``data`` is, read from where it lies: to feed it to msgpack takes another copy. None:
-        it is none, or not one alone, or something is wrong with it, which ``feed`` will find, too."""
-        if self._tell() != self._fed:
-            return None
+        """The one message that ``data`` is, read from where it lies: to feed it to msgpack takes another copy. None: it
+        is none, or not one alone, or something is wrong with it, which ``feed`` will find, too."""
         items = self._limits.items
         try:
             message: Any = unpackb(
@@ -144,7 +143,6 @@ class Decoder:
         except MemoryError:
             raise
         except Exception:
-            self._one_by_one = False
             return None
         return message if type(message) is list and message and type(message[0]) is int else None
 

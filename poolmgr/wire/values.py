@@ -163,8 +163,6 @@ def unpack_call(payload: bytes) -> tuple[list[Any], dict[str, Any]]:
         raise
     except Exception as error:
         raise _unreadable(error) from None
-    if type(call) is list and len(call) == 1 and type(call[0]) is list:
-        return call[0], {}
     return _as_call(call)
 
 

@@ -240,6 +240,10 @@ def starts_of(message: list[Any]) -> list[list[Any]]:
         [START, fence + at, id, 1, name, payload, *limits[:2]]
         for at, (id, payload) in enumerate(zip(ids, payloads, strict=True))
     ]
+    if MISBEHAVE == "mixes-them-up":
+        starts.reverse()
+        for at, start in enumerate(starts):
+            start[1] = fence + at
     return starts[:1] if MISBEHAVE == "forgets-the-others" else starts
 
 

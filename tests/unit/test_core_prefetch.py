@@ -297,6 +297,7 @@ _OPTIONS = st.fixed_dictionaries(
         "max_queued": st.just(4),
         "affinity": st.just("a"),
         "memory_limit_mb": st.just(100),
+        "timeout_s": st.sampled_from([5.0, 9.0]),
     },
 )
 _BATCHES = st.lists(
@@ -427,6 +428,52 @@ def test_limits_that_came_later_count_those_that_were_prefetched() -> None:
     assert pool.scheduler.state.limits["also"].running == 2
     pool.done_many("worker-0", 4)
     assert pool.scheduler.state.limits["also"].running == 1
+
+
+def test_what_differs_in_an_option_is_not_started_together() -> None:
+    pool = _fast()
+    some, others = (TaskOptions(durable=False, timeout_s=timeout_s) for timeout_s in (9.0, 5.0))
+    for number, options in enumerate([some] * 3 + [others] * 2 + [some] * 2):
+        pool.scheduler.intake.submit(pool.now, bytes([number]) * 16, "fast", b"", options, 1, True)
+    pool.flush()
+    assert [start.timeout_s for start in pool.all(Start)[-7:]] == [9.0] * 3 + [5.0] * 2 + [9.0] * 2
+
+
+def test_one_that_came_back_keeps_its_place_among_many() -> None:
+    pool = _fast()
+    ids = pool.submit_many(40, "fast", durable=False)
+    queue, again = pool.scheduler.state.queue, pool.task(ids[20])
+    row = queue.row_of(again)
+    row._line.remove(again)
+    queue._length -= 1
+    queue.push(again)
+    while pool.scheduler.state.tasks:
+        pool.done_many("worker-0", 64)
+    assert [start.task_id for start in pool.all(Start)[-40:]] == ids
+
+
+def test_a_stream_that_is_read_before_it_is_started_is_resumed() -> None:
+    pool = _fast()
+    options, ids = TaskOptions(durable=False), [bytes([number]) * 16 for number in range(5)]
+    for id in ids:
+        pool.scheduler.intake.submit(pool.now, id, "fast", b"", options, 1, True)
+    pool.scheduler.streams.read(pool.task(ids[3]), 1, 0, 0, pool.now)
+    pool.flush()
+    assert [start.resume is not None for start in pool.all(Start)[-5:]] == [id == ids[3] for id in ids]
+
+
+def test_who_cancels_one_of_many_that_complete_has_an_answer() -> None:
+    pool = _fast()
+    ids = pool.submit_many(3, "fast", durable=False)
+    pool.cancel(ids[1], kill=True, token=77)
+    pool.done_many("worker-0", 3)
+    assert [answer.token for answer in pool.all(Answer)] == [77]
+
+
+def test_a_worker_that_is_to_be_recycled_gets_no_more_together_than_it_may_run() -> None:
+    pool = _fast(max_tasks_per_worker=20)  # it has run 16
+    pool.submit_many(30, "fast", durable=False)
+    assert len(_line(pool)) == 4
 
 
 def test_a_stream_among_many_ends() -> None:

@@ -93,6 +93,20 @@ def test_large_messages_come_whole_however_they_are_cut() -> None:
         assert b"".join(map(encode, found)) == b"".join(reads)
 
 
+def test_what_looks_like_a_large_message_within_another_is_none() -> None:
+    """A read may end between two elements, and the next element may be all of the next read."""
+    inner = [1 << 40, *range(1 << 40, (1 << 40) + 4000)]
+    large, other = encode([messages.RECALLED, inner]), encode(SUBMIT)
+    assert encode(inner) == large[2:]
+    for before in (b"", other, other * 3, large):
+        for cut in range(1, 40):
+            stream = before + large + other
+            decoder = Decoder()
+            reads = (stream[: len(before) + cut], stream[len(before) + cut : -len(other)], other)
+            found = [message for read in reads for message in decoder.feed(read)]
+            assert b"".join(map(encode, found)) == stream
+
+
 @pytest.mark.parametrize("first", [True, False])
 def test_what_is_wrong_with_a_large_message_is_found(first: bool) -> None:
     large = bytes(40_000)
