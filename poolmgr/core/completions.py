@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from poolmgr.core.breakers import Breakers
 from poolmgr.core.effects import Finished, FinishedMany
@@ -29,9 +29,20 @@ class Completions:
         self._breakers = breakers
         self._lifecycle = lifecycle
 
-    def take(self, slot: Slot, results: Iterable[Result], now: float) -> list[Task]:
+    def take(self, slot: Slot, results: Sequence[Result], now: float) -> list[Task]:
         """A worker has completed the first tasks that it holds, one after the other. Returns those whose results they
         are; what is out of date is passed over."""
+        if len(results) != 1:
+            return self._take_many(slot, results, now)
+        [(fence, begun_at, ended_at, payload)] = results
+        if not slot.in_flight or slot.in_flight[0].fence != fence:
+            return []
+        task = slot.in_flight.popleft()
+        self._state.statistics.ran(task.name, (ended_at - begun_at,), (begun_at - task.queued_at,))
+        self._complete(task, slot, begun_at, ended_at - begun_at, payload, now)
+        return [task]
+
+    def _take_many(self, slot: Slot, results: Sequence[Result], now: float) -> list[Task]:
         state, in_flight = self._state, slot.in_flight
         tasks, streams = state.tasks, state.streams
         ended: list[Task] = []
@@ -40,7 +51,7 @@ class Completions:
         options: TaskOptions | None = None
         watchers: Watchers | None = None
         owner = -1
-        simple = False  # what has this name, these options and watchers, and this owner, is one of the usual
+        simple = False  # what has this name, and these options and watchers, is one of the usual
         calls: dict[bytes, Task] = {}
         ids: list[bytes] = []  # of usual ones, whose client is to be told
         outcomes: list[Payload] = []
@@ -55,7 +66,7 @@ class Completions:
             ended.append(task)
             run_s.append(ended_at - begun_at)
             wait_s.append(begun_at - task.queued_at)
-            if task.options is not options or task.watchers is not watchers or task.owner != owner:
+            if task.options is not options or task.watchers is not watchers:
                 self._tell(owner, ids, outcomes)
                 ids, outcomes = [], []
                 options, watchers, owner = task.options, task.watchers, task.owner

@@ -45,7 +45,6 @@ class Performer:
         self._ears = ears
         self._processes = shell.processes
         self._written: dict[str, WorkerProcess] = {}
-        self._to_keep: list[do.Persist] = []
         self.clients = ClientEffects(shell)
         self._complain_at = 0.0
         streams, clients = StreamEffects(shell), self.clients
@@ -89,14 +88,12 @@ class Performer:
             table[type(effect)](effect)
 
     def flush(self) -> None:
-        """One write to each worker and client that something was performed for, and to the store."""
+        """One write to each worker and client that something was performed for."""
         if self._written:
             for process in self._written.values():
                 process.flush()
             self._written.clear()
             self._shell.worker_watch.started()
-        if self._to_keep:
-            self._keep()
         self.clients.flush()
 
     # ------------------------------------------------------------------------------------------ to workers
@@ -220,19 +217,12 @@ class Performer:
 
     def _persist(self, effect: do.Persist) -> None:
         if effect.durable:
-            self._to_keep.append(effect)
+            self._shell.writer.submit(effect.number, effect.changes)
         else:
             self._shell.memory.apply(effect.changes)
 
-    def _keep(self) -> None:
-        """Hand over to the store's thread, which wants the interpreter then: once workers have what they wait for."""
-        for effect in self._to_keep:
-            self._shell.writer.submit(effect.number, effect.changes)
-        self._to_keep.clear()
-
     def _refill(self, effect: do.Refill) -> None:
         _, line, after, limit, size = effect
-        self._keep()  # what is read is to be as of now
         reading = asyncio.wrap_future(self._shell.writer.read(lambda store: store.shelf(line, after, limit, size)))
         reading.add_done_callback(lambda done: self._refilled(effect, done))
 

@@ -1,8 +1,7 @@
-"""How effects are performed: what goes to a worker, and in which order things leave."""
+"""What goes to a worker of many tasks that are to be started."""
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from types import SimpleNamespace
 from typing import Any, cast
@@ -10,7 +9,6 @@ from typing import Any, cast
 import pytest
 
 from poolmgr.core import effects as do
-from poolmgr.core.shelf import START as FROM_THE_BEGINNING
 from poolmgr.manager.performer import Performer
 from poolmgr.manager.shell import Shell
 from poolmgr.parcels.memfds import Memfds
@@ -46,19 +44,12 @@ class Process:
         self._out = b""
 
 
-def _performer(process: Process, log: list[Any]) -> Performer:
+def _performer(process: Process) -> Performer:
     watch = SimpleNamespace(started=lambda: None)
-
-    def read(function: Any) -> Any:
-        log.append("read")
-        return asyncio.get_running_loop().create_future()
-
-    writer = SimpleNamespace(submit=lambda number, changes: log.append(f"commit {number}"), read=read)
     shell = SimpleNamespace(
         processes={"worker-0": process},
         ports={},
         worker_watch=watch,
-        writer=writer,
         outbox=SimpleNamespace(committed=0),
     )
     return Performer(cast(Shell, shell), cast(Any, None), lambda reloaded: None)
@@ -72,7 +63,7 @@ def _many(payloads: list[Any], incarnation: int = 1) -> do.StartMany:
 def _performed(effect: do.StartMany, *, takes_many: bool = True) -> tuple[list[Any], Process]:
     log: list[Any] = []
     process = Process(log, takes_many=takes_many)
-    performer = _performer(process, log)
+    performer = _performer(process)
     performer.perform([effect])
     performer.flush()
     return log, process
@@ -111,19 +102,3 @@ def test_one_in_a_file_is_passed_on_with_its_file() -> None:
 def test_a_process_that_has_gone_is_sent_nothing() -> None:
     log, process = _performed(_many([b"a", b"b"], incarnation=2))
     assert (log, [*process.started]) == ([], [])
-
-
-def test_workers_have_their_tasks_before_the_store_is_woken_and_reads_are_behind_all_commits() -> None:
-    async def test() -> None:
-        log: list[Any] = []
-        performer = _performer(Process(log, takes_many=True), log)
-        refill = do.Refill(1, None, FROM_THE_BEGINNING, 10, 10)
-        performer.perform([do.Persist(1, True, ()), _many([b"a", b"b"]), do.Persist(2, True, ())])
-        performer.flush()
-        assert [each if isinstance(each, str) else each[0] for each in log] == [START_MANY, "commit 1", "commit 2"]
-        log.clear()
-        performer.perform([do.Persist(3, True, ()), refill, do.Persist(4, True, ())])
-        performer.flush()
-        assert log == ["commit 3", "read", "commit 4"]
-
-    asyncio.run(test())
