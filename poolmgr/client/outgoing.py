@@ -37,7 +37,24 @@ def packed(args: tuple[Any, ...], kwargs: dict[str, Any], files: Files) -> Paylo
         parts = [payload]
     if files.granted and sum(map(len, parts)) >= PARCEL_BYTES and (parcel := files.write(parts)) is not None:
         return parcel
-    return b"".join(parts)
+    return InParts(parts) if {*map(type, parts)} == {bytes} else b"".join(parts)
+
+
+class InParts:
+    """A payload whose large binaries are the caller's own: they cannot change, and are sent from where they are."""
+
+    __slots__ = ("_size", "parts")
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self.parts = parts
+        self._size = sum(map(len, parts))
+
+    def __len__(self) -> int:
+        return self._size
+
+    def content(self) -> bytes:
+        """All of it."""
+        return b"".join(self.parts)
 
 
 def submission(sent: Sent, encode: Callable[[Sequence[Any]], bytes], files: Files, *, waited: bool = False) -> Outgoing:
@@ -50,7 +67,8 @@ def submission(sent: Sent, encode: Callable[[Sequence[Any]], bytes], files: File
         message = encode((SUBMIT, key, name, payload.size, *more))
         return FileMessage(message, payload, lambda: encode((SUBMIT, key, name, payload.content(), *more)))
     files.passed(len(payload))
-    return list(in_parts((SUBMIT, key, name, None, *more), 3, [inline(payload)], encode))
+    parts = payload.parts if isinstance(payload, InParts) else [inline(payload)]
+    return list(in_parts((SUBMIT, key, name, None, *more), 3, parts, encode))
 
 
 def together(messages: Iterable[Outgoing]) -> Outgoing:

@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 
 from poolmgr.client.files import Files
-from poolmgr.client.outgoing import packed
+from poolmgr.client.outgoing import InParts, packed, submission
 from poolmgr.client.pending import Pending
 from poolmgr.client.protocol import Protocol
 from poolmgr.client.shared_socket import SharedSocket
 from poolmgr.errors import ConnectionLost, NotFound, ProtocolError, TaskLost
 from poolmgr.parcels.parcel import PARCEL_BYTES, Parcel
 from poolmgr.wire.framing import encode
-from poolmgr.wire.messages import ACCEPTED, COMPLETED, PROTOCOL_VERSION, REFUSAL, RESPONSE, WELCOME
-from poolmgr.wire.values import pack
+from poolmgr.wire.messages import ACCEPTED, COMPLETED, PROTOCOL_VERSION, REFUSAL, RESPONSE, SUBMIT, WELCOME
+from poolmgr.wire.values import pack, pack_call
 from tests.unit.test_client_resume import completed, submit, watched
 
 LARGE = pack(b"x" * PARCEL_BYTES)
@@ -161,6 +161,26 @@ def test_a_lost_connection_holds_nothing_either(protocol: Protocol) -> None:
 
 
 # ------------------------------------------------------------------------------------------ bursts
+
+
+def test_large_bytes_are_sent_from_where_they_are_and_what_may_change_is_copied() -> None:
+    files = Protocol(60).files
+    large, changing = bytes(50_000), bytearray(50_000)
+    payload = packed((large, 1), {"a": 2}, files)
+    assert isinstance(payload, InParts)
+    assert any(part is large for part in payload.parts)
+    assert payload.content() == pack_call((large, 1), {"a": 2})
+    assert len(payload) == len(payload.content())
+    message = submission((bytes(16), "name", payload, None), encode, files)
+    assert isinstance(message, list)
+    assert any(part is large for part in message)
+    assert b"".join(message) == encode((SUBMIT, bytes(16), "name", payload.content(), None, True))  # type: ignore[arg-type]
+    for each in (changing, memoryview(changing), [large, changing]):
+        before = pack_call((each,), {})
+        kept = packed((each,), {}, files)
+        changing[:] = b"x" * len(changing)
+        assert kept == before
+        changing[:] = bytes(len(changing))
 
 
 def test_a_burst_is_given_back_when_nothing_is_under_way() -> None:
