@@ -34,12 +34,18 @@ def _prctl(what: int, value: int) -> None:
 
 
 def stand_still(pid: int) -> None:
-    """Stop a process and all that it has started, until ``go_on``."""
-    stopped: set[int] = set()
-    while new := [each for each in (pid, *descendants(pid)) if each not in stopped]:  # one may just have been started
-        stopped.update(new)
-        for each in new:
+    """Stop a process and all that it has started, until ``go_on``; returns when none of them moves any more.
+
+    Raises:
+        RuntimeError: some do not stop.
+    """
+    give_up_at = time.monotonic() + _PATIENCE_S
+    while moving := [each for each in (pid, *descendants(pid)) if _state(each) not in "TZX"]:
+        if time.monotonic() > give_up_at:
+            raise RuntimeError(f"these cannot be stopped: {moving}")
+        for each in moving:  # one may just have been started
             _signal(each, signal.SIGSTOP)
+        time.sleep(_LOOK_S / 5)
 
 
 def go_on(pid: int) -> None:
@@ -92,6 +98,14 @@ def end_all(spare: Iterable[int] = ()) -> None:
         for pid in left:
             _end(pid)
         time.sleep(_LOOK_S)
+
+
+def _state(pid: int) -> str:
+    """The letter that /proc has for it; X: it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "X"
 
 
 def _end(pid: int) -> None:
