@@ -121,12 +121,16 @@ def test_what_was_streamed_is_kept_with_the_result_and_goes_with_it(pool: Pool) 
 
 
 def test_a_reader_that_stands_still_holds_the_producer_and_one_that_goes_does_not(pool: Pool) -> None:
-    with pool.client() as client, pool.client() as other:
+    with pool.client() as client, pool.client() as other, ThreadPoolExecutor() as threads:
+        client.pause("texts")  # what it yields before anybody reads is held by nobody
         future = client.submit("texts", 1000)
         slow = other.chunks(future.id)
-        assert next(slow) == "text 0"
+        first = threads.submit(next, slow)
+        until(lambda: client.metrics()["streams"]["readers"] == 1, "it is read")
+        client.resume("texts")
+        assert first.result(20) == "text 0"
         until(lambda: client.task(future.id).waiting_for_reader, "it waits")
-        assert client.task(future.id).chunks <= 20
+        assert client.task(future.id).chunks <= 10
         assert client.metrics()["streams"]["waiting_for_reader"] == 1
         slow.close()
         assert future.result(timeout=20) == 1000
