@@ -37,10 +37,10 @@ def packed(args: tuple[Any, ...], kwargs: dict[str, Any], files: Files) -> Paylo
         parts = [payload]
     if files.granted and sum(map(len, parts)) >= PARCEL_BYTES and (parcel := files.write(parts)) is not None:
         return parcel
-    return InParts(parts) if {*map(type, parts)} == {bytes} else b"".join(parts)
+    return Scattered(parts) if {*map(type, parts)} == {bytes} else b"".join(parts)
 
 
-class InParts:
+class Scattered:
     """A payload whose large binaries are the caller's own: they cannot change, and are sent from where they are."""
 
     __slots__ = ("_size", "parts")
@@ -67,7 +67,7 @@ def submission(sent: Sent, encode: Callable[[Sequence[Any]], bytes], files: File
         message = encode((SUBMIT, key, name, payload.size, *more))
         return FileMessage(message, payload, lambda: encode((SUBMIT, key, name, payload.content(), *more)))
     files.passed(len(payload))
-    parts = payload.parts if isinstance(payload, InParts) else [inline(payload)]
+    parts = payload.parts if isinstance(payload, Scattered) else [inline(payload)]
     return list(in_parts((SUBMIT, key, name, None, *more), 3, parts, encode))
 
 

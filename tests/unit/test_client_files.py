@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from poolmgr.client.files import Files
-from poolmgr.client.outgoing import InParts, packed, submission
+from poolmgr.client.outgoing import Scattered, packed, submission
 from poolmgr.client.pending import Pending
 from poolmgr.client.protocol import Protocol
 from poolmgr.client.shared_socket import SharedSocket
@@ -167,7 +167,7 @@ def test_large_bytes_are_sent_from_where_they_are_and_what_may_change_is_copied(
     files = Protocol(60).files
     large, changing = bytes(50_000), bytearray(50_000)
     payload = packed((large, 1), {"a": 2}, files)
-    assert isinstance(payload, InParts)
+    assert isinstance(payload, Scattered)
     assert any(part is large for part in payload.parts)
     assert payload.content() == pack_call((large, 1), {"a": 2})
     assert len(payload) == len(payload.content())
