@@ -28,6 +28,7 @@ KILL_GRACE_S = 1.0  # between SIGTERM and SIGKILL
 STUCK_AFTER_S = 10.0  # after SIGKILL, the slot goes on without waiting for the process to go
 EXITS_WITHIN_S = 10.0  # a worker that has nothing to do any more, and was told to go
 FAILED_RETRY_S = 60.0
+_LASTED_S = 1.0  # ready for less is nothing, however short the pause is
 INSPECTION_S = 2.0  # an inspection takes a twentieth of that: one that took longer says that this process was blocked
 
 _W = WorkerState
@@ -240,13 +241,16 @@ class Supervisor:
         slot.pid = None
         slot.next_look = float("inf")
         slot.trouble = slot.trouble or how
+        # One that was ready for as long as the pause would be was of use, though nothing came.
+        pause_s = max(_LASTED_S, self._state.settings.restart_cooldown_s)
+        lasted = bool(slot.ready_at) and now - slot.ready_at >= pause_s
         stale = slot.generation != self._state.generation  # what its code was good for says nothing of the next
         if slot.leaving:
             self._gone(slot)
         elif self._state.shutting_down:
             move_worker(slot, _W.STOPPED)
-        elif executed or in_flight or retiring or stale:
-            slot.charges = 0 if executed or stale else slot.charges
+        elif executed or lasted or in_flight or retiring or stale:
+            slot.charges = 0 if executed or lasted or stale else slot.charges
             self._replace(slot, now)
         else:
             self._charge(slot, how, now)

@@ -320,6 +320,18 @@ def test_an_old_worker_is_recycled_when_its_task_is_done() -> None:
     assert pool.slot().charges == 0
 
 
+def test_one_that_was_ready_for_as_long_as_a_pause_is_replaced_at_once_though_it_was_never_used() -> None:
+    pool = Pool(restart_cooldown_s=5.0)
+    pool.advance(4.9)
+    pool.die("worker-0")
+    assert (str(pool.slot().state), pool.slot().charges) == ("stopped", 1)
+    pool.advance(5.0)
+    for _ in range(5):
+        pool.advance(5.0)
+        pool.die("worker-0")
+        assert (str(pool.slot().state), pool.slot().charges) == ("ready", 0)
+
+
 def test_recycling_one_that_was_never_used_charges_nobody() -> None:
     pool = Pool(max_worker_age_s=10.0)
     pool.advance(12.0)
